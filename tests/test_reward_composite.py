@@ -1,0 +1,138 @@
+"The composite reward: TRL's calling convention, what it refuses, and what must not pay."
+
+import math
+
+import pytest
+
+from unirg.core import StudyError
+from unirg.reward import composite
+from unirg.reward.composite import REWARDS, STEP1, STEP2, Composite, completion_text, composite_from, parse_weights
+from unirg.reward.metrics import BertScore
+
+REFERENCES = {
+    "effusion": "Small left pleural effusion with left lower lobe atelectasis. Mild cardiomegaly. No pneumothorax.",
+    "lesion": "There is a nodule in the right upper lobe. The heart size is normal. No pleural effusion or pneumothorax.",
+    "edema": "Moderate pulmonary edema, worsened from the prior study. Small right pleural effusion. Enlarged heart.",
+}
+NORMAL = "The heart size is normal. The lungs are clear. No pleural effusion or pneumothorax."
+EVERYTHING = (
+    "Large bilateral pleural effusions, pneumothorax, consolidation, pneumonia, edema, atelectasis, cardiomegaly, "
+    "mediastinal widening, nodule, rib fracture and a central line."
+)
+FLIPPED = {
+    "effusion": "No left pleural effusion or atelectasis. No cardiomegaly. There is a pneumothorax.",
+    "lesion": "There is no nodule. The heart is enlarged. There is a pleural effusion and a pneumothorax.",
+    "edema": "No pulmonary edema. No right pleural effusion. The heart size is normal.",
+}
+PARAPHRASE = {
+    "effusion": "Small pleural effusion on the left and atelectasis in the left lower lobe. The heart is mildly enlarged. No pneumothorax.",
+    "lesion": "Right upper lobe nodule. Normal heart size. There is no pneumothorax or pleural effusion.",
+    "edema": "Pulmonary edema is moderate and has worsened since the prior study. There is a small right pleural effusion. Cardiomegaly.",
+}
+
+
+def swapped(text: str) -> str:
+    return text.replace("left", "\0").replace("right", "left").replace("\0", "right")
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("study", list(REFERENCES))
+def test_the_reference_outranks_what_must_not_pay(study, step):
+    reference = REFERENCES[study]
+    probes = {
+        "empty": "",
+        "spaces": "  \n ",
+        "header": "Findings: Impression:",
+        "constant normal": NORMAL,
+        "negation flipped": FLIPPED[study],
+        "side swapped": swapped(reference),
+        "everything": EVERYTHING,
+        **{f"other {other}": text for other, text in REFERENCES.items() if other != study},
+    }
+    reward = Composite(step=step)
+    scores = dict(zip(probes, reward(list(probes.values()), [reference] * len(probes))))
+    own, paraphrase = reward([reference, PARAPHRASE[study]], [reference] * 2)
+    assert own == pytest.approx(sum((STEP1 if step == 1 else STEP2).values()), abs=1e-5)
+    assert own > paraphrase
+    for probe, score in scores.items():
+        assert score < own - 0.01, probe
+    for probe in ("empty", "constant normal", "negation flipped", "everything"):
+        assert scores[probe] < 2 / 3 * own, probe
+    if step == 2:
+        assert paraphrase > max(scores.values())
+        assert study == "edema" or scores["side swapped"] < 2 / 3 * own
+
+
+def test_trl_calls_it_as_it_is():
+    "The keywords GRPOTrainer passes, completions as messages."
+    reward, logged = Composite(step=1), {}
+    texts = [REFERENCES["effusion"], NORMAL]
+    scores = reward(
+        prompts=[[{"role": "user", "content": "Report."}]] * 2,
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
+        completion_ids=[[1], [2]],
+        reference=[REFERENCES["effusion"]] * 2,
+        study_id=["s1", "s2"],
+        trainer_state=None,
+        log_extra=None,
+        log_metric=logged.__setitem__,
+    )
+    assert all(type(score) is float for score in scores) and scores[0] > scores[1]
+    assert reward.__name__ == "composite_step1" and {f"reward/{name}" for name in STEP1} < set(logged)
+    assert logged["reward/judged_errors"] > 0 and logged["reward/distinct"] == 1
+    assert reward([], []) == []
+
+
+def test_rewards_do_not_depend_on_their_neighbours():
+    reward, reference = Composite(step=2), REFERENCES["effusion"]
+    texts = [reference, NORMAL, EVERYTHING, reference, ""]
+    together = reward(texts, [reference] * 5)
+    assert together == pytest.approx([reward([text], [reference])[0] for text in texts], abs=1e-5) and together[0] == together[3]
+
+
+def test_equal_pairs_are_scored_once(monkeypatch):
+    seen = []
+    monkeypatch.setitem(composite.PAIRWISE, "fact_f1", lambda *pair: seen.append(pair) or 0.5)
+    assert Composite(weights={"fact_f1": 1}, watch=())([NORMAL] * 6, [NORMAL] * 6) == [0.5] * 6 and len(seen) == 1
+
+
+def test_the_weighted_sum_is_what_the_components_give():
+    reference, reward = REFERENCES["edema"], Composite(step=2)
+    parts = reward.components([NORMAL], [reference])
+    expected = sum(weight * parts[name][0] for name, weight in STEP2.items())
+    assert reward([NORMAL], [reference]) == pytest.approx([expected]) and parts["error_term"][0] == 1 / (parts["judged_errors"][0] + 1)
+
+
+def test_what_is_wrong_is_named(monkeypatch):
+    reward = Composite(step=1)
+    with pytest.raises(StudyError, match="2 predictions but 1 references"):
+        reward([NORMAL, NORMAL], [NORMAL])
+    with pytest.raises(StudyError, match="reference of study s2 is None"):
+        reward([NORMAL, NORMAL], [NORMAL, None], study_id=["s1", "s2"])
+    monkeypatch.setattr(BertScore, "score", lambda self, predictions, references: [math.nan] * len(predictions))
+    with pytest.raises(StudyError, match="component bertscore_minilm: study s9 scored nan"):
+        reward([NORMAL], [NORMAL], study_id=["s9"])
+    monkeypatch.setattr(BertScore, "score", lambda self, predictions, references: [])
+    with pytest.raises(StudyError, match="bertscore_minilm"):
+        reward([NORMAL], [NORMAL], study_id=["s9"])
+
+
+def test_settings_name_rewards():
+    assert composite_from("step2").weights == STEP2 and composite_from("step2").__name__ == "composite_step2"
+    assert composite_from("bleu").weights == {"bleu2": 1.0} and set(REWARDS) == {"step1", "step2", "bleu", "labels", "facts"}
+    assert composite_from("bleu2=0 bertscore_minilm=0.37 label_cosine=0.253 fact_f1=0.377").weights == STEP1
+    refused = {"steps": "step1", "radgraph=1": "radgraph", "fact_f1=much": "fact_f1=much", "fact_f1=0": "nothing", "fact_f1=nan": "nan"}
+    for setting, part in refused.items():
+        with pytest.raises(StudyError, match=part):
+            composite_from(setting)
+    with pytest.raises(StudyError, match="semb"):
+        Composite(weights={"semb": 1})
+    with pytest.raises(StudyError, match="step is 3"):
+        Composite(step=3)
+    assert parse_weights("fact_f1=1") == {"fact_f1": 1.0}
+
+
+def test_completions_come_as_text_or_messages():
+    assert completion_text("a") == "a" and completion_text([]) == ""
+    assert completion_text([{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "image"}]}]) == "a"
+    assert completion_text([{"role": "assistant", "content": None}]) == ""

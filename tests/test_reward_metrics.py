@@ -1,0 +1,215 @@
+"Measures against independent implementations and published numbers."
+
+import csv
+import itertools
+import json
+import math
+import random
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unirg.core import StudyError, study_root
+from unirg.reward import metrics
+from unirg.reward.metrics import MEASURES, BertScore, bleu2, fact_f1, label_cosine, label_f1, score_pairs
+
+GOLDEN = Path(__file__).parent / "data" / "radcliq_rows.csv"
+LEFT = "Small left pleural effusion. No pneumothorax."
+NORMAL = "The heart size is normal. The lungs are clear. No pleural effusion or pneumothorax."
+
+
+def some_reports(n: int, seed: int = 0) -> list[str]:
+    "Texts of every kind that matters to a tokeniser: repeats, one word, stray dots, capitals, doubled spaces."
+    dice = random.Random(seed)
+    words = "no left right small pleural effusion . Effusion. the The heart is normal, clear lungs..  2.5 cm".split(" ")
+    return [" ".join(dice.choices(words, k=dice.randint(1, 40))) for _ in range(n)]
+
+
+def plain_bleu2(prediction: str, reference: str) -> float:
+    "BLEU-2 once more, written another way: n-grams by counting over lists, logarithms as in fast_bleu."
+
+    def split(text):
+        return list(filter(lambda value: value != "", text.lower().replace(".", " .").split(" ")))
+
+    hypothesis, target = split(prediction), split(reference)
+    total = 0.0
+    for n in (1, 2):
+        ours = [" ".join(hypothesis[i : i + n]) for i in range(len(hypothesis) - n + 1)]
+        theirs = [" ".join(target[i : i + n]) for i in range(len(target) - n + 1)]
+        hits = sum(min(ours.count(gram), theirs.count(gram)) for gram in set(ours))
+        if n == 1 and hits == 0:
+            return 0.0
+        total += 0.5 * math.log((hits if hits else 0.1) / max(1, len(ours)))
+    brevity = 1 if len(hypothesis) > len(target) else math.exp(1 - len(target) / len(hypothesis))
+    return brevity * math.exp(total)
+
+
+def test_bleu2_agrees_with_another_writing_of_it():
+    for prediction, reference in zip(some_reports(590, 1), some_reports(590, 2)):
+        assert bleu2(prediction, reference) == pytest.approx(plain_bleu2(prediction, reference), abs=1e-9)
+
+
+def test_bleu2_agrees_with_nltk():
+    nltk = pytest.importorskip("nltk.translate.bleu_score", reason="nltk is not installed")
+    method1 = nltk.SmoothingFunction().method1
+    for prediction, reference in zip(some_reports(590, 3), some_reports(590, 4)):
+        ours, theirs = ([w for w in text.lower().replace(".", " .").split(" ") if w] for text in (prediction, reference))
+        expected = nltk.sentence_bleu([theirs], ours, weights=(0.5, 0.5), smoothing_function=method1)
+        assert bleu2(prediction, reference) == pytest.approx(expected, abs=1e-9)
+
+
+def test_bleu2_at_its_edges():
+    "Values worked out by hand from fast_bleu's rules."
+    assert bleu2("a b c d", "a x b y") == pytest.approx(math.sqrt(2 / 4 * 0.1 / 3))
+    assert bleu2("a", "a") == pytest.approx(math.sqrt(0.1)) and bleu2("a b", "a b") == 1
+    assert bleu2("", "a b") == 0 and bleu2("a b", "") == 0 and bleu2("", "") == 0
+
+
+def test_bleu2_on_real_reports():
+    path = study_root().parent / "shared" / "real_data" / "iu_xray_text" / "ReXRank_IUXray_test.json"
+    if not path.exists():
+        pytest.skip("real_data/iu_xray_text is not here")
+    rows = json.loads(path.read_text())
+    texts = [f"Findings: {row['section_findings']} Impression: {row['section_impression']}" for row in rows.values()]
+    for prediction, reference in zip(texts, texts[1:] + texts[:1]):
+        assert bleu2(prediction, reference) == pytest.approx(plain_bleu2(prediction, reference), abs=1e-9)
+
+
+@pytest.mark.parametrize("row", list(csv.DictReader(GOLDEN.open())), ids=lambda row: f"{row['board']}-{row['system']}")
+def test_radcliq_gives_the_published_values(row):
+    values = {name: float(row[name]) for name in ("radgraph", "bertscore", "sembscore", "bleu2")}
+    assert metrics.radcliq_v1(**values) == pytest.approx(float(row["radcliq_v1"]), abs=0.003)
+    assert metrics.radcliq_v0(**values) == pytest.approx(float(row["radcliq_v0"]), abs=0.003)
+
+
+def test_radcliq_takes_arrays():
+    rows = list(csv.DictReader(GOLDEN.open()))
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in ("radgraph", "bertscore", "sembscore", "bleu2")}
+    assert metrics.radcliq_v1(**columns).shape == (len(rows),)
+    assert metrics.radcliq_v1(**columns).mean() == pytest.approx(metrics.radcliq_v1(**{k: v.mean() for k, v in columns.items()}))
+    assert isinstance(metrics.radcliq_v1(0.5, 0.5, 0.5), float)
+
+
+def test_label_and_fact_measures_of_equal_texts_are_one():
+    for text in (LEFT, NORMAL, "Possible bilateral pneumonia, worsened.", ""):
+        assert label_cosine(text, text) == pytest.approx(1)
+        assert fact_f1(text, text) == pytest.approx(1) and label_f1(text, text) == 1
+
+
+def test_saying_nothing_earns_nothing_where_there_is_something_to_say():
+    for reference, text in itertools.product((LEFT, NORMAL), ("", "the the the", "Findings:")):
+        assert fact_f1(text, reference) == 0
+        assert label_cosine("", reference) == 0
+
+
+def test_a_page_of_negatives_earns_little_on_an_abnormal_study():
+    negatives = NORMAL + " No consolidation, edema, atelectasis, fracture or nodule. The mediastinum is normal. No support devices."
+    for text in (NORMAL, negatives):
+        assert fact_f1(text, LEFT) < 0.15 and label_cosine(text, LEFT) < 0.25 and label_f1(text, LEFT) == 0
+        assert fact_f1(text, NORMAL) > 0.85 and label_cosine(text, NORMAL) > 0.85 and label_f1(text, NORMAL) == 1
+
+
+def test_a_wrong_side_earns_nothing_and_a_missing_one_something():
+    right, none, both = LEFT.replace("left", "right"), LEFT.replace("left ", ""), LEFT.replace("left", "bilateral")
+    assert fact_f1(right, LEFT) < 0.1 < fact_f1(none, LEFT) < fact_f1(both, LEFT) < 1
+
+
+def test_a_wrong_word_costs_more_than_a_missing_one():
+    reference = "Small left pleural effusion, increased. No pneumothorax."
+    wrong, missing = reference.replace("increased", "decreased"), reference.replace(", increased", "")
+    assert fact_f1(wrong, reference) < fact_f1(missing, reference) < 1
+    assert fact_f1(reference.replace("Small", "Large"), reference) < fact_f1(reference.replace("Small left", "Left"), reference) < 1
+    assert fact_f1("Possible s" + reference[1:], reference) < 1
+
+
+def test_measures_are_symmetric_where_they_should_be():
+    for ours, theirs in itertools.combinations((LEFT, NORMAL, "Cardiomegaly. Possible right pneumonia.", ""), 2):
+        for measure in (label_cosine, label_f1, fact_f1):
+            assert measure(ours, theirs) == pytest.approx(measure(theirs, ours))
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return BertScore(baseline=0)
+
+
+def test_bertscore_agrees_with_bert_score_on_single_sentences(raw):
+    "The library lets words match special tokens, we do not: exact without them, near with them."
+    library = pytest.importorskip("bert_score", reason="bert_score is not installed")
+    from bert_score.utils import get_bert_embedding, greedy_cos_idf
+
+    predictions = ["small left pleural effusion.", "the heart is mildly enlarged", "the lungs are clear.", "possible pneumonia"]
+    references = ["small effusion on the left.", "mild cardiomegaly", "there is a right effusion.", "consolidation"]
+    even = defaultdict(lambda: 1.0)
+    scorer = library.BERTScorer(model_type=str(metrics.minilm_folder()), num_layers=metrics.MINILM_LAYER, device="cpu", idf=False)
+    scores = raw.score(predictions, references)
+    assert scores == pytest.approx(scorer.score(predictions, references)[2].tolist(), abs=0.05)
+    for score, *pair in zip(scores, predictions, references):
+        embedded = [get_bert_embedding([text], scorer._model, scorer._tokenizer, even, device="cpu")[0] for text in pair]
+        ours, theirs = (vectors[:, 1:-1] for vectors in embedded)
+        ones = [ours.new_ones(vectors.shape[:2]) for vectors in (theirs, ours)]
+        expected = greedy_cos_idf(theirs, ones[0], ones[0].clone(), ours, ones[1], ones[1].clone())[2].item()
+        assert score == pytest.approx(expected, abs=1e-5)
+
+
+def test_bertscore_matching_is_bert_scores_matching(raw):
+    "The same vectors through the library's own greedy matching, with all weights equal."
+    library, torch = pytest.importorskip("bert_score.utils", reason="bert_score is not installed"), pytest.importorskip("torch")
+    texts = ["Small left effusion. The heart is normal.", "No pneumothorax. Left effusion, small, unchanged."]
+    ours, theirs = (torch.tensor(vectors)[None] for vectors in raw.vectors(texts))
+    ones = [torch.ones(v.shape[:2]) for v in (ours, theirs)]
+    expected = library.greedy_cos_idf(theirs, ones[1], ones[1].clone(), ours, ones[0], ones[0].clone())[2]
+    assert raw.score(texts[:1], texts[1:])[0] == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_bertscore_does_not_depend_on_what_is_cached(raw):
+    predictions, references = [LEFT, NORMAL, "Cardiomegaly."], [NORMAL, LEFT, LEFT]
+    whole = raw.score(predictions, references)
+    small = BertScore(baseline=0, keep=2)
+    single = [small.score([p], [r])[0] for p, r in zip(predictions, references)]
+    assert whole == pytest.approx(single, abs=1e-5) and len(small._vectors) <= 2
+
+
+def test_bertscore_of_odd_texts():
+    scorer = metrics.default_bertscore()
+    long = "opacity " * 3000 + "." * 2000
+    assert scorer.score(["", "", LEFT, LEFT], ["", LEFT, "", LEFT]) == pytest.approx([1, 0, 0, 1])
+    assert 0 <= scorer.score([long], [LEFT])[0] < 0.5
+    with pytest.raises(StudyError, match="2 predictions but 1"):
+        scorer.score(["a", "b"], ["a"])
+
+
+def test_missing_weights_name_their_folder(tmp_path):
+    with pytest.raises(StudyError, match="nowhere"):
+        BertScore(weights_path=tmp_path / "nowhere").score(["a"], ["b"])
+    with pytest.raises(StudyError, match=str(tmp_path)):
+        BertScore(weights_path=tmp_path).score(["a"], ["b"])
+
+
+def test_score_pairs_has_every_column_and_no_hole():
+    table = score_pairs([LEFT, NORMAL, ""], [LEFT, LEFT, NORMAL], names=["a", "b", "c"])
+    assert list(table.columns) == list(MEASURES) and list(table.index) == ["a", "b", "c"] and not table.isna().any().any()
+    assert table.loc["a", "composite_step2"] == pytest.approx(1.5, abs=1e-5) and table.loc["a", "judged_errors"] == 0
+    assert (table.composite_step2 - table.composite_step1 - 0.5 / (table.judged_errors + 1)).abs().max() < 1e-9
+    assert list(score_pairs([], []).columns) == list(MEASURES)
+
+
+def test_score_pairs_names_what_is_wrong(monkeypatch):
+    with pytest.raises(StudyError, match="2 predictions but 1 references"):
+        score_pairs([LEFT, LEFT], [LEFT])
+    with pytest.raises(StudyError, match="prediction of study s7 is None"):
+        score_pairs([None], [LEFT], names=["s7"])
+    monkeypatch.setattr(BertScore, "score", lambda self, predictions, references: [1.0, float("nan")])
+    with pytest.raises(StudyError, match="bertscore_minilm: study s2 scored nan"):
+        score_pairs([LEFT, LEFT], [LEFT, LEFT], names=["s1", "s2"])
+
+
+def test_importing_the_reward_room_loads_no_torch():
+    modules = "unirg.reward.metrics, unirg.reward.judge, unirg.reward.composite"
+    code = f"import sys, {modules}; print(sorted({{'torch', 'transformers', 'pandas'}} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=study_root(), check=True)
+    assert shown.stdout.strip() == "[]"

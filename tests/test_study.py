@@ -1,0 +1,194 @@
+"""The runner, on a toy study of the real graph's shape: what it skips, refuses, and how it goes on after a failure or a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+PACKAGE = Path(__file__).parents[1]
+
+SETTINGS = """
+[shared]
+runs = base
+seeds = 1
+figures = 61_figure1
+workers = 2
+word = hello
+[toy]
+sources = clinic
+[source:clinic]
+layout = table
+role = train
+root = archive
+[run:base]
+notebook = 15_base
+"""
+
+# each notebook is its parameters and one cell that writes what the graph expects of it
+WRITE = "import os, time; from pathlib import Path; root = Path(os.environ['UNIRG_ROOT'])\n"
+NOTEBOOKS = {
+    "10_prepare": (
+        "out: str = ''\nsource: str = ''\nlayout: str = ''\nroot: str = ''\ninstitution: str = ''\noptions: str = ''\nword: str = ''",
+        "import os; from pathlib import Path; base = Path(os.environ['UNIRG_ROOT'])\n"
+        "from unirg.core import StudyError\n"
+        "if (base / 'archive' / 'damaged').exists(): raise StudyError('archive/film 7 is damaged')\n"
+        "(base / out / 'data' / source).mkdir(parents=True, exist_ok=True); (base / out / 'data' / source / 'n.txt').write_text(word)",
+    ),
+    "15_base": (
+        "out: str = ''\nrun: str = ''\nseed: int = 0\nsources: list[str] = []\nseconds: float = 0.0",
+        WRITE + "time.sleep(seconds)\nfolder = root / out / 'models' / f'{run}-s{seed}'; folder.mkdir(parents=True, exist_ok=True); (folder / 'w').write_text('w')",
+    ),
+    "40_generate": (
+        "out: str = ''\nsystem: str = ''\nsources: list[str] = []",
+        WRITE + "f = root / out / 'predictions' / system; f.mkdir(parents=True, exist_ok=True); (f / 'p').write_text('p')",
+    ),
+    "50_score": (
+        "out: str = ''\nsystem: str = ''\nsources: list[str] = []",
+        WRITE + "f = root / out / 'scores' / system; f.mkdir(parents=True, exist_ok=True); (f / 's').write_text('s')",
+    ),
+    "61_figure1": (
+        "out: str = ''\nsources: list[str] = []",
+        WRITE + "f = root / out / 'figures'; f.mkdir(parents=True, exist_ok=True); (f / 'fig_1a.png').write_text('x'); (f / '61_figure1.json').write_text('[]')",
+    ),
+}
+
+
+@pytest.fixture
+def toy(tmp_path):
+    (tmp_path / "settings.ini").write_text(SETTINGS)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "film.txt").write_text("a film")
+    (tmp_path / "nbs" / "study").mkdir(parents=True)
+    for name, (parameters, code) in NOTEBOOKS.items():
+        write_notebook(tmp_path, name, parameters, code)
+    return tmp_path
+
+
+def write_notebook(root, name, parameters, code, tags=("parameters",)):
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": list(tags)}), nbformat.v4.new_code_cell(code)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    nbformat.write(notebook, root / "nbs" / "study" / f"{name}.ipynb")
+
+
+def command(root, *arguments, what="run"):
+    environment = {**os.environ, "UNIRG_ROOT": str(root), "PYTHONPATH": str(PACKAGE)}
+    code = f"import sys; from unirg.study import {what}; {what}(sys.argv[1:])"
+    return subprocess.Popen([sys.executable, "-c", code, "--profile", "toy", *arguments], cwd=root, env=environment, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def run(root, *arguments, what="run"):
+    process = command(root, *arguments, what=what)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def ran(out):
+    return {line.split()[1] if line.startswith("[") and not line.startswith("[ ") else line.split()[2] for line in out.splitlines() if " done in " in line}
+
+
+def test_it_runs_everything_once_then_nothing_then_only_what_changed(toy):
+    code, out, err = run(toy)
+    assert code == 0, out + err
+    assert ran(out) == {"prepare-clinic", "base-s1", "generate-base-s1", "score-base-s1", "figure1"}
+    assert "fig_1a" in out  # the last screen says where the figures are
+    record = json.loads((toy / "outputs/toy/runs/prepare-clinic.json").read_text())
+    assert record["inputs"] == {"archive": record["inputs"]["archive"]} and record["parameters"]["word"] == "hello" and record["outputs"]
+
+    code, out, _ = run(toy)
+    assert code == 0 and ran(out) == set()
+
+    (toy / "archive" / "film.txt").write_text("another film")
+    code, out, _ = run(toy)
+    assert ran(out) == {"prepare-clinic"}, "its result is the same as before, so nothing after it runs"
+
+    code, out, _ = run(toy, "--set", "word=changed", "prepare-clinic")
+    assert ran(out) == {"prepare-clinic"}
+    code, out, _ = run(toy, what="status")
+    assert "prepare-clinic           to run: its settings changed" in out
+
+    (toy / "outputs/toy/scores/base-s1/s").unlink()
+    code, out, _ = run(toy, "--set", "word=changed", "score-base-s1")
+    assert "score-base-s1" in ran(out), "a result that is gone is made again"
+
+
+def test_what_a_person_can_mend_is_one_line_and_exit_code_2(toy):
+    for arguments, said in [(["--set", "wrod=x"], "did you mean 'word'"), (["prepare-clinc"], "did you mean 'prepare-clinic'"), (["--set", "word"], "name=value")]:
+        code, out, err = run(toy, *arguments)
+        assert code == 2 and said in err and len(err.strip().splitlines()) == 1
+    (toy / "archive").rename(toy / "elsewhere")
+    code, out, err = run(toy)
+    assert code == 2 and "clinic" in err and "archive" in err and len(err.strip().splitlines()) == 1
+    assert not (toy / "outputs").exists()
+
+
+def test_a_notebook_without_its_parameters_cell_is_refused(toy):
+    write_notebook(toy, "50_score", *NOTEBOOKS["50_score"], tags=())
+    code, out, err = run(toy)
+    assert code == 2 and "50_score.ipynb" in err and "parameters" in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_setting_nobody_takes_is_refused_wherever_it_stands(toy):
+    for section, line in [("[toy]", "speling = 1"), ("[run:base]", "sed = 3"), ("[stage:bsae]", "seconds = 1")]:
+        text = SETTINGS.replace(section, f"{section}\n{line}") if section in SETTINGS else f"{SETTINGS}\n{section}\n{line}\n"
+        (toy / "settings.ini").write_text(text)
+        code, _, err = run(toy)
+        assert code == 2 and (line.split()[0] in err or section in err), err
+
+
+def test_a_failed_task_names_the_culprit_stops_what_rests_on_it_and_is_run_again(toy):
+    (toy / "archive" / "damaged").touch()
+    code, out, err = run(toy)
+    assert code == 1 and "archive/film 7 is damaged" in err and "prepare-clinic" in err
+    assert len([line for line in err.strip().splitlines() if "unirg-run" in line]) == 1
+    assert ran(out) == set() and not (toy / "outputs/toy/runs/prepare-clinic.json").exists()
+    (toy / "archive" / "damaged").unlink()
+    code, out, _ = run(toy)
+    assert code == 0 and len(ran(out)) == 5
+
+
+def test_a_killed_run_leaves_no_record_no_orphan_and_no_lock(toy):
+    process = command(toy, "--set", "seconds=600")
+    for _ in range(240):
+        if (toy / "outputs/toy/runs/prepare-clinic.json").exists() and (toy / "outputs/toy/runs/.base-s1.order.json").exists():
+            break
+        time.sleep(0.25)
+    time.sleep(3)
+    code, _, err = run(toy, "--set", "seconds=600")
+    assert code == 2 and "another unirg-run is at work" in err
+    children = offspring(process.pid)
+    assert len(children) >= 2, "papermill's process and the kernel"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for _ in range(40):
+        if not any(alive(child) for child in children):
+            break
+        time.sleep(0.25)
+    assert [child for child in children if alive(child)] == []
+    assert not (toy / "outputs/toy/runs/base-s1.json").exists()
+    code, out, err = run(toy, "--set", "seconds=0")
+    assert code == 0 and ran(out) == {"base-s1", "generate-base-s1", "score-base-s1", "figure1"} - ({"figure1"} if "figure1" not in out else set()), out + err
+
+
+def offspring(pid):
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split() if Path(f"/proc/{pid}").exists() else []:
+        found += [int(child), *offspring(int(child))]
+    for task in Path(f"/proc/{pid}/task").glob("*/children") if Path(f"/proc/{pid}").exists() else []:
+        for child in task.read_text().split():
+            if int(child) not in found:
+                found += [int(child), *offspring(int(child))]
+    return found
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
