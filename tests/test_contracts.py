@@ -39,7 +39,7 @@ def test_the_package_is_what_the_notebooks_export(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "unirg").mkdir()
     shutil.copy(ROOT / "unirg" / "__init__.py", tmp_path / "unirg")
-    subprocess.run([sys.executable, "-c", "from nbdev.export import nbdev_export; nbdev_export()"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, check=True, capture_output=True)
     fresh = {p.relative_to(tmp_path / "unirg"): p.read_text() for p in (tmp_path / "unirg").rglob("*.py")}
     kept = {p.relative_to(ROOT / "unirg"): p.read_text() for p in (ROOT / "unirg").rglob("*.py")}
     assert sorted(fresh) == sorted(kept)

@@ -9,32 +9,79 @@ from unirg.core import StudyError
 from unirg.data import chexpert_plus
 
 COLUMNS = [
-    "path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "patient_report_date_order", "report", "section_narrative",
-    "section_clinical_history", "section_history", "section_comparison", "section_technique", "section_procedure_comments", "section_findings",
-    "section_impression", "section_end_of_impression", "section_summary", "section_accession_number", "age", "sex", "race", "ethnicity",
-    "interpreter_needed", "insurance_type", "recent_bmi", "deceased", "split",
-]  # fmt: skip
+    "path_to_image",
+    "path_to_dcm",
+    "frontal_lateral",
+    "ap_pa",
+    "deid_patient_id",
+    "patient_report_date_order",
+    "report",
+    "section_narrative",
+    "section_clinical_history",
+    "section_history",
+    "section_comparison",
+    "section_technique",
+    "section_procedure_comments",
+    "section_findings",
+    "section_impression",
+    "section_end_of_impression",
+    "section_summary",
+    "section_accession_number",
+    "age",
+    "sex",
+    "race",
+    "ethnicity",
+    "interpreter_needed",
+    "insurance_type",
+    "recent_bmi",
+    "deceased",
+    "split",
+]
 STUDY = {
-    "section_clinical_history": "\nCOUGH AND\nFEVER.", "section_impression": "\n1. NO ACUTE\nPROCESS.\n", "age": "60.0", "sex": "Male", "race": "White",
-    "frontal_lateral": "Frontal", "ap_pa": "AP", "section_accession_number": "17",
-}  # fmt: skip
+    "section_clinical_history": "\nCOUGH AND\nFEVER.",
+    "section_impression": "\n1. NO ACUTE\nPROCESS.\n",
+    "age": "60.0",
+    "sex": "Male",
+    "race": "White",
+    "frontal_lateral": "Frontal",
+    "ap_pa": "AP",
+    "section_accession_number": "17",
+}
 ROWS = [
     {"path_to_image": "train/patient00001/study10/view1_frontal.jpg", "patient_report_date_order": "3", "age": "63.0"},  # 10 is after 2
-    {"path_to_image": "train/patient00001/study2/view2_lateral.jpg", "patient_report_date_order": "2", "frontal_lateral": "Lateral", "ap_pa": ""},
+    {
+        "path_to_image": "train/patient00001/study2/view2_lateral.jpg",
+        "patient_report_date_order": "2",
+        "frontal_lateral": "Lateral",
+        "ap_pa": "",
+    },
     {"path_to_image": "train/patient00001/study1/view1_frontal.jpg", "patient_report_date_order": "1", "ap_pa": "LL"},
     {"path_to_image": "train/patient00001/study1/view2_frontal.jpg", "patient_report_date_order": "1", "ap_pa": "PA"},
     {"path_to_image": "train/patient00001/study2/view1_frontal.jpg", "patient_report_date_order": "2"},
     # the same study number of another patient; history in the other column; nothing known of the person
-    {"path_to_image": "valid/patient00002/study1/view1_frontal.jpg", "patient_report_date_order": "1", "section_clinical_history": "",
-     "section_history": "Trauma.", "section_findings": "Clear.", "age": "", "sex": "Unknown", "race": "Unknown"},
+    {
+        "path_to_image": "valid/patient00002/study1/view1_frontal.jpg",
+        "patient_report_date_order": "1",
+        "section_clinical_history": "",
+        "section_history": "Trauma.",
+        "section_findings": "Clear.",
+        "age": "",
+        "sex": "Unknown",
+        "race": "Unknown",
+    },
     # age falls: these numbers are no order
-    {"path_to_image": "train/patient00003/study1/view1_frontal.jpg", "patient_report_date_order": "1", "age": "70.0", "race": "Pacific Islander"},
+    {
+        "path_to_image": "train/patient00003/study1/view1_frontal.jpg",
+        "patient_report_date_order": "1",
+        "age": "70.0",
+        "race": "Pacific Islander",
+    },
     {"path_to_image": "train/patient00003/study2/view1_frontal.jpg", "patient_report_date_order": "2", "age": "40.0"},
     # the two ordinals disagree
     {"path_to_image": "train/patient00004/study1/view1_frontal.jpg", "patient_report_date_order": "2"},
     {"path_to_image": "train/patient00004/study2/view1_frontal.jpg", "patient_report_date_order": "1"},
     {"path_to_image": "oddly/named.jpg"},
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -71,7 +118,9 @@ def test_order_by_number_not_by_text(archive):
     rows = rows_of(chexpert_plus.read(archive, size=64))
     assert rows["patient00001_study10"]["prior_study_id"] == "patient00001_study2" and rows["patient00001_study10"]["study_order"] == 3
     assert rows["patient00003_study2"]["prior_study_id"] is None and "age_falls" in rows["patient00003_study2"]["flags"]
-    assert rows["patient00004_study2"]["prior_study_id"] == "patient00004_study1" and "order_disagrees" in rows["patient00004_study2"]["flags"]
+    assert (
+        rows["patient00004_study2"]["prior_study_id"] == "patient00004_study1" and "order_disagrees" in rows["patient00004_study2"]["flags"]
+    )
 
 
 def test_the_valid_split_is_named_as_asked_and_said_so(archive):

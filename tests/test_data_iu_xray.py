@@ -24,13 +24,22 @@ IMAGES = {
     "CXR11": [],
     "CXR12": ["CXR12_IM-0003-1001", "CXR12_IM-0003-1002", "CXR12_IM-0003-2001"],
 }
-PROJECTIONS = {"1_IM-0001-3001": "Lateral", "1_IM-0001-4001": "Frontal", "2_IM-0652-1001": "Frontal", "2_IM-0652-2001": "Lateral",
-               "10_IM-0002-1001": "Lateral", "12_IM-0003-1001": "Frontal", "12_IM-0003-1002": "Lateral", "12_IM-0003-2001": "Frontal"}  # fmt: skip
+PROJECTIONS = {
+    "1_IM-0001-3001": "Lateral",
+    "1_IM-0001-4001": "Frontal",
+    "2_IM-0652-1001": "Frontal",
+    "2_IM-0652-2001": "Lateral",
+    "10_IM-0002-1001": "Lateral",
+    "12_IM-0003-1001": "Frontal",
+    "12_IM-0003-1002": "Lateral",
+    "12_IM-0003-2001": "Frontal",
+}
 
 
 def xml(uid):
     images = "".join(f'<parentImage id="{name}"><caption>Chest</caption></parentImage>' for name in IMAGES[uid])
-    return XML.format(uid=uid, comparison={"CXR1": "None.", "CXR2": "None"}.get(uid, ""), findings="" if uid == "CXR11" else "Clear.", images=images)
+    comparison, findings = {"CXR1": "None.", "CXR2": "None"}.get(uid, ""), "" if uid == "CXR11" else "Clear."
+    return XML.format(uid=uid, comparison=comparison, findings=findings, images=images)
 
 
 def film(path):
@@ -64,7 +73,8 @@ def test_films_by_any_name(collection, name):
     studies = iu_xray.read(collection, size=64)
     rows = rows_of(studies)
     assert studies.counts["seen"] == 5 and set(rows) == {"CXR1", "CXR2", "CXR12"}
-    assert studies.quarantine["CXR10"]["reason"] == "no frontal film (its films: LATERAL)" and studies.quarantine["CXR11"]["reason"] == "no film"
+    assert studies.quarantine["CXR10"]["reason"] == "no frontal film (its films: LATERAL)"
+    assert studies.quarantine["CXR11"]["reason"] == "no film"
     assert (rows["CXR1"]["view"], rows["CXR2"]["view"], rows["CXR12"]["view"]) == ("PA", "AP", "FRONTAL")
     assert "4001" in rows["CXR1"]["image_path"]
     assert (rows["CXR1"]["age"], rows["CXR2"]["age"]) == (60, None)
@@ -73,8 +83,9 @@ def test_films_by_any_name(collection, name):
 
 
 def test_r2gens_folders_and_split(collection):
-    for path in ("CXR1_IM-0001/0.png", "CXR1_IM-0001/1.png", "CXR2_IM-0652/0.png", "CXR2_IM-0652/1.png", "CXR12_IM-0003/1.png", "CXR12_IM-0003/2.png"):
-        film(collection / "images" / path)
+    for folder, numbers in (("CXR1_IM-0001", (0, 1)), ("CXR2_IM-0652", (0, 1)), ("CXR12_IM-0003", (1, 2))):
+        for number in numbers:
+            film(collection / "images" / folder / f"{number}.png")
     split = {"train": [{"id": "CXR1_IM-0001"}], "val": [{"id": "CXR2_IM-0652"}], "test": [{"id": "CXR12_IM-0003"}]}
     (collection / "annotation.json").write_text(json.dumps(split))
     rows = rows_of(iu_xray.read(collection, size=64))
@@ -111,7 +122,7 @@ def test_tgz_kaggle_and_damaged_reports(collection):
     kaggle = rows_of(iu_xray.read(collection, pixels=False, text="kaggle"))
     assert set(kaggle) == {"CXR1", "CXR2"} and kaggle["CXR1"]["view"] == "PA"
     (collection / "NLMCXR_reports.tgz").write_bytes(b"not a tar")
-    with pytest.raises(StudyError, match="NLMCXR_reports.tgz"):
+    with pytest.raises(StudyError, match="NLMCXR_reports"):
         iu_xray.read(collection)
 
 
@@ -143,7 +154,8 @@ def second_count():
             if not member.name.endswith(".xml"):
                 continue
             raw = tar.extractfile(member).read()
-            text = {label.decode().lower(): body.strip() for label, body in re.findall(rb'<AbstractText Label="(\w+)">([^<]*)</AbstractText>', raw)}
+            found = re.findall(rb'<AbstractText Label="(\w+)">([^<]*)</AbstractText>', raw)
+            text = {label.decode().lower(): body.strip() for label, body in found}
             images = len(re.findall(rb"<parentImage id=", raw))
             both = bool(text.get("findings")), bool(text.get("impression"))
             counts["reports"] += 1
@@ -169,9 +181,14 @@ def test_every_real_report_goes_through_and_a_second_count_agrees():
 
 
 @real
-def test_kaggles_table_has_the_same_text_as_the_xml():
+def test_kaggles_table_has_the_same_text_as_the_xml_but_for_what_a_spreadsheet_took_for_a_formula():
     xml_text = {report.uid: report.sections for report in iu_xray.reports(REAL)}
     kaggle = iu_xray.reports(REAL, "kaggle")
     assert len(kaggle) == 3851
-    different = [r.uid for r in kaggle if any(re.sub(r"\s+", " ", r.sections[n] or "") != re.sub(r"\s+", " ", xml_text[r.uid][n] or "") for n in r.sections)]
-    assert different == []
+    different = {
+        (report.uid, name): text
+        for report in kaggle
+        for name, text in report.sections.items()
+        if (text or "").split() != (xml_text[report.uid][name] or "").split()
+    }
+    assert different == dict.fromkeys([(uid, "indication") for uid in ("CXR1555", "CXR3477", "CXR3784")])

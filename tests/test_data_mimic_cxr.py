@@ -1,4 +1,4 @@
-"""MIMIC-CXR's quirks, in an archive made up here: lost zeros, slipped columns, blank views, missing reports, conflicting races, three folders."""
+"""MIMIC-CXR's quirks, in an archive made up here: lost zeros, slipped columns, blank views, missing reports, races that differ."""
 
 import csv
 import gzip
@@ -15,9 +15,19 @@ from unirg.data import mimic_cxr
 
 SHADES = np.tile(np.linspace(0, 4095, 64, dtype=np.uint16), (64, 1))
 COLUMNS = [
-    "dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime",
-    "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning",
-]  # fmt: skip
+    "dicom_id",
+    "subject_id",
+    "study_id",
+    "PerformedProcedureStepDescription",
+    "ViewPosition",
+    "Rows",
+    "Columns",
+    "StudyDate",
+    "StudyTime",
+    "ProcedureCodeSequence_CodeMeaning",
+    "ViewCodeSequence_CodeMeaning",
+    "PatientOrientationCodeSequence_CodeMeaning",
+]
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
 
@@ -37,7 +47,16 @@ REPORT = """                                 FINAL REPORT
 IMAGES = [
     ("a1", 10000032, 50000001, "PA", 21800506, 213014.531, ("CHEST", "postero-anterior", "Erect"), "train"),
     ("a2", 10000032, 50000001, "LATERAL", 21800506, 213014.531, ("CHEST", "lateral", "Erect"), "train"),
-    ("b1", 10000032, 50000002, "", 21800506, 80556.875, ("antero-posterior", "Recumbent", ""), "train"),  # slipped left; and earlier that day
+    (
+        "b1",
+        10000032,
+        50000002,
+        "",
+        21800506,
+        80556.875,
+        ("antero-posterior", "Recumbent", ""),
+        "train",
+    ),  # slipped left; and earlier that day
     ("c1", 10000032, 50000003, "LL", 21810101, 1.5, ("CHEST", "left lateral", "Erect"), "train"),  # no frontal film
     ("d1", 10000033, 50000004, "AP", 21500101, 120000.0, ("CHEST", "antero-posterior", "Erect"), "validate"),
     ("e1", 10000034, 50000005, "AP", 21500101, 120000.0, ("CHEST", "", ""), "test"),  # its report is missing
@@ -75,18 +94,29 @@ def archive(tmp_path):
     root = tmp_path / "mimic"
     rows = [(i, p, s, "CHEST", v, 64, 64, d, t, *c) for i, p, s, v, d, t, c, _ in IMAGES]
     table(root / "mimic-cxr-2.0.0-metadata.csv.gz", COLUMNS, rows)
-    table(root / "mimic-cxr-2.0.0-split.csv.gz", ["dicom_id", "study_id", "subject_id", "split"], [(i[0], i[2], i[1], i[7]) for i in IMAGES])
+    table(
+        root / "mimic-cxr-2.0.0-split.csv.gz", ["dicom_id", "study_id", "subject_id", "split"], [(i[0], i[2], i[1], i[7]) for i in IMAGES]
+    )
     for name, subject, study, view, date, time, _, _ in IMAGES:
         folder = root / "files" / f"p{str(subject)[:2]}" / f"p{subject}"
         dicom(folder / f"s{study}" / f"{name}.dcm", view, date, time, "CHEST, PORTABLE" if name == "f1" else "")
         if study != 50000005:
             (folder / f"s{study}.txt").write_text(REPORT.format(study=study))
     table(
-        root / "mimic-iv" / "hosp" / "patients.csv.gz", ["subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"],
+        root / "mimic-iv" / "hosp" / "patients.csv.gz",
+        ["subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"],
         [(10000032, "F", 52, 2178, "2014 - 2016", ""), (10000033, "M", 91, 2149, "2011 - 2013", "")],
-    )  # fmt: skip
-    races = [(10000032, "UNKNOWN"), (10000032, "UNKNOWN"), (10000032, "WHITE - BRAZILIAN"), (10000032, "WHITE"), (10000032, "OTHER"),
-             (10000033, "BLACK/CAPE VERDEAN"), (10000033, "ASIAN"), (10000039, "WHITE")]  # fmt: skip
+    )
+    races = [
+        (10000032, "UNKNOWN"),
+        (10000032, "UNKNOWN"),
+        (10000032, "WHITE - BRAZILIAN"),
+        (10000032, "WHITE"),
+        (10000032, "OTHER"),
+        (10000033, "BLACK/CAPE VERDEAN"),
+        (10000033, "ASIAN"),
+        (10000039, "WHITE"),
+    ]
     table(root / "mimic-iv" / "hosp" / "admissions.csv.gz", ["subject_id", "hadm_id", "race"], [(s, 1, r) for s, r in races])
     return root
 
@@ -98,7 +128,9 @@ def rows_of(studies):
 def test_everything_seen_is_a_row_or_in_quarantine(archive):
     studies = mimic_cxr.read(archive, size=64)
     rows = rows_of(studies)
-    assert studies.counts["seen"] == 7 and studies.counts["rows"] == 5 and studies.counts["split"] == {"test": 2, "train": 2, "validation": 1}
+    assert (
+        studies.counts["seen"] == 7 and studies.counts["rows"] == 5 and studies.counts["split"] == {"test": 2, "train": 2, "validation": 1}
+    )
     assert set(studies.quarantine) == {"50000003", "50000005"}
     assert "frontal" in studies.quarantine["50000003"]["reason"] and "s50000005.txt" in studies.quarantine["50000005"]["reason"]
     assert rows["50000001"]["findings"] == "The lungs are clear." and rows["50000001"]["impression"] == "No acute process."

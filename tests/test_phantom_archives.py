@@ -19,7 +19,7 @@ from unirg.phantom import archives
 from unirg.phantom.archives import CHEXPERT_COLUMNS, plan, read_truth, rerender, split_of, studies_of, write_archive, write_world
 from unirg.phantom.patients import INSTITUTIONS
 
-STUDIES = {"mimic_cxr": 12, "chexpert_plus": 8, "rexgradient": 8, "iu_xray": 6, "rexrank": 5}
+STUDIES = {"mimic_cxr": 8, "chexpert_plus": 5, "rexgradient": 5, "iu_xray": 4, "rexrank": 4}
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ def some_studies(institution, count, seed=2):
 
 
 def test_same_seed_same_bytes_in_any_number_of_processes(world, tmp_path):
-    few = {"mimic_cxr": STUDIES["mimic_cxr"], "rexgradient": STUDIES["rexgradient"]}
+    few = {name: STUDIES[name] for name in ("mimic_cxr", "rexgradient")}
     again = write_world(tmp_path / "again", few, seed=2, processes=2)
     for name in few:
         assert digest(again / name) == digest(world / name)
-    once = write_world(tmp_path / "once", few, seed=2)
-    assert digest(again) == digest(once)
-    other = write_world(tmp_path / "other", {"rexgradient": 2}, seed=3)
-    assert not {p.name for p in files(other, "*.png")} & {p.name for p in files(world, "*.png")}
+        for kind in ("studies", "signs"):
+            assert digest(again / f".truth/{name}_{kind}.parquet") == digest(world / f".truth/{name}_{kind}.parquet")
+    other = [study.visit.study_id for study in some_studies("rexgradient", 5, seed=3)]
+    assert not set(other) & set(read_truth(world).studies.study_id)
 
 
 def test_more_studies_leave_the_first_ones_alone():

@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unirg.core import study_root
-from unirg.reward.findings import CHEXPERT_NAMES, FINDINGS, LEXICON, Fact, chexpert_labels, facts, labels_from, phrases, sentence_facts
+from unirg.reward.findings import (
+    CHEXPERT_NAMES,
+    FINDINGS,
+    LEXICON,
+    Fact,
+    chexpert_labels,
+    facts,
+    labels_from,
+    merge,
+    phrases,
+    sentence_facts,
+)
 
 CASES = {
     # negation and its scope
@@ -36,7 +47,8 @@ CASES = {
     # heart and mediastinum
     "Heart size is normal.": "cardiomegaly-",
     "The cardiomediastinal silhouette is within normal limits.": "cardiomegaly- mediastinum-",
-    "Heart size, mediastinal contour, and pulmonary vascularity are within normal limits.": "cardiomegaly- mediastinum-",
+    "Heart size, mediastinal contour and vascularity are within normal limits.": "cardiomegaly- mediastinum-",
+    "Cardiac, mediastinal and hilar contours are normal.": "cardiomegaly- mediastinum-",
     "The cardiomediastinal silhouette is stable.": "",
     "The heart is moderately enlarged and the mediastinum is normal.": "cardiomegaly+ moderate mediastinum-",
     "The heart is not enlarged. No mediastinal widening.": "cardiomegaly- mediastinum-",
@@ -63,7 +75,7 @@ CASES = {
     # side, place, severity, change
     "Small bilateral pleural effusions, right greater than left, unchanged.": "effusion+ bilateral mild unchanged",
     "Small left and moderate right pleural effusions.": "effusion+ left mild effusion+ right moderate",
-    "Interval increase in moderate right pleural effusion, with adjacent atelectasis.": "effusion+ right moderate worsened atelectasis+ right",
+    "Increase in moderate right pleural effusion, with adjacent atelectasis.": "effusion+ right moderate worsened atelectasis+ right",
     "Consolidation and small effusion on the left.": "consolidation+ left effusion+ left mild",
     "The consolidation in the right middle lobe is larger than before.": "consolidation+ right middle worsened",
     "In the left lower lobe there is airspace disease.": "opacity+ left lower",
@@ -72,6 +84,12 @@ CASES = {
     "Massive right effusion": "effusion+ right severe",
     "RUL consolidation has worsened.": "consolidation+ right upper worsened",
     "Trace effusion and ___ opacity in the left base.": "effusion+ left lower mild opacity+ left lower",
+    "Left effusion, which has increased since the prior exam.": "effusion+ left worsened",
+    "The right effusion is decreased, and the left effusion is stable.": "effusion+ right improved effusion+ left unchanged",
+    "Large left pneumothorax with mediastinal shift to the right.": "pneumothorax+ left severe",
+    "Left basal opacity could represent either atelectasis or early pneumonia.": "opacity+ left lower atelectasis? pneumonia?",
+    "No pneumothorax after removal of the right chest tube.": "pneumothorax- devices- right resolved",
+    "In the appropriate clinical setting compatible with pneumonia.": "pneumonia?",
     # devices and things that are none
     "Right PICC in place. Sternotomy wires and clips.": "devices+ right",
     "Endotracheal tube 4.5 cm above the carina.": "devices+",
@@ -79,9 +97,13 @@ CASES = {
     "Pericardial effusion. Mild degenerative changes.": "",
     "Right lower lobe pneumonia. No focal opacity.": "pneumonia+ right lower opacity-",
 }
-SHORT = {"effusion": "pleural_effusion", "opacity": "lung_opacity", "mediastinum": "enlarged_mediastinum", "lesion": "lung_lesion", "devices": "support_devices"}
+SHORT = {
+    "effusion": "pleural_effusion", "opacity": "lung_opacity", "mediastinum": "enlarged_mediastinum",
+    "lesion": "lung_lesion", "devices": "support_devices",
+}  # fmt: skip
 VALUES = {"left": "side", "right": "side", "bilateral": "side", "upper": "location", "middle": "location", "lower": "location"}
-VALUES |= dict.fromkeys(("mild", "moderate", "severe"), "severity") | dict.fromkeys(("new", "unchanged", "improved", "worsened", "resolved"), "change")
+VALUES |= dict.fromkeys(("mild", "moderate", "severe"), "severity")
+VALUES |= dict.fromkeys(("new", "unchanged", "improved", "worsened", "resolved"), "change")
 
 
 def expected(text: str) -> list[Fact]:
@@ -101,7 +123,7 @@ def test_case(text):
 
 
 def test_sections_are_merged():
-    report = "INDICATION: Pneumonia? FINDINGS: Small right effusion. No edema. IMPRESSION: Unchanged right pleural effusion. Edema is not excluded."
+    report = "INDICATION: Pneumonia? FINDINGS: Small right effusion. No edema. IMPRESSION: Unchanged right effusion. Edema not excluded."
     assert facts(report) == [Fact("pleural_effusion", "present", "right", None, "mild", "unchanged"), Fact("edema", "uncertain")]
     assert facts("No effusion. Impression: Left effusion.") == [Fact("pleural_effusion", "present", "left")]
     assert len(facts("Right lower lobe consolidation. Left lower lobe consolidation.")) == 2
@@ -128,7 +150,10 @@ SOME_WORDS = sorted({" ".join(phrase) for words in LEXICON.values() for phrase i
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.text(max_size=300) | st.lists(st.sampled_from([*SOME_WORDS, ".", "Findings:", "XXXX", "___", ",", ";", "xyz"]), max_size=40).map(" ".join))
+@given(
+    st.text(max_size=300)
+    | st.lists(st.sampled_from([*SOME_WORDS, ".", "Findings:", "XXXX", "___", ",", ";", "xyz"]), max_size=40).map(" ".join)
+)
 def test_any_text(text):
     found = facts(text)
     labels = chexpert_labels(text)
@@ -143,8 +168,9 @@ def f1(hits: int, extra: int, missed: int) -> float:
 
 
 MESH = {
-    "cardiomegaly": {"Cardiomegaly"}, "pleural_effusion": {"Pleural Effusion", "Hydropneumothorax"}, "atelectasis": {"Pulmonary Atelectasis"},
-    "pneumothorax": {"Pneumothorax", "Hydropneumothorax"}, "edema": {"Pulmonary Edema"}, "consolidation": {"Consolidation"},
+    "cardiomegaly": {"Cardiomegaly"}, "pleural_effusion": {"Pleural Effusion", "Hydropneumothorax"},
+    "atelectasis": {"Pulmonary Atelectasis"}, "pneumothorax": {"Pneumothorax", "Hydropneumothorax"},
+    "edema": {"Pulmonary Edema"}, "consolidation": {"Consolidation"},
     "pneumonia": {"Pneumonia"}, "fracture": {"Fractures, Bone"},
 }  # fmt: skip
 
@@ -182,7 +208,8 @@ def test_against_human_codes():
                     counts[finding][0 if said and coded else 1 if said else 2] += 1
         micro = f1(*(sum(row[i] for row in counts.values()) for i in range(3)))
         macro = sum(f1(*row) for row in counts.values()) / len(counts)
-        print(f"\n{'odd' if odd else 'even'}: micro {micro:.3f} macro {macro:.3f}", {k: (round(f1(*v), 3), v[0] + v[2]) for k, v in counts.items()})
+        each = {finding: (round(f1(*row), 3), row[0] + row[2]) for finding, row in counts.items()}
+        print(f"{'odd' if odd else 'even'}: micro {micro:.3f} macro {macro:.3f}", each)
         assert micro >= 0.87 and macro >= 0.80
 
 
@@ -196,17 +223,25 @@ def test_speed():
     assert (time.perf_counter() - start) / len(texts) < 5e-3
 
 
+def test_endless_sentence():
+    "A policy that repeats itself does not hold up training."
+    start = time.perf_counter()
+    assert facts("no effusion " * 400) == [Fact("pleural_effusion", "absent")]
+    assert time.perf_counter() - start < 1.0
+
+
 def test_phantom_readers():
     "What the phantom's readers dictated is what is read from their reports."
-    patients = pytest.importorskip("unirg.phantom.patients")
-    dictation = pytest.importorskip("unirg.phantom.dictation")
+    from unirg.phantom import dictation, patients
+
     counts, agreed, told = collections.Counter(), collections.Counter(), collections.Counter()
     for institution in patients.INSTITUTIONS:
         for index in range(40):
             patient = patients.draw_patient(institution, index, 11)
             for visit in range(len(patient.visits)):
                 dictated = dictation.dictate(patient, visit, 11)
-                read, said = facts(dictated.text), [Fact(**fact) for fact in dictated.facts]
+                read = facts(dictated.text)
+                said = merge([Fact(**{name: fact[name] for name in Fact._fields}) for fact in dictated.facts])
                 mine, theirs = labels_from(read), labels_from(said)
                 for name in mine:
                     for kind, values in {"present": (1, -1), "absent": (0,)}.items():

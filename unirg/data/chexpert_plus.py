@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'RELEASES', 'study_of', 'film_view', 'study_values', 'add_image', 'check_order', 'records', 'read']
 
-# %% ../../nbs/data/05_chexpert_plus.ipynb #e1457655
+# %% ../../nbs/data/05_chexpert_plus.ipynb #cdae89fe
 import contextlib
 import itertools
 import re
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core import StudyError
-from .layouts import FilmFinder, archive_root, find_file, stated, table_rows
+from .layouts import FilmFinder, archive_root, find_file, named, stated, table_rows
 from .studies import Film, Record, Studies, collect
 from .studies import age as age_of
 from .studies import race as race_of
@@ -134,7 +134,7 @@ def records(
         record.films = [Film(prefix + (finder.find(film.path) or film.path), film.view) for film in record.films]
         yield record
 
-# %% ../../nbs/data/05_chexpert_plus.ipynb #13c9b718
+# %% ../../nbs/data/05_chexpert_plus.ipynb #e294b716
 def read(
     root: str | Path,  # the archive's folder
     size: int = 512,  # pixels
@@ -143,11 +143,14 @@ def read(
     out: str | Path | None = None,  # folder to save to
     pixels: bool = True,  # False: text only
     equalise: bool = False,  # histogram equalisation, see `radiographs`
+    source: str = "chexpert_plus",  # the source's name
+    institution: str | None = None,  # the institution's name; None leaves what the archive says
     **options,  # for `records`: images, release, valid_as
 ) -> Studies:
     "CheXpert Plus as studies; raises `StudyError` where folder or table are missing or an option is wrong."
     notes = {"official_valid_split_is_called": options.get("valid_as", "test")}
+    found = named(records(root, **options), source, institution)
     return collect(
-        "chexpert_plus", records(root, **options), root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels,
-        equalise=equalise, notes=notes,
+        source, found, root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
+        notes=notes,
     )  # fmt: skip

@@ -6,7 +6,7 @@
 __all__ = ['SECTIONS', 'Report', 'parse_report', 'xml_reports', 'kaggle_reports', 'image_name', 'films_on_disk', 'header_facts',
            'film_view', 'r2gen_split', 'reports', 'records', 'count_reports', 'read']
 
-# %% ../../nbs/data/07_iu_xray.ipynb #2c6d8f87
+# %% ../../nbs/data/07_iu_xray.ipynb #185dbc52
 import datetime
 import json
 import re
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core import StudyError, read_json
-from .layouts import archive_root, find_file, stated, table_rows
+from .layouts import archive_root, find_file, named, stated, table_rows
 from .studies import Film, Record, Studies, collect
 from .studies import view as view_of
 
@@ -55,7 +55,7 @@ def parse_report(
     fault = None if name == f"CXR{stem}" else f"file {stem}.xml says that it is {name}"
     return Report(name, sections, images, stated(tree.findtext(".//Affiliation")), fault)
 
-# %% ../../nbs/data/07_iu_xray.ipynb #35098629
+# %% ../../nbs/data/07_iu_xray.ipynb #caf0ee24
 def xml_reports(
     source: Path,  # the .tgz, or the folder of XML files
 ) -> Iterator[Report]:
@@ -85,7 +85,8 @@ def kaggle_reports(
     for line in table_rows(projections, ["uid", "filename"]) if projections else ():
         images.setdefault(line["uid"], []).append(f"CXR{image_name(line['filename'])}")
     for line in table_rows(reports, ["uid", *SECTIONS]):
-        yield Report(f"CXR{line['uid']}", {name: line[name].strip() or None for name in SECTIONS}, images.get(line["uid"], []))
+        sections = {name: line[name].strip().replace("#NAME?", "") or None for name in SECTIONS}
+        yield Report(f"CXR{line['uid']}", sections, images.get(line["uid"], []))
 
 # %% ../../nbs/data/07_iu_xray.ipynb #9f427fc7
 def image_name(
@@ -235,7 +236,7 @@ def count_reports(
         "unreadable": sum(r.fault is not None for r in reports),
     }
 
-# %% ../../nbs/data/07_iu_xray.ipynb #940a81cb
+# %% ../../nbs/data/07_iu_xray.ipynb #373daa66
 def read(
     root: str | Path,  # the archive's folder
     size: int = 512,  # pixels
@@ -244,12 +245,15 @@ def read(
     out: str | Path | None = None,  # folder to save to
     pixels: bool = True,  # False: text only
     equalise: bool = False,  # histogram equalisation, see `radiographs`
+    source: str = "iu_xray",  # the source's name
+    institution: str | None = None,  # the institution's name; None leaves what the archive says
     **options,  # for `records`: images, text, unlisted
 ) -> Studies:
     "IU X-Ray as studies; raises `StudyError` where folder or reports are missing."
     notes = count_reports(reports(root, options.get("text", "auto")))
     folder = root if Path(root).is_dir() else Path(root).parent
+    found = named(records(root, **options), source, institution)
     return collect(
-        "iu_xray", records(root, **options), root=folder, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels,
-        equalise=equalise, notes=notes,
+        source, found, root=folder, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
+        notes=notes,
     )  # fmt: skip

@@ -130,7 +130,7 @@ def short(
     text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
 
-# %% ../../nbs/data/02_radiographs.ipynb #f41c19e4
+# %% ../../nbs/data/02_radiographs.ipynb #53a6fd73
 def stored_pixels(
     path,  # for messages
     dataset: pydicom.Dataset,  # with PixelData
@@ -143,10 +143,10 @@ def stored_pixels(
             pixels = imagecodecs.jpeg8_decode(next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)))
         else:
             pixels = dataset.pixel_array
+        if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+            pixels = pydicom.pixels.apply_color_lut(pixels, dataset)
     except Exception as error:  # decoders raise what they like
         raise RadiographError(path, f"pixels do not decode: {short(error)}") from error
-    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        pixels = pydicom.pixels.apply_color_lut(pixels, dataset)
     if pixels.ndim == 3 and pixels.shape[-1] == 3:
         pixels = np.round(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.int32)
     if pixels.ndim == 3 and pixels.shape[0] == 1:

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['films_of', 'study_record', 'records', 'read']
 
-# %% ../../nbs/data/06_rexgradient.ipynb #df9ec706
+# %% ../../nbs/data/06_rexgradient.ipynb #0e5e3b0c
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..core import StudyError
-from .layouts import FilmFinder, archive_root, find_file, json_entries, stated
+from .layouts import FilmFinder, archive_root, find_file, json_entries, named, stated
 from .studies import Film, Record, Studies, collect
 from .studies import age as age_of
 from .studies import sex as sex_of
@@ -49,17 +49,17 @@ def study_record(
         **{name: stated(entry.get(name.capitalize())) for name in ("indication", "comparison", "findings", "impression")},
     )
 
-# %% ../../nbs/data/06_rexgradient.ipynb #a7eaa323
+# %% ../../nbs/data/06_rexgradient.ipynb #5874ef8f
 def records(
     root: str | Path,  # the folder that holds metadata/ and deid_png/
     images: str | Path | None = None,  # the folder that holds deid_png/; the root if None
-    splits: tuple[str, ...] = ("train", "valid", "test"),  # which files to read; the set's private test set is not among them
+    splits: str = "train valid test",  # which files to read; the set's private test set is not among them
 ) -> Iterator[Record]:
     "One record a study, without pixels; raises `StudyError` where there is no metadata."
     root = archive_root(root, "rexgradient")
     place = archive_root(images, "rexgradient images") if images else root
     prefix, finder = f"{place.resolve()}/" if images else "", FilmFinder(place)
-    tables = {s: find_file(root, f"{s}_metadata_view_position.json", f"{s}_metadata.json") for s in splits}
+    tables = {s: find_file(root, f"{s}_metadata_view_position.json", f"{s}_metadata.json") for s in splits.replace(",", " ").split()}
     if not any(tables.values()):
         raise StudyError(f"{root} holds no metadata/*_metadata_view_position.json (ReXGradient's studies)")
     for split, table in tables.items():
@@ -71,7 +71,7 @@ def records(
                 record.flag("view_list_mismatch")
             yield record
 
-# %% ../../nbs/data/06_rexgradient.ipynb #241bef81
+# %% ../../nbs/data/06_rexgradient.ipynb #ff3aa111
 def read(
     root: str | Path,  # the archive's folder
     size: int = 512,  # pixels
@@ -80,10 +80,12 @@ def read(
     out: str | Path | None = None,  # folder to save to
     pixels: bool = True,  # False: text only
     equalise: bool = False,  # histogram equalisation, see `radiographs`
+    source: str = "rexgradient",  # the source's name
+    institution: str | None = None,  # the institution's name; None leaves what the archive says
     **options,  # for `records`: images, splits
 ) -> Studies:
     "ReXGradient as studies; raises `StudyError` where folder or metadata are missing."
+    found = named(records(root, **options), source, institution)
     return collect(
-        "rexgradient", records(root, **options), root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels,
-        equalise=equalise,
+        source, found, root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
     )  # fmt: skip

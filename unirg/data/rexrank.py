@@ -6,14 +6,14 @@
 __all__ = ['parse_context', 'age_band', 'films_of', 'patient_of', 'sections_of', 'study_record', 'leaderboard_references',
            'rexrank_file', 'records', 'read']
 
-# %% ../../nbs/data/08_rexrank.ipynb #5f1aadb5
+# %% ../../nbs/data/08_rexrank.ipynb #1cbc23ca
 import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..core import StudyError
-from .layouts import FilmFinder, archive_root, json_entries, stated
+from .layouts import FilmFinder, archive_root, json_entries, named, stated
 from .studies import Film, Record, Studies, collect
 from .studies import age as age_of
 from .studies import race as race_of
@@ -61,7 +61,7 @@ def films_of(
         films = [Film(f.path, view_of(side) or f.view) if f.view == "FRONTAL" else f for f, side in zip(films, sides, strict=True)]
     return films, fit
 
-# %% ../../nbs/data/08_rexrank.ipynb #139bef70
+# %% ../../nbs/data/08_rexrank.ipynb #85b2c712
 def patient_of(
     key: str,  # the entry's key: '50051329', 'patient64620_study1', 'CXR3030_IM-1405'
     entry: dict,  # one study of the file
@@ -91,17 +91,16 @@ def sections_of(
 def study_record(
     key: str,  # the entry's key
     entry: dict,  # one study of the file
-    source: str = "rexrank",  # the source's name
     split: str = "test",  # where the entry says nothing
 ) -> Record:
     "A study of the file, without pixels; one that is no object has a fault."
     if not isinstance(entry, dict):
-        return Record(source, key, split=split, fault="its entry is no JSON object")
+        return Record("rexrank", key, split=split, fault="its entry is no JSON object")
     context, (patient, order), (films, fit) = parse_context(stated(entry.get("context")) or ""), patient_of(key, entry), films_of(entry)
     # CheXpert Plus' contexts say "Comparison: None." of every study: a filler, not the report's words
     filler = "section_clinical_history" in entry and context["comparison"] == "None."
     record = Record(
-        source, key, patient, order_key=order, split=split_of(entry.get("split")) or split, films=films,
+        "rexrank", key, patient, order_key=order, split=split_of(entry.get("split")) or split, films=films,
         key_path=(stated(entry.get("key_image_path")) or "").lstrip("/") or None,
         indication=context["indication"] or stated(entry.get("section_clinical_history")),
         comparison=None if filler else context["comparison"],
@@ -130,7 +129,7 @@ def leaderboard_references(
         for key, entry in json_entries(file)
     }
 
-# %% ../../nbs/data/08_rexrank.ipynb #cd2aad5d
+# %% ../../nbs/data/08_rexrank.ipynb #6b637ce2
 def rexrank_file(
     root: str | Path,  # the JSON itself, or a folder holding one
 ) -> Path:
@@ -153,21 +152,20 @@ def rexrank_file(
 def records(
     root: str | Path,  # a ReXrank JSON, or a folder holding one
     images: str | Path | None = None,  # the folder where its image paths start; the JSON's own if None
-    source: str = "rexrank",  # the source's name
 ) -> Iterator[Record]:
     "One record a study, without pixels."
     file = rexrank_file(root)
     place = archive_root(images, "rexrank images") if images else file.parent
     prefix, finder = f"{place.resolve()}/" if images else "", FilmFinder(place)
     for key, entry in json_entries(file):
-        record = study_record(key, entry, source, "validation" if "valid" in file.stem.lower() else "test")
+        record = study_record(key, entry, "validation" if "valid" in file.stem.lower() else "test")
         where = {film.path: prefix + (finder.find(film.path) or film.path) for film in record.films}
         record.films = [Film(where[film.path], film.view) for film in record.films]
         if record.key_path is not None:
             record.key_path = where.get(record.key_path) or prefix + (finder.find(record.key_path) or record.key_path)
         yield record
 
-# %% ../../nbs/data/08_rexrank.ipynb #d347dc63
+# %% ../../nbs/data/08_rexrank.ipynb #017f65d3
 def read(
     root: str | Path,  # a ReXrank JSON, or a folder holding one
     size: int = 512,  # pixels
@@ -177,11 +175,13 @@ def read(
     pixels: bool = True,  # False: text only
     equalise: bool = False,  # histogram equalisation, see `radiographs`
     source: str = "rexrank",  # the source's name
+    institution: str | None = None,  # the institution's name, which these files do not say
     images: str | Path | None = None,  # the folder where its image paths start
 ) -> Studies:
     "A ReXrank test set as studies; raises `StudyError` where the file is missing, damaged or not the only one."
     file = rexrank_file(root)
+    found = named(records(file, images), source, institution)
     return collect(
-        source, records(file, images, source), root=file.parent, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels,
+        source, found, root=file.parent, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels,
         equalise=equalise, notes={"file": file.name},
     )  # fmt: skip

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'VIEWS', 'RACES', 'known_text', 'sex', 'view', 'is_frontal', 'age', 'split', 'race', 'Film', 'Record',
-           'link_priors', 'Studies', 'quarantine_csv', 'Options', 'row', 'write_shard', 'write_shards', 'collect',
-           'unique_ids', 'start_or_resume', 'assemble', 'count']
+           'link_priors', 'Studies', 'whole_folder', 'quiet_datasets', 'quarantine_csv', 'Options', 'row',
+           'write_shard', 'write_shards', 'collect', 'unique_ids', 'start_or_resume', 'join_shards',
+           'without_lost_priors', 'assemble', 'count']
 
-# %% ../../nbs/data/01_studies.ipynb #6765321a
+# %% ../../nbs/data/01_studies.ipynb #043a2fed
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -27,8 +29,9 @@ from typing import NamedTuple
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..core import Progress, StudyError, die_with_parent, read_json, whole_file, write_json, write_whole
+from ..core import Progress, StudyError, die_with_parent, digest, read_json, whole_file, write_json, write_whole
 from .radiographs import RadiographError, load_radiograph
 
 # %% ../../nbs/data/01_studies.ipynb #916695c9
@@ -217,7 +220,7 @@ def link_priors(
             elif earlier:
                 s.flag("prior_tie")
 
-# %% ../../nbs/data/01_studies.ipynb #e37291d4
+# %% ../../nbs/data/01_studies.ipynb #888214d8
 @dataclasses.dataclass
 class Studies:
     "A source as a table, with its quarantine and its counts."
@@ -236,42 +239,66 @@ class Studies:
         folder,  # the folder to appear; one of that name is replaced
     ) -> Path:
         "Write table, quarantine.csv and counts.json; the folder appears whole or not at all."
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            datasets.disable_progress_bars()  # a bar for each shard hides the one that counts
-            self.table.save_to_disk(str(part / "table"))
+        with whole_folder(folder) as part:
+            with quiet_datasets():
+                self.table.save_to_disk(str(part / "table"))
             for file in sorted((part / "table").iterdir()):
                 file.rename(part / file.name)
             (part / "table").rmdir()
             write_whole(part / "quarantine.csv", quarantine_csv(self.quarantine))
             write_json(part / "counts.json", self.counts)
-            part.chmod(0o755)
-            if folder.exists():
-                folder.rename(part / ".old")
-            part.rename(folder)
-            shutil.rmtree(folder / ".old", ignore_errors=True)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return folder
+        return Path(folder)
 
     @classmethod
     def load(
         cls,
         folder,  # as `save` wrote it
+        in_memory: bool = False,  # True: read it all, for a folder that is about to go
     ) -> "Studies":
         "Open a saved source, its table memory-mapped; raises `StudyError` naming the folder where it is missing or damaged."
         folder = Path(folder)
         if not (folder / "counts.json").is_file():
             raise StudyError(f"{folder} holds no prepared studies: prepare this source first")
         try:
-            table = datasets.load_from_disk(str(folder))
+            table = datasets.load_from_disk(str(folder), keep_in_memory=in_memory)
             with (folder / "quarantine.csv").open(newline="", encoding="utf-8") as file:
                 quarantine = {r["study_id"]: {"reason": r["reason"], "path": r["path"]} for r in csv.DictReader(file)}
         except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
             raise StudyError(f"{folder} is damaged ({error}): remove it and prepare this source again") from error
         return cls(table, quarantine, read_json(folder / "counts.json"))
+
+
+@contextlib.contextmanager
+def whole_folder(
+    folder,  # the folder to appear; one of that name is replaced
+):
+    "Yield a temporary folder beside it, renamed to it if the block ends well and removed if not."
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a run that was killed here
+        shutil.rmtree(left, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        yield part
+        part.chmod(0o755)
+        if folder.exists():
+            folder.rename(part / ".old")
+        part.rename(folder)
+        shutil.rmtree(folder / ".old", ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def quiet_datasets():
+    "No bars of datasets' own: one for each file hides the one that counts."
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
 
 
 def quarantine_csv(
@@ -322,7 +349,7 @@ def row(
     values = {name: getattr(record, name, None) for name in FEATURES}
     return {**values, "image": image, "view": film.view if film else None, "image_path": film.path if film else None}
 
-# %% ../../nbs/data/01_studies.ipynb #2fdb992c
+# %% ../../nbs/data/01_studies.ipynb #c43b808b
 def write_shard(
     path: Path,  # <folder>/00012.arrow; its quarantine is written to <folder>/00012.json, last
     records: list[Record],
@@ -332,7 +359,7 @@ def write_shard(
     rows, quarantine = [], {}
     for record in records:
         try:
-            rows.append(row(record, options))
+            rows.append(row(dataclasses.replace(record), options))  # a copy: texts filled in later are not kept for all studies
         except RadiographError as error:
             quarantine[record.study_id] = {"reason": error.reason, "path": error.path}
     schema = FEATURES.arrow_schema
@@ -371,7 +398,7 @@ def write_shards(
                     progress.step(waiting.popleft().result())
     return [path for path, _ in jobs]
 
-# %% ../../nbs/data/01_studies.ipynb #a6c3b8e6
+# %% ../../nbs/data/01_studies.ipynb #a98d462f
 def collect(
     source: str,  # the source's name
     records: Iterable[Record],  # one a study, as a reader yields them
@@ -393,16 +420,17 @@ def collect(
     twice = unique_ids(records)
     link_priors(records)
     options = Options(str(root), size, equalise, pixels, complete)
+    told = {"ids_twice": twice, "limit": limit, **({"reader": notes} if notes else {})}
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
-            return assemble(source, write_shards(Path(folder), records, options, num_proc, shard), twice, limit, notes, in_memory=True)
+            shards = write_shards(Path(folder), records, options, num_proc, shard)
+            return assemble(source, shards, Path(folder) / "joined", told, in_memory=True)
     out = Path(out)
     work = out.with_name(f".{out.name}.shards")
     start_or_resume(work, repr((source, dataclasses.replace(options, complete=None), shard)), records)
-    studies = assemble(source, write_shards(work, records, options, num_proc, shard), twice, limit, notes)
-    studies.save(out)
+    studies = assemble(source, write_shards(work, records, options, num_proc, shard), out, told)
     shutil.rmtree(work)
-    return Studies.load(out)
+    return studies
 
 
 def unique_ids(
@@ -432,66 +460,96 @@ def start_or_resume(
         shutil.rmtree(work, ignore_errors=True)
         write_whole(plan_file, sha.hexdigest())
 
-# %% ../../nbs/data/01_studies.ipynb #68df7fd5
+# %% ../../nbs/data/01_studies.ipynb #ae780e79
+def join_shards(
+    shards: list[Path],  # Arrow files of `write_shards`
+    folder: Path,  # where the table goes
+    quarantine: dict,  # studies that are not rows, and so nobody's prior
+    together: int = 24,  # shards to a file: about half a gigabyte
+) -> None:
+    "Write the table as datasets' `save_to_disk` would, priors that are not rows removed."
+    with quiet_datasets():
+        datasets.Dataset.from_dict({name: [] for name in FEATURES}, features=FEATURES).save_to_disk(str(folder))
+    state = read_json(folder / "state.json")
+    for empty in state["_data_files"]:
+        (folder / empty["filename"]).unlink()
+    groups = [shards[i : i + together] for i in range(0, len(shards), together)]
+    names = [f"data-{i:05d}-of-{len(groups):05d}.arrow" for i in range(len(groups))]
+    for name, group in zip(names, groups, strict=True):
+        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, FEATURES.arrow_schema) as writer:
+            for path in group:
+                writer.write_table(without_lost_priors(pa.ipc.open_stream(path.read_bytes()).read_all(), quarantine))
+    state["_data_files"] = [{"filename": name} for name in names]
+    # tables made of the same bytes are the same to datasets' caches
+    state["_fingerprint"] = hashlib.sha256("".join(digest(folder / name) for name in names).encode()).hexdigest()[:16]
+    write_json(folder / "state.json", state)
+
+
+def without_lost_priors(
+    table: pa.Table,  # one shard
+    quarantine: dict,  # studies that are not rows
+) -> pa.Table:
+    "Priors that were set aside become null, flagged prior_unreadable."
+    priors, flags = table["prior_study_id"].to_pylist(), table["flags"].to_pylist()
+    lost = [i for i, prior in enumerate(priors) if prior in quarantine]
+    for i in lost:
+        priors[i], flags[i] = None, f"{flags[i]},prior_unreadable".strip(",")
+    for name, values in (("prior_study_id", priors), ("flags", flags)) if lost else ():
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), pa.array(values, pa.string()))
+    return table
+
+
 def assemble(
     source: str,  # the source's name
     shards: list[Path],  # Arrow files with their .json
-    twice: int,  # study ids that came again
-    limit: int | None,  # as `collect` got it, for the counts
-    notes: dict | None,  # the reader's own counts
-    in_memory: bool = False,  # True where the shards are about to be removed
+    out: Path,  # the folder to appear
+    told: dict,  # counts known already: limit, ids_twice, reader
+    in_memory: bool = False,  # True where `out` is about to go
 ) -> Studies:
-    "Join the shards, drop priors that are not rows, count."
+    "Join the shards, count, and let the folder appear."
     quarantine = {study: entry for path in shards for study, entry in json.loads(path.with_suffix(".json").read_text()).items()}
-    parts = []
-    for path in shards:
-        table = pa.ipc.open_stream(path.read_bytes()).read_all() if in_memory else pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-        priors, flags = table["prior_study_id"].to_pylist(), table["flags"].to_pylist()
-        lost = [i for i, prior in enumerate(priors) if prior in quarantine]
-        for i in lost:
-            priors[i], flags[i] = None, f"{flags[i]},prior_unreadable".strip(",")
-        for name, values in (("prior_study_id", priors), ("flags", flags)) if lost else ():
-            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), pa.array(values, pa.string()))
-        parts.append(table)
-    table = datasets.Dataset(datasets.table.InMemoryTable(pa.concat_tables(parts)))
-    return Studies(table, quarantine, count(source, table, quarantine, twice, limit, notes))
+    with whole_folder(out) as folder:
+        join_shards(shards, folder, quarantine)
+        write_whole(folder / "quarantine.csv", quarantine_csv(quarantine))
+        write_json(folder / "counts.json", count(source, datasets.load_from_disk(str(folder)), quarantine) | told)
+    return Studies.load(out, in_memory)
 
-
+# %% ../../nbs/data/01_studies.ipynb #ff431d5a
 def count(
     source: str,  # the source's name
     table: datasets.Dataset,  # the rows
     quarantine: dict,  # what was set aside
-    twice: int = 0,  # study ids that came again
-    limit: int | None = None,  # studies asked for
-    notes: dict | None = None,  # the reader's own counts
 ) -> dict:
     "Count a prepared source: seen = rows + quarantined, then by split, view, section, sex, race, flag."
-    column = {name: table.data.column(name).to_pylist() for name in FEATURES if name != "image"}
+    texts = ("indication", "comparison", "findings", "impression")
+    there = {name: pc.is_valid(table.data.column(name)) for name in (*texts, "age", "prior_study_id")}
 
     def tally(values):
         return dict(sorted(Counter("unknown" if v is None else str(v) for v in values).items()))
 
-    have = list(zip(column["findings"], column["impression"]))
+    def column(name):
+        return table.data.column(name).to_pylist()
+
+    def number(mask):
+        return pc.sum(mask).as_py() or 0
+
     return {
         "source": source,
         "seen": len(table) + len(quarantine),
         "rows": len(table),
         "quarantined": len(quarantine),
         "quarantined_by_reason": tally(re.split(r"[:(]", e["reason"])[0].strip() for e in quarantine.values()),
-        "limit": limit,
-        "ids_twice": twice,
-        "patients": len(set(column["patient_id"]) - {None}),
-        "split": tally(column["split"]),
-        "view": tally(column["view"]),
+        "patients": len(set(column("patient_id")) - {None}),
+        "split": tally(column("split")),
+        "view": tally(column("view")),
         "sections": {
-            **{name: sum(v is not None for v in column[name]) for name in ("indication", "comparison", "findings", "impression")},
-            "findings_and_impression": sum(f is not None and i is not None for f, i in have),
-            "neither": sum(f is None and i is None for f, i in have),
+            **{name: number(there[name]) for name in texts},
+            "findings_and_impression": number(pc.and_(there["findings"], there["impression"])),
+            "neither": len(table) - number(pc.or_(there["findings"], there["impression"])),
         },
-        "sex": tally(column["sex"]),
-        "race": tally(column["race"]),
-        "age_known": sum(v is not None for v in column["age"]),
-        "with_prior": sum(v is not None for v in column["prior_study_id"]),
-        "flags": tally(flag for flags in column["flags"] for flag in flags.split(",") if flag),
-        **({"reader": notes} if notes else {}),
+        "sex": tally(column("sex")),
+        "race": tally(column("race")),
+        "age_known": number(there["age"]),
+        "with_prior": number(there["prior_study_id"]),
+        "flags": tally(flag for flags in column("flags") for flag in flags.split(",") if flag),
     }

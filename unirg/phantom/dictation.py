@@ -303,11 +303,11 @@ _corvane = Style(
     nouns={"line": "{side} central venous catheter"},
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #a3660b5d
+# %% ../../nbs/phantom/03_dictation.ipynb #059b669f
 _dunmere = Style(
     order=(
-        "cardiomegaly enlarged_mediastinum normal consolidation atelectasis edema "
-        "lung_lesion negatives pleural_effusion pneumothorax fracture bones support_devices"
+        "cardiomegaly enlarged_mediastinum normal consolidation atelectasis edema lung_lesion "
+        "pleural_effusion pneumothorax negatives fracture bones support_devices"
     ),
     phrases={
         "cardiomegaly": ("the heart is {sevly} enlarged", "{sev} cardiomegaly is noted", "heart size is {sevly} enlarged"),

@@ -6,10 +6,10 @@
 __all__ = ['CHEXPERT_NAMES', 'FINDINGS', 'LUNG_AND_PLEURA_WORDS', 'OTHER_FINDING_WORDS', 'FINDING_WORDS', 'NO_FINDING_WORDS',
            'ANATOMY_WORDS', 'STATE_WORDS', 'DENIED_BY_NORMAL', 'SHOWN_BY_ENLARGED', 'NEGATION_WORDS', 'DOUBT_WORDS',
            'HISTORY_WORDS', 'SIDE_WORDS', 'ZONE_WORDS', 'SEVERITY_WORDS', 'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS',
-           'SKIP_WORDS', 'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'KINDS', 'SIDELESS', 'HEADERS', 'Fact', 'phrases',
-           'search_tree', 'Mark', 'marks', 'Mention', 'parts_of', 'mentions', 'reaches', 'either_or', 'status_of',
-           'descriptions', 'by_side', 'described', 'clauses', 'sentence_facts', 'sentences', 'merge', 'facts',
-           'labels_from', 'chexpert_labels']
+           'SKIP_WORDS', 'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'KINDS', 'SIDELESS', 'LONGEST_CLAUSE', 'HEADERS',
+           'Fact', 'phrases', 'search_tree', 'Mark', 'marks', 'Mention', 'parts_of', 'mentions', 'reaches', 'either_or',
+           'status_of', 'descriptions', 'by_side', 'described', 'clauses', 'sentence_facts', 'sentences', 'merge',
+           'facts', 'labels_from', 'chexpert_labels']
 
 # %% ../../nbs/reward/01_findings.ipynb #d94b28a6
 import functools
@@ -46,7 +46,7 @@ class Fact(NamedTuple):
     severity: str | None = None  # mild, moderate, severe
     change: str | None = None  # new, unchanged, improved, worsened, resolved
 
-# %% ../../nbs/reward/01_findings.ipynb #4ec79bd4
+# %% ../../nbs/reward/01_findings.ipynb #c41427c8
 LUNG_AND_PLEURA_WORDS = {
     "consolidation": """
         consolidations?, consolidative (change|changes|opacity|opacities|process|density|densities), consolidated, consolidative,
@@ -69,11 +69,10 @@ LUNG_AND_PLEURA_WORDS = {
     "lung_opacity": """
         (increased )?(opacit(y|ies)|opacifications?), (increased|airspace) densit(y|ies),
         increased (interstitial|bronchovascular) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?,
-        infiltrative (change|changes|process), air ?space (disease|process|changes?),
-        interstitial (markings?|changes|prominence|disease|pattern|thickening|lung disease|infiltrates?|opacit(y|ies)|fibrosis),
-        reticula(r|tion)s?, reticulonodular, white ?out, hazy density, hazy densities, streaky densit(y|ies), patchy densit(y|ies),
-        air bronchograms?, scarring, scars?, (pulmonary |lung )fibrosis, bronchial wall thickening, peribronchial (thickening|cuffing),
-        haziness, haze
+        infiltrative (change|changes|process), air ?space (disease|process|changes?), interstitial (markings?|changes|prominence|
+        disease|pattern|thickening|lung disease|infiltrates?|opacit(y|ies)|fibrosis), reticula(r|tion)s?, reticulonodular, white ?out,
+        hazy density, hazy densities, streaky densit(y|ies), patchy densit(y|ies), air bronchograms?, scarring, scars?,
+        (pulmonary |lung )fibrosis, bronchial wall thickening, peribronchial (thickening|cuffing), haziness, haze
     """,
     "lung_lesion": """
         nodules?, mass(es)?, (lung |pulmonary )lesions?,
@@ -87,6 +86,8 @@ LUNG_AND_PLEURA_WORDS = {
         (apical |biapical )pleural (thickening|capping), apical cap(ping)?, thickened pleura, thickening of the pleura
     """,
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #35e848c4
 OTHER_FINDING_WORDS = {
     "cardiomegaly": """
         cardiomegaly, enlargement of (the )?(heart|cardiac silhouette|cardiac shadow), cardiac enlargement, cardiac prominence,
@@ -102,14 +103,12 @@ OTHER_FINDING_WORDS = {
         fractures?, fractured (ribs?|clavicles?|vertebrae?), broken (ribs?|clavicles?), (rib |vertebral )?(fracture )deformit(y|ies)
     """,
     "support_devices": """
-        picc( lines?| catheters?)?, port ?a ?cath, portacath, mediport, infusaport, (chest )?ports?,
-        (central |subclavian |jugular |ij |dialysis |hemodialysis |
-        venous |infusion |swan ?ganz |pulmonary artery |picc |port )+(lines?|catheters?),
+        picc( lines?| catheters?)?, port ?a ?cath, portacath, mediport, infusaport, (chest )?ports?, (central |subclavian |jugular |ij |
+        dialysis |hemodialysis |venous |infusion |swan ?ganz |pulmonary artery |picc |port )+(lines?|catheters?)( fractures?)?,
         catheters?( tips?)?, central lines?, pacemakers?, pacers?, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator)s?,
-        (implanted )?cardiac (device|generator)s?, cardiac xxxx generator,
-        (endotracheal |tracheostomy |nasogastric |orogastric |enteric |feeding |gastric |gastrostomy |
-        chest |thoracostomy |pleural |pigtail |drainage |dobbhoff |ng |et |og )+(tubes?|cannula|catheters?|drains?),
-        ett, ngt, dobbhoff, tracheostomy, (median )?sternotomy (wires?|sutures?|xxxx|changes), sternal wires?,
+        (implanted )?cardiac (device|generator)s?, cardiac xxxx generator, (endotracheal |tracheostomy |nasogastric |orogastric |
+        enteric |feeding |gastric |gastrostomy |chest |thoracostomy |pleural |pigtail |drainage |dobbhoff |ng |et |og )+(tubes?|cannula|
+        catheters?|drains?), ett, ngt, dobbhoff, tracheostomy, (median )?sternotomy (wires?|sutures?|xxxx|changes), sternal wires?,
         (surgical |vascular |mediastinal |metallic |cholecystectomy |axillary |cabg |hilar |skin )?(clips?|staples|sutures),
         (prosthetic|mechanical|artificial|replaced|aortic|mitral) (heart )?valves?( replacement| prosthesis)?,
         valve (replacement|prosthesis), valvular prosthesis, stents?, leads?, generator( pack)?, (intra ?aortic )balloon pump, iabp,
@@ -121,29 +120,33 @@ OTHER_FINDING_WORDS = {
 }
 FINDING_WORDS = {**LUNG_AND_PLEURA_WORDS, **OTHER_FINDING_WORDS}
 
-# %% ../../nbs/reward/01_findings.ipynb #9a76a36d
+# %% ../../nbs/reward/01_findings.ipynb #a695fe34
 NO_FINDING_WORDS = """
     pericardial (effusion|fluid), (joint|knee) effusion, soft tissue (edema|mass|swelling), (skin|nipple) (folds?|shadows?),
     breast (mass|shadows?|implants?), hiatal hernia, hernia, degenerative (joint |disc |disk |endplate )?(changes?|disease|spurring),
     spondylosis, spondylitic changes, osteophytes?, scoliosis, kyphosis, osteopenia, arthritic changes, calcified granulomas?,
-    granulomas?, granulomatous (disease|changes?|infection|exposure|residuals|process), calcifications?,
-    (pulmonary |central |perihilar |vascular |mild |venous )*(congestion|vascular prominence|congestive changes),
-    vascular (crowding|engorgement), bronchovascular (crowding|markings), heart failure, congestive (heart )?failure, chf,
-    emphysema(tous changes?)?, subcutaneous emphysema, copd, hyperinflation, hyperexpansion, hypoinflation, hypoventilation,
-    (lung |inspiratory )volumes?, inspiration, inspiratory effort, aorta,
-    aortic (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis), atherosclero(sis|tic) (changes|disease|calcifications?),
-    tortuosity, ectasia, eventration, elevation, (right |left )?(hemi)?diaphragms?, adenopathy, lymphadenopathy, hilar contours?,
-    (pulmonary )?(vasculature|vascularity|vessels), pulmonary xxxx, pulmonary arter(y|ies), pneumomediastinum, pneumoperitoneum,
-    free air, free intraperitoneal air, nipple, gallstones, port(able|al), technique, rotation, projection, deformity, deformities,
-    (catheter|screw|lead|wire) fracture, mass effect, (mediastinal |tracheal |midline )shift, mediastinal (lymph )?nodes?, tube current, line of, vascular pedicle, trachea, aeration, (upper )?abdomen,
-    bowel gas, sternotomy, cabg, surgery, resection, thoracotomy, lobectomy, pneumonectomy, mastectomy, volume loss, loss of volume,
-    vertebral (body )?collapse, compression (deformity|deformities|of)
+    granulomas?, granulomatous (disease|changes?|infection|exposure|residuals|process), calcifications?, (pulmonary |central |
+    perihilar |vascular |mild |venous )*(congestion|vascular prominence|congestive changes), vascular (crowding|engorgement),
+    bronchovascular (crowding|markings), heart failure, congestive (heart )?failure, chf, emphysema(tous changes?)?,
+    subcutaneous emphysema, copd, hyperinflation, hyperexpansion, hypoinflation, hypoventilation, (lung |inspiratory )volumes?,
+    inspiration, inspiratory effort, aorta, aortic (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis),
+    atherosclero(sis|tic) (changes|disease|calcifications?), tortuosity, ectasia, eventration, elevation,
+    (right |left )?(hemi)?diaphragms?, adenopathy, lymphadenopathy, hilar contours?, (pulmonary )?(vasculature|vascularity|vessels),
+    pulmonary xxxx, pulmonary arter(y|ies), pneumomediastinum, pneumoperitoneum, free air, free intraperitoneal air, nipple, gallstones,
+    port(able|al), technique, rotation, projection, deformity, deformities, (catheter|screw|lead|wire) fracture, mass effect,
+    (mediastinal |tracheal |midline )shift, mediastinal (lymph )?nodes?, cardiac (apex|valves?|monitor|leads?|border),
+    tube current, line of, vascular pedicle, trachea, aeration, (upper )?abdomen, bowel gas, sternotomy, cabg, surgery, resection,
+    thoracotomy, lobectomy, pneumonectomy, mastectomy, volume loss, loss of volume, vertebral (body )?collapse,
+    compression (deformity|deformities|of)
 """
 
-# %% ../../nbs/reward/01_findings.ipynb #c5b036f0
+# %% ../../nbs/reward/01_findings.ipynb #f2fa9abb
 ANATOMY_WORDS = {
     "heart": "cardiac, heart( size| silhouette| shadow)?, cardiac (size|silhouettes?|contours?|shadow|outline|xxxx)",
-    "mediastinum": "mediastinal, (hilar and mediastinal|mediastinal and hilar) (contours?|structures|silhouettes?), mediastinum, mediastinal (silhouettes?|contours?|structures|shadow|width|size)",
+    "mediastinum": """
+        mediastinal, (hilar and mediastinal|mediastinal and hilar) (contours?|structures|silhouettes?), mediastinum,
+        mediastinal (silhouettes?|contours?|structures|shadow|width|size)
+    """,
     "heart_and_mediastinum": """
         cardio ?mediastinal (silhouettes?|contours?|size|xxxx|outline|structures)?, cardio ?mediastinum,
         cardiac and mediastinal (silhouettes?|contours?|size), heart and mediastin(um|al contours?|al silhouettes?),
@@ -186,11 +189,11 @@ DENIED_BY_NORMAL = {
 }
 SHOWN_BY_ENLARGED = {part: DENIED_BY_NORMAL[part] for part in ("heart", "mediastinum", "heart_and_mediastinum")}
 
-# %% ../../nbs/reward/01_findings.ipynb #061edc75
+# %% ../../nbs/reward/01_findings.ipynb #b48daa5e
 NEGATION_WORDS = {
     "before": """
         no, without, free of, clear of, negative for, absence of, absent, denies, nor, neither, never, lack of, rather than, not,
-        resolution of, clearing of, cleared of, no longer, removal of, no evidence of, no definite, no new, not have, non
+        resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no new, not have, non
     """,
     "after": """
 
@@ -202,21 +205,24 @@ NEGATION_WORDS = {
 }
 DOUBT_WORDS = {
     "before": """
-        possibl(e|y), probabl(e|y), likely, may, might, could, questionable, question( of)?, questioned, suspected, suspicious for,
-        suspicion (for|of), suggest(s|ing|ed|ive)?( of)?, concern(ing)? for, worrisome for, cannot (entirely |completely )?exclude,
-        cannot rule out, can not exclude, difficult to exclude, not exclude, could represent, may represent, may reflect,
-        equivocal( for)?, presumed, presumably, perhaps, differential( diagnosis)?( includes?| considerations include)?, considered,
-        consideration, appearance of possible, borderline, maybe, potential, potentially, doubtful, rule out, favou?r(s|ed|ing)?,
-        xxxx representing, xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to represent,
-        indeterminate for, developing or
+        (in the )?(right|correct|appropriate|proper) clinical (setting|context), possibl(e|y), probabl(e|y), likely, may, might, could,
+        questionable, question( of)?, questioned, suspected, suspicious for, suspicion (for|of), suggest(s|ing|ed|ive)?( of)?,
+        concern(ing)? for, worrisome for, cannot (entirely |completely )?exclude, cannot rule out, can not exclude,
+        difficult to (completely |entirely )*exclude, not exclude, could represent, may represent, may reflect, equivocal( for)?,
+        presumed, presumably, perhaps, differential( diagnosis)?( includes?| considerations include)?, considered, consideration,
+        appearance of possible, borderline, maybe, potential, potentially, doubtful, rule out, favou?r(s|ed|ing)?, xxxx representing,
+        xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to represent, indeterminate for,
+        developing or
     """,
     "versus": "versus, vs",
     "after": """
-        (cannot|can not|could not|can't) (be )?(entirely |completely |definitively |totally )?(be )?(excluded|ruled out),
-        (is|are)? ?(not|difficult to) (entirely |completely )?(be )?(excluded?|ruled out),
-        (is|are|would be) (possible|suspected|questioned|questionable|likely|probable|equivocal|favou?red|considered)( as well)?, suspected, questioned,
-        to be excluded, would be a consideration, is a consideration, is a possibility, in the differential, not (well )?excluded,
-        may be present, may also be present, might be present, could be present, difficult to exclude, cannot entirely be excluded
+        (in the )?(right|correct|appropriate|proper) clinical (setting|context), (cannot|can not|could not|can't) (be )?(entirely |
+        completely |definitively |totally )?(be )?(excluded|ruled out),
+        (is|are)? ?(not|difficult to) (entirely |completely )?(be )?(excluded?|ruled out), (is|are|would be) (possible|suspected|
+        questioned|questionable|likely|probable|equivocal|favou?red|considered)( as well)?, suspected, questioned, to be excluded,
+        would be a consideration, is a consideration, is a possibility, in the differential, not (well )?excluded, may be present,
+        may also be present, might be present, could be present, difficult to (completely |entirely )*exclude,
+        cannot entirely be excluded
     """,
 }
 HISTORY_WORDS = {
@@ -234,7 +240,7 @@ HISTORY_WORDS = {
     """,
 }
 
-# %% ../../nbs/reward/01_findings.ipynb #3664394e
+# %% ../../nbs/reward/01_findings.ipynb #3d9cfd72
 SIDE_WORDS = {
     "left": "left( sided)?, lul, lll, lingula(r)?, retrocardiac",
     "right": "right( sided)?, rul, rml, rll",
@@ -273,10 +279,10 @@ CHANGE_WORDS = {
         interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed
     """,
     "unchanged": """
-        unchanged, stable, (no|without) (significant |interval |appreciable |definite |substantial |relevant |major |apparent |obvious |other |xxxx )*change( in| of)?,
-        not (significantly |appreciably |substantially )?changed, persistent, persists?, persisting, similar( in appearance| to prior)?,
-        (again )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?, grossly unchanged, as before,
-        redemonstrated, re demonstrated, unaltered, the same( as)?
+        unchanged, stable, (no|without) (significant |interval |appreciable |definite |substantial |relevant |major |apparent |obvious |
+        other |xxxx )*change( in| of)?, not (significantly |appreciably |substantially )?changed, persistent, persists?, persisting,
+        similar( in appearance| to prior)?, (again )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?,
+        grossly unchanged, as before, redemonstrated, re demonstrated, unaltered, the same( as)?
     """,
     "improved": """
         improved, improving, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller( than before)?,
@@ -288,16 +294,17 @@ CHANGE_WORDS = {
         more (pronounced|prominent|extensive|conspicuous), grown, enlarging, bigger, aggravated, increased compared
     """,
     "resolved": """
-        resolved, (complete )?resolution( of)?, has cleared, have cleared, cleared, removed, (interval )removal( of)?, extubated,
+        resolved, (complete )?resolution( of)?, has cleared, have cleared, cleared, removed, (interval )?removal( of)?, extubated,
         no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated), no longer, disappeared, gone
     """,
 }
 
-# %% ../../nbs/reward/01_findings.ipynb #6cbabf9c
+# %% ../../nbs/reward/01_findings.ipynb #7c44fea7
 JOIN_WORDS = {
     "stop": """
         but, however, although, though, except( for)?, aside from, apart from, other than, whereas, while, besides, in addition to,
-        otherwise, ;, with the exception of, there (is|are|has|have|was|were), following, after, post, despite, superimposed on, because of
+        otherwise, ;, with the exception of, there (is|are|has|have|was|were), following, after, post, despite, superimposed on,
+        because of
     """,
     "with": "with, plus, as well as, along with, together with, in addition, containing, due to, secondary to, from",
     "all": "all, both of which",
@@ -318,11 +325,11 @@ SKIP_WORDS = """
     increased (markings|lung markings|lucency), (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes,
     increased (lung )?volumes, left (ventric|atri)(le|al|ular|um)?, right (atri|ventric)(al|um|le|ular)?, right paratracheal,
     large (body|habitus|patient), not (well|fully|completely|optimally) (seen|evaluated|visuali(s|z)ed|assessed|imaged),
-    may not be (demonstrated|visible|seen), less than, more than,
-    previously (seen|noted|described|identified|visuali(s|z)ed|demonstrated|present|reported|mentioned|questioned), new york,
-    upper abdom(en|inal), lower (cervical|thoracic|neck), (in the )?(right|correct|appropriate|proper) clinical (setting|context), upper (thoracic|extremity), mid (thoracic|svc|clavicle|clavicular), lower svc,
-    better (seen|visuali(s|z)ed|demonstrated|evaluated), technical factors, clinically, if clinically, no comparison, no prior,
-    no previous, prior (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx),
+    may not be (demonstrated|visible|seen), less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
+    demonstrated|present|reported|mentioned|questioned), new york, upper abdom(en|inal), lower (cervical|thoracic|neck),
+    upper (thoracic|extremity), mid (thoracic|svc|clavicle|clavicular), lower svc, better (seen|visuali(s|z)ed|demonstrated|evaluated),
+    technical factors, clinically, if clinically, no comparison, no prior, no previous,
+    prior (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx),
     previous (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx)
 """
 
@@ -500,7 +507,7 @@ def mentions(
             found.append(Mention(findings or ("other",), min(at, *parts), max(at, *parts), at, state))
     return found
 
-# %% ../../nbs/reward/01_findings.ipynb #0761e99e
+# %% ../../nbs/reward/01_findings.ipynb #daeb1625
 def reaches(
     clause: list[Mark],
     source: int,  # number of the mark of negation or doubt
@@ -527,7 +534,7 @@ def reaches(
         named, part = named or mark.says("finding"), part or mark.says("part")
     return True
 
-
+# %% ../../nbs/reward/01_findings.ipynb #cb81d6d7
 def either_or(
     clause: list[Mark],
     at: int,  # number of the mark of a finding
@@ -547,7 +554,7 @@ def either_or(
             number += step
     return False
 
-# %% ../../nbs/reward/01_findings.ipynb #db4331ca
+# %% ../../nbs/reward/01_findings.ipynb #aa8d4ed9
 def status_of(
     clause: list[Mark],
     mention: Mention,
@@ -564,7 +571,7 @@ def status_of(
         return "uncertain", False
     return "present", False
 
-
+# %% ../../nbs/reward/01_findings.ipynb #48d184f4
 def _before(clause: list[Mark], mention: Mention) -> set[str] | None:
     "Which of absent, gone and doubt the words before a mention say; None for history and questions."
     said = set()
@@ -607,7 +614,7 @@ def _behind(clause: list[Mark], mention: Mention) -> set[str]:
             said |= {"absent", "gone"}
     return said
 
-# %% ../../nbs/reward/01_findings.ipynb #6ab1cb59
+# %% ../../nbs/reward/01_findings.ipynb #ab059b85
 KINDS = ("side", "location", "severity", "change")
 
 
@@ -639,7 +646,8 @@ def _owner(clause: list[Mark], said: list[Mention], number: int) -> int | None:
         return before
     if before is None:
         return None if _of_another(clause, number, said[after].at) else after
-    joints = [n for n in range(said[before].at + 1, said[after].at) if clause[n].says("join", "and", "or", "comma", "with", "slash") or clause[n].says("doubt") or clause[n].says("no")]
+    between = [(n, clause[n]) for n in range(said[before].at + 1, said[after].at)]
+    joints = [n for n, m in between if m.says("join", "and", "or", "comma", "with", "slash") or m.says("doubt") or m.says("no")]
     if joints:
         return after if number > joints[-1] else before
     nearer = clause[number].start - clause[said[before].at].end < clause[said[after].at].start - clause[number].end
@@ -655,7 +663,7 @@ def _of_another(clause: list[Mark], number: int, target: int) -> bool:
             return True
     return False
 
-
+# %% ../../nbs/reward/01_findings.ipynb #473ee249
 def _shared(clause: list[Mark], said: list[Mention], result: list[list[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
     "Let neighbours share a place or a change that is said once for both."
     kinds = [{kind for kind, _ in words} for words in result]
@@ -674,7 +682,7 @@ def _shared(clause: list[Mark], said: list[Mention], result: list[list[tuple[str
             result[i - 1] += [(kind, value) for kind, value in result[i] if kind in given]
     return result
 
-# %% ../../nbs/reward/01_findings.ipynb #2b8d4864
+# %% ../../nbs/reward/01_findings.ipynb #2d8e432d
 SIDELESS = ("cardiomegaly", "enlarged_mediastinum")
 
 
@@ -700,7 +708,7 @@ def by_side(
             number = 1
     return [{**{kind: found for kind, found in values.items() if kind != "side" and kind not in own}, **part} for part in parts]
 
-
+# %% ../../nbs/reward/01_findings.ipynb #a1021305
 def described(
     finding: str,  # one of `FINDINGS`
     status: str,  # present, absent or uncertain
@@ -718,7 +726,10 @@ def described(
     change = next((c for c in changes if c != "unchanged"), changes[0] if changes else None)  # "improved but persistent"
     return Fact(finding, status, side, location, None if finding == "support_devices" else severity, change)
 
-# %% ../../nbs/reward/01_findings.ipynb #dca5f361
+# %% ../../nbs/reward/01_findings.ipynb #205e11b4
+LONGEST_CLAUSE = 32  # marks; people stay below it, and a policy that repeats itself must not make its reward slow
+
+
 def clauses(
     sentence: str,  # lower case
 ) -> list[list[Mark]]:
@@ -726,6 +737,8 @@ def clauses(
     found: list[list[Mark]] = [[]]
     for mark in marks(_WORD.findall(sentence.replace("-", " "))):
         if not mark.says("join", "stop"):
+            if len(found[-1]) == LONGEST_CLAUSE:
+                found.append([])
             found[-1].append(mark)
         elif any({"finding", "state", "no", "doubt", "history"} & before.means.keys() for before in found[-1]):
             found.append([])

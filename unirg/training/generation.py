@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['model_inputs', 'by_length', 'report_batches', 'write_reports', 'PartFile', 'prediction_record', 'studies_of',
-           'generate_reports', 'finish_predictions']
+           'taught_with', 'generate_reports', 'finish_predictions']
 
 # %% ../../nbs/training/04_generation.ipynb #9b961d86
 import json
@@ -130,7 +130,15 @@ def studies_of(
         return Studies.load(table).table
     return table if isinstance(table, datasets.Dataset) else table.table
 
-# %% ../../nbs/training/04_generation.ipynb #539a51e5
+# %% ../../nbs/training/04_generation.ipynb #a2e6c939
+def taught_with(
+    policy: str | os.PathLike,  # a policy's folder or hub id
+) -> dict:  # the job it was trained by; empty where it does not say
+    "How a policy was trained, from its training.json."
+    record = Path(policy) / "training.json"
+    return read_json(record)["job"] if record.exists() else {}
+
+# %% ../../nbs/training/04_generation.ipynb #a36b0b93
 def generate_reports(
     policy: str | os.PathLike,  # a policy's folder or hub id
     table,  # prepared studies: a table, a `Studies`, or a folder
@@ -138,9 +146,9 @@ def generate_reports(
     want: str = "findings_impression",  # or 'findings'
     batch_size: int = 64,  # studies at a time
     max_new_tokens: int = 128,  # longest report, in tokens
-    split: str | None = "test",  # of the table; None takes every study
-    wording: str = "short",  # which prompt: the one the policy was trained on
-    prior: bool = False,  # with the prior film and report
+    split: str | None = None,  # only this one of the table's
+    wording: str | None = None,  # which prompt; None: the one the policy was trained on
+    prior: bool | None = None,  # with the prior film and report; None: as the policy was trained
     limit: int | None = None,  # at most so many studies
     image_size: int | None = None,  # pixels a side; the policy's own if None
     device: str | None = None,  # 'cuda' if there is one, else 'cpu'
@@ -151,7 +159,8 @@ def generate_reports(
     "Write the report of every study; raises `StudyError` where the policy or the table cannot be used."
     out, table = Path(out), studies_of(table)
     model, processor = load_policy(policy, image_size, dtype=dtype, device=device or ("cuda" if torch.cuda.is_available() else None))
-    size = image_size or image_size_of(processor)
+    size, taught = image_size or image_size_of(processor), taught_with(policy)
+    wording, prior = wording or taught.get("wording", "short"), taught.get("prior", False) if prior is None else prior
     choice = dict(split=split, with_text=False, limit=limit, cache=cache, **(row_options or {}))
     rows = training_rows(table, want, size, wording, prior, **choice)
     ids = list(rows["study_id"])

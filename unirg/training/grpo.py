@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['GrpoRecipe', 'grpo_arguments', 'main']
 
-# %% ../../nbs/training/03_grpo.ipynb #e4074958
+# %% ../../nbs/training/03_grpo.ipynb #462490b9
 import os
-import sys
 from dataclasses import dataclass
 
 from transformers import PrinterCallback
@@ -27,6 +26,7 @@ from unirg.training.sft import (
     prepare,
     shared_arguments,
     unwrapped,
+    worker,
     world,
 )
 
@@ -55,7 +55,7 @@ class GrpoRecipe(Recipe):
     use_vllm: bool = False  # rollouts by vLLM
     vllm_mode: str = "colocate"  # or server
 
-# %% ../../nbs/training/03_grpo.ipynb #1102b136
+# %% ../../nbs/training/03_grpo.ipynb #47bb2e5a
 def grpo_arguments(
     job: Job,
     recipe: GrpoRecipe,
@@ -63,7 +63,8 @@ def grpo_arguments(
 ) -> GRPOConfig:
     "TRL's settings from ours; raises `StudyError` where groups or batches do not come out whole."
     if recipe.num_generations < 2 or recipe.completions_per_step % recipe.num_generations:
-        raise StudyError(f"completions_per_step {recipe.completions_per_step} is no multiple of num_generations {recipe.num_generations} >= 2")
+        group = f"num_generations {recipe.num_generations}, which must be 2 or more"
+        raise StudyError(f"completions_per_step {recipe.completions_per_step} is no multiple of {group}")
     at_a_time, rounds = batch_split(recipe.completions_per_step, recipe.per_device_batch, processes, "completions_per_step")
     same = ("num_generations", "temperature", "top_p", "beta", "epsilon", "epsilon_high", "loss_type", "scale_rewards")
     same += ("mask_truncated_completions", "max_completion_length", "use_vllm")
@@ -76,13 +77,16 @@ def grpo_arguments(
         steps_per_generation=rounds,
     )
 
-# %% ../../nbs/training/03_grpo.ipynb #9261e943
+# %% ../../nbs/training/03_grpo.ipynb #5eb9afdf
 def main(
     path: str | os.PathLike,  # the job's JSON
 ) -> None:
     "Train by GRPO, from the last whole checkpoint if there is one; the finished policy appears at the job's `out`."
     job, recipe, model, processor, rows, checks = prepare(path, GrpoRecipe)
     arguments = grpo_arguments(job, recipe, world()[1])
+    if len(rows) * recipe.num_generations < recipe.completions_per_step:
+        groups = f"{recipe.completions_per_step} completions in groups of {recipe.num_generations}"
+        raise StudyError(f"{groups} need more than the {len(rows)} training studies there are")
     log = RunLog(job.work)
     watch = [log, Validation(checks, processor, recipe, log, job.work / "best" if recipe.best else None), WholeCheckpoints()]
     trainer = GRPOTrainer(
@@ -97,8 +101,8 @@ def main(
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work / "checkpoints", tidy=False))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        finish_work(job, recipe, unwrapped(trainer.model), processor, log, "grpo")
+        finish_work(job, recipe, unwrapped(trainer.model), processor, log, "grpo", len(rows))
 
-# %% ../../nbs/training/03_grpo.ipynb #fec44dd2
+# %% ../../nbs/training/03_grpo.ipynb #850482ca
 if __name__ == "__main__":
-    main(sys.argv[1])
+    worker(main)

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_VERSION', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config',
-           'build_tiny_policy', 'whole_folder', 'load_processor', 'load_policy', 'image_size_of', 'small_film',
-           'row_of', 'training_rows', 'digest_of', 'table_name', 'picked_studies', 'write_rows']
+           'build_tiny_policy', 'whole_folder', 'refer_to_policy', 'policy_at', 'load_processor', 'load_policy',
+           'image_size_of', 'small_film', 'row_of', 'training_rows', 'digest_of', 'table_name', 'picked_studies',
+           'write_rows']
 
-# %% ../../nbs/training/01_policy.ipynb #74d15a0a
+# %% ../../nbs/training/01_policy.ipynb #93032865
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -210,12 +212,35 @@ class whole_folder:
             shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(self.part, ignore_errors=True)
 
-# %% ../../nbs/training/01_policy.ipynb #f37fc8fe
+# %% ../../nbs/training/01_policy.ipynb #2b9bc239
+def refer_to_policy(
+    where: str | os.PathLike,  # a policy's folder or a hub id
+    folder: str | os.PathLike,  # the folder that stands for it
+) -> Path:  # `folder`
+    "Make a folder that stands for a policy kept elsewhere."
+    where = str(Path(where).resolve()) if Path(where).exists() else str(where)
+    with whole_folder(folder) as part:
+        write_json(part / "refers_to.json", {"policy": where})
+    return Path(folder)
+
+
+def policy_at(
+    where: str | os.PathLike,  # a policy's folder, one that refers to it, or a hub id such as 'Qwen/Qwen3-VL-8B-Instruct'
+) -> str:
+    "The folder or hub id that holds the weights; raises `StudyError` for what can be neither."
+    note = Path(where) / "refers_to.json"
+    where = read_json(note)["policy"] if note.exists() else str(where)
+    if not Path(where).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", where):
+        raise StudyError(f"{where} is no policy: there is no such folder, and a hub id has the form owner/name")
+    return where
+
+# %% ../../nbs/training/01_policy.ipynb #28ac5448
 def load_processor(
     where: str | os.PathLike,  # a policy's folder or a hub id
     image_size: int | None = None,  # pixels a side, fixed for every film; None keeps the policy's own
 ) -> ProcessorMixin:
     "A policy's processor, padding on the left as generation and GRPO need; raises `StudyError` where it is none."
+    where = policy_at(where)
     try:
         processor = AutoProcessor.from_pretrained(where)
     except (OSError, ValueError, ImportError) as error:
@@ -236,7 +261,7 @@ def load_policy(
     device: str | None = None,  # 'cpu', 'cuda', 'auto' to spread over devices; None leaves it on the CPU
 ) -> tuple[torch.nn.Module, ProcessorMixin]:
     "Model and processor of a policy; raises `StudyError` where either cannot be loaded."
-    processor = load_processor(where, image_size)
+    where, processor = policy_at(where), load_processor(where, image_size)
     options = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     options |= {"attn_implementation": attention} if attention else {}
     options |= {"device_map": device} if device else {}

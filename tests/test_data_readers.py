@@ -1,0 +1,50 @@
+"""Every reader on a phantom archive in its layout: what was written is what is read, study for study."""
+
+import importlib
+
+import pandas as pd
+import pytest
+
+from unirg.phantom.archives import write_world
+
+LAYOUTS = ["mimic_cxr", "chexpert_plus", "rexgradient", "iu_xray", "rexrank"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    write_world(root, 5, seed=3)
+    return root, pd.read_parquet(root / "truth_studies.parquet")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_written_is_read(world, layout):
+    root, truth = world
+    written = truth[truth.source == layout].set_index("study_id")
+    reader = importlib.import_module(f"unirg.data.{layout}")
+    studies = reader.read(root / layout, size=64, institution="Ours", source="ours")
+    rows = studies.table.remove_columns("image").to_pandas().set_index("study_id")
+    assert set(rows.index) == set(written.index) and not studies.quarantine and studies.source == "ours"
+    both = rows.join(written[["patient_id", "split", "view", "age", "race", "body_sex", "text_lost", "study_order"]], rsuffix="_true")
+    assert (both.patient_id == both.patient_id_true).all() and (both.source == "ours").all() and (both.institution == "Ours").all()
+    # IU's split lists leave out reports without findings, and its table calls a film frontal where the header says nothing
+    assert (both.split.eq(both.split_true) | both.split.isna() & both.findings.isna()).all()
+    assert (both["view"].eq(both["view_true"]) | both["view"].isna() | both["view"].eq("FRONTAL")).all()
+    # ages over 89 are one group in MIMIC-IV and in ReXrank, and whole years everywhere
+    assert (both.age.isna() | (both.age - both.age_true).abs().le(1.01) | both.age.eq(90) & both.age_true.ge(89)).all()
+    assert (both.sex.isna() | both.sex.eq(both.body_sex)).all()
+    said = both.findings.notna() | both.impression.notna()
+    assert (said | both.text_lost).all()
+    if layout in ("mimic_cxr", "chexpert_plus", "rexgradient"):
+        assert (both.study_order == both.study_order_true).all()
+        later = both[both.study_order > 1]
+        assert later.prior_study_id.isin(rows.index).all() and both[both.study_order == 1].prior_study_id.isna().all()
+        assert (rows.study_order.reindex(later.prior_study_id).to_numpy() < later.study_order.to_numpy()).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_try_in_parallel_is_the_first_studies(world, layout, tmp_path):
+    root, _ = world
+    reader = importlib.import_module(f"unirg.data.{layout}")
+    few = reader.read(root / layout, size=64, limit=3, num_proc=2, out=tmp_path / "data" / layout)
+    assert few.counts["seen"] == 3 and few.table["study_id"][:] == reader.read(root / layout, pixels=False).table["study_id"][:3]
