@@ -13,9 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ["core", "phantom", "data", "reward", "training", "analysis", "study"]
-LIBRARY = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if "study" not in p.relative_to(ROOT / "nbs").parts[:-1] and ".ipynb_checkpoints" not in p.parts)
+LIBRARY = sorted(
+    p
+    for p in (ROOT / "nbs").rglob("*.ipynb")
+    if "study" not in p.relative_to(ROOT / "nbs").parts[:-1] and ".ipynb_checkpoints" not in p.parts
+)
 STUDY = sorted((ROOT / "nbs" / "study").glob("*.ipynb"))
-NUMBERED = [p for p in STUDY if p.name[0].isdigit() and not p.name.startswith("0") or p.name.startswith("05")]
 
 
 def cells(path, kind="code"):
@@ -39,7 +42,9 @@ def test_the_package_is_what_the_notebooks_export(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "unirg").mkdir()
     shutil.copy(ROOT / "unirg" / "__init__.py", tmp_path / "unirg")
-    subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, check=True, capture_output=True
+    )
     fresh = {p.relative_to(tmp_path / "unirg"): p.read_text() for p in (tmp_path / "unirg").rglob("*.py")}
     kept = {p.relative_to(ROOT / "unirg"): p.read_text() for p in (ROOT / "unirg").rglob("*.py")}
     assert sorted(fresh) == sorted(kept)
@@ -49,7 +54,9 @@ def test_the_package_is_what_the_notebooks_export(tmp_path):
 def test_cleaning_the_notebooks_changes_nothing(tmp_path):
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    subprocess.run([sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()"], cwd=tmp_path, check=True, capture_output=True
+    )
     changed = [n for n in names(LIBRARY + STUDY) if (tmp_path / n).read_text() != (ROOT / n).read_text()]
     assert changed == [], "run `make prepare`"
 
@@ -103,16 +110,31 @@ def test_a_room_imports_only_from_rooms_to_its_left():
 
 def test_nothing_in_training_or_reward_reads_the_truth():
     reading = re.compile(r"read_truth|truth(_studies)?\.parquet|phantom\.archives|rerender")
-    places = [*(ROOT / "unirg" / "reward").glob("*.py"), *(ROOT / "unirg" / "training").glob("*.py"), *(ROOT / "unirg" / "data").glob("*.py")]
+    places = [
+        *(ROOT / "unirg" / "reward").glob("*.py"),
+        *(ROOT / "unirg" / "training").glob("*.py"),
+        *(ROOT / "unirg" / "data").glob("*.py"),
+    ]
     notebooks = [p for p in STUDY if not p.name.startswith(("05", "70"))]
-    guilty = [p.name for p in places if reading.search(p.read_text())] + [p.name for p in notebooks if any(reading.search(source(c)) for c in cells(p))]
+    guilty = [p.name for p in places if reading.search(p.read_text())] + [
+        p.name for p in notebooks if any(reading.search(source(c)) for c in cells(p))
+    ]
     assert places and guilty == []
 
 
 def test_importing_the_package_loads_neither_torch_nor_transformers():
-    light = ["unirg", *(".".join(p.relative_to(ROOT).with_suffix("").parts) for room in ("core.py", "phantom", "data", "reward", "analysis", "study.py")
-                        for p in ([ROOT / "unirg" / room] if room.endswith(".py") else (ROOT / "unirg" / room).glob("[a-z]*.py")))]
-    code = "import sys, importlib\nfor m in sys.argv[1:]: importlib.import_module(m)\nprint([m for m in ('torch', 'transformers', 'trl') if m in sys.modules])"
+    light = [
+        "unirg",
+        *(
+            ".".join(p.relative_to(ROOT).with_suffix("").parts)
+            for room in ("core.py", "phantom", "data", "reward", "analysis", "study.py")
+            for p in ([ROOT / "unirg" / room] if room.endswith(".py") else (ROOT / "unirg" / room).glob("[a-z]*.py"))
+        ),
+    ]
+    code = (
+        "import sys, importlib\nfor m in sys.argv[1:]: importlib.import_module(m)\n"
+        "print([m for m in ('torch', 'transformers', 'trl') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code, *light], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -144,12 +166,19 @@ def test_the_tree_names_no_path_of_a_machine():
     wrong = []
     for name in tracked:
         path = ROOT / name
-        if name and path.is_file() and path.suffix in {".py", ".ipynb", ".md", ".toml", ".ini", ".txt", ".json", ""} and path.stat().st_size < 1_000_000:
+        if (
+            name
+            and path.is_file()
+            and path.suffix in {".py", ".ipynb", ".md", ".toml", ".ini", ".txt", ".json", ""}
+            and path.stat().st_size < 1_000_000
+        ):
             wrong += [name for word in ("/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/") if word in path.read_text(errors="ignore")]
     assert wrong == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "settings.ini", "constraints.txt", "outputs/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "settings.ini", "constraints.txt", "outputs/README.md"]
+)
 def test_the_documents_are_there(document):
     assert (ROOT / document).stat().st_size > 100
 

@@ -19,8 +19,14 @@ PANELS = ["1a", "2c", "2d", "2e", "4a", "4b", "S1"]
 def start(root, *arguments):
     code = "import sys; from unirg.study import run; run(sys.argv[1:])"
     environment = {**os.environ, "UNIRG_ROOT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code, "--profile", "smoke", *arguments], cwd=root, env=environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "--profile", "smoke", *arguments],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +91,9 @@ def test_records_trace_a_figure_to_its_archives(study):
         record = made.get(waiting.pop())
         if record and record["task"] not in seen:
             seen.add(record["task"])
-            waiting += [path if path in made else str(Path(path).parent) if str(Path(path).parent) in made else path for path in record["inputs"]]
+            waiting += [
+                path if path in made else str(Path(path).parent) if str(Path(path).parent) in made else path for path in record["inputs"]
+            ]
     assert {"table_s1", "score-rl2-s1", "generate-rl2-s1", "rl2-s1", "rl1-s1", "sft-s1", "base-s1", "prepare-mimic_cxr", "phantom"} <= seen
 
 

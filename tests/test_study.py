@@ -42,7 +42,9 @@ NOTEBOOKS = {
     ),
     "15_base": (
         "out: str = ''\nrun: str = ''\nseed: int = 0\nsources: list[str] = []\nseconds: float = 0.0",
-        WRITE + "time.sleep(seconds)\nfolder = root / out / 'models' / f'{run}-s{seed}'; folder.mkdir(parents=True, exist_ok=True); (folder / 'w').write_text('w')",
+        WRITE
+        + "time.sleep(seconds)\n"
+        + "f = root / out / 'models' / f'{run}-s{seed}'; f.mkdir(parents=True, exist_ok=True); (f / 'w').write_text('w')",
     ),
     "40_generate": (
         "out: str = ''\nsystem: str = ''\nsources: list[str] = []",
@@ -54,7 +56,9 @@ NOTEBOOKS = {
     ),
     "61_figure1": (
         "out: str = ''\nsources: list[str] = []",
-        WRITE + "f = root / out / 'figures'; f.mkdir(parents=True, exist_ok=True); (f / 'fig_1a.png').write_text('x'); (f / '61_figure1.json').write_text('[]')",
+        WRITE
+        + "f = root / out / 'figures'; f.mkdir(parents=True, exist_ok=True)\n(f / 'fig_1a.png').write_text('x')\n"
+        + "(f / '61_figure1.json').write_text('[]')",
     ),
 }
 
@@ -72,15 +76,24 @@ def toy(tmp_path):
 
 def write_notebook(root, name, parameters, code, tags=("parameters",)):
     cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": list(tags)}), nbformat.v4.new_code_cell(code)]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    )
     nbformat.write(notebook, root / "nbs" / "study" / f"{name}.ipynb")
 
 
 def command(root, *arguments, what="run"):
     environment = {**os.environ, "UNIRG_ROOT": str(root), "PYTHONPATH": str(PACKAGE)}
     code = f"import sys; from unirg.study import {what}; {what}(sys.argv[1:])"
-    return subprocess.Popen([sys.executable, "-c", code, "--profile", "toy", *arguments], cwd=root, env=environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "--profile", "toy", *arguments],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def run(root, *arguments, what="run"):
@@ -90,7 +103,11 @@ def run(root, *arguments, what="run"):
 
 
 def ran(out):
-    return {line.split()[1] if line.startswith("[") and not line.startswith("[ ") else line.split()[2] for line in out.splitlines() if " done in " in line}
+    return {
+        line.split()[1] if line.startswith("[") and not line.startswith("[ ") else line.split()[2]
+        for line in out.splitlines()
+        if " done in " in line
+    }
 
 
 def test_it_runs_everything_once_then_nothing_then_only_what_changed(toy):
@@ -119,18 +136,22 @@ def test_it_runs_everything_once_then_nothing_then_only_what_changed(toy):
 
 
 def test_what_a_person_can_mend_is_one_line_and_exit_code_2(toy):
-    for arguments, said in [(["--set", "wrod=x"], "did you mean 'word'"), (["prepare-clinc"], "did you mean 'prepare-clinic'"), (["--set", "word"], "name=value")]:
-        code, out, err = run(toy, *arguments)
+    for arguments, said in [
+        (["--set", "wrod=x"], "did you mean 'word'"),
+        (["prepare-clinc"], "did you mean 'prepare-clinic'"),
+        (["--set", "word"], "name=value"),
+    ]:
+        code, _, err = run(toy, *arguments)
         assert code == 2 and said in err and len(err.strip().splitlines()) == 1
     (toy / "archive").rename(toy / "elsewhere")
-    code, out, err = run(toy)
+    code, _, err = run(toy)
     assert code == 2 and "clinic" in err and "archive" in err and len(err.strip().splitlines()) == 1
     assert not (toy / "outputs").exists()
 
 
 def test_a_notebook_without_its_parameters_cell_is_refused(toy):
     write_notebook(toy, "50_score", *NOTEBOOKS["50_score"], tags=())
-    code, out, err = run(toy)
+    code, _, err = run(toy)
     assert code == 2 and "50_score.ipynb" in err and "parameters" in err and len(err.strip().splitlines()) == 1
 
 
@@ -173,7 +194,9 @@ def test_a_killed_run_leaves_no_record_no_orphan_and_no_lock(toy):
     assert [child for child in children if alive(child)] == []
     assert not (toy / "outputs/toy/runs/base-s1.json").exists()
     code, out, err = run(toy, "--set", "seconds=0")
-    assert code == 0 and ran(out) == {"base-s1", "generate-base-s1", "score-base-s1", "figure1"} - ({"figure1"} if "figure1" not in out else set()), out + err
+    assert code == 0 and ran(out) == {"base-s1", "generate-base-s1", "score-base-s1", "figure1"} - (
+        {"figure1"} if "figure1" not in out else set()
+    ), out + err
 
 
 def offspring(pid):

@@ -15,6 +15,7 @@ from training_toys import toy_studies, toy_texts
 from unirg.core import StudyError
 from unirg.training.launch import Follower, environment, launch
 from unirg.training.policy import build_tiny_policy, load_policy
+from unirg.training.sft import batch_split
 
 SFT = {"steps": 12, "global_batch": 8, "log_every": 2, "save_every": 4, "evaluate_every": 6, "evaluate_studies": 4, "warmup_steps": 2}
 SFT |= {"max_completion_length": 12}
@@ -129,6 +130,8 @@ def test_an_interrupt_takes_the_trainer_along(place, monkeypatch):
 def test_what_cannot_train_says_why_and_leaves_nothing_finished(place):
     with pytest.raises(StudyError, match="SftRecipe takes no 'learningrate'"):
         launch("unirg.training.sft", job(place, "odd", {"learningrate": 1}), show=False)
-    with pytest.raises(StudyError, match="global_batch 7 does not divide among 2"):
-        launch("unirg.training.sft", job(place, "odd", {"global_batch": 7}), processes=2, show=False)
     assert not (place / "odd").exists()
+    with pytest.raises(StudyError, match="global_batch 7 does not divide among 2"):
+        batch_split(7, 64, 2)
+    with pytest.raises(StudyError, match="global_batch 16 is more than the 9 training studies"):
+        batch_split(16, 64, 1, rows=9)

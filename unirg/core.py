@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RESEARCH_ONLY', 'StudyError', 'study_root', 'Settings', 'typed', 'options_from', 'derived_seed', 'seed_everything',
-           'whole_file', 'write_whole', 'write_json', 'read_json', 'digest', 'Progress', 'duration', 'die_with_parent']
+           'whole_file', 'whole_folder', 'write_whole', 'write_json', 'read_json', 'digest', 'Progress', 'duration',
+           'die_with_parent']
 
-# %% ../nbs/00_core.ipynb #fa18c320
+# %% ../nbs/00_core.ipynb #017fc3fa
 import configparser
 import contextlib
 import dataclasses
@@ -14,6 +15,8 @@ import hashlib
 import json
 import os
 import random
+import shutil
+import tempfile
 import threading
 import time
 import typing
@@ -137,7 +140,7 @@ def typed(
     except (KeyError, ValueError, TypeError) as error:
         raise StudyError(f"setting '{name}' is '{text}', which is no {getattr(kind, '__name__', kind)}") from error
 
-# %% ../nbs/00_core.ipynb #05cb94d7
+# %% ../nbs/00_core.ipynb #a1995531
 def options_from(
     kind: type,  # a dataclass
     values: dict,  # settings as text
@@ -147,7 +150,9 @@ def options_from(
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise StudyError(f"{kind.__name__} takes no setting '{unknown[0]}'; it takes: {', '.join(sorted(hints))}")
-    return kind(**{name: typed(value, hints[name], name) if not dataclasses.is_dataclass(value) else value for name, value in values.items()})
+    return kind(
+        **{name: typed(value, hints[name], name) if not dataclasses.is_dataclass(value) else value for name, value in values.items()}
+    )
 
 # %% ../nbs/00_core.ipynb #73c48754
 def derived_seed(
@@ -170,7 +175,7 @@ def seed_everything(
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #c6c06527
+# %% ../nbs/00_core.ipynb #daaf2fc6
 @contextlib.contextmanager
 def whole_file(
     path: str | os.PathLike,  # the final name; its folder is made
@@ -185,6 +190,26 @@ def whole_file(
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+@contextlib.contextmanager
+def whole_folder(
+    folder: str | os.PathLike,  # the folder to appear; one of that name is replaced
+):
+    "Yield a temporary folder beside `folder`, renamed to it if the block ends well and removed if not."
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a run that was killed here
+        shutil.rmtree(left, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        yield part
+        part.chmod(0o755)
+        if folder.exists():
+            folder.rename(part / ".old")
+        part.rename(folder)
+        shutil.rmtree(folder / ".old", ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_whole(
@@ -240,7 +265,7 @@ def digest(
         return "missing"
     return sha.hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #c8278f63
+# %% ../nbs/00_core.ipynb #2eea6e48
 class Progress:
     "Count work done: `with Progress(total, 'films') as progress: ... progress.step()`."
 
@@ -293,7 +318,11 @@ class Progress:
 
     def __str__(self) -> str:
         left = self.left()
-        return f"{self.done}/{self.total} {self.unit}" + (f", {duration(left)} left" if left is not None else "") + (f", {self.note}" if self.note else "")
+        return (
+            f"{self.done}/{self.total} {self.unit}"
+            + (f", {duration(left)} left" if left is not None else "")
+            + (f", {self.note}" if self.note else "")
+        )
 
     def _write(self) -> None:
         self.noted = time.time()

@@ -40,26 +40,39 @@ class Task:
     makes: list[Path]  # files and folders it writes, each one whole
     after: list[str] = field(default_factory=list)  # tasks that make its needs
 
-# %% ../nbs/90_study.ipynb #c4f7205a
+# %% ../nbs/90_study.ipynb #bc554bf7
 def parameters_of(
     notebook: Path,  # a study notebook
 ) -> dict[str, tuple[type, object]]:  # name -> (type, default)
     "Read a notebook's parameters; raises `StudyError` where the cell is missing, doubled or not annotated."
     cells = [c for c in read_json(notebook)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(cells) != 1:
-        raise StudyError(f"{notebook.name} has {len(cells)} cells tagged 'parameters'; one is wanted, else papermill runs on the defaults in silence")
-    kinds = {"int": int, "float": float, "str": str, "bool": bool, "list[str]": list[str], "list[int]": list[int],
-             "int | None": int | None, "float | None": float | None, "str | None": str | None}
+        raise StudyError(
+            f"{notebook.name} has {len(cells)} cells tagged 'parameters'; one is wanted, else papermill runs on the defaults in silence"
+        )
+    kinds = {
+        "int": int,
+        "float": float,
+        "str": str,
+        "bool": bool,
+        "list[str]": list[str],
+        "list[int]": list[int],
+        "int | None": int | None,
+        "float | None": float | None,
+        "str | None": str | None,
+    }
     found = {}
     for line in ast.parse("".join(cells[0]["source"])).body:
         if not isinstance(line, ast.AnnAssign) or ast.unparse(line.annotation) not in kinds:
-            raise StudyError(f"{notebook.name}: '{ast.unparse(line)}' in its parameters cell is not 'name: type = value' with a type of {', '.join(kinds)}")
+            raise StudyError(
+                f"{notebook.name}: '{ast.unparse(line)}' in its parameters cell is not 'name: type = value', type one of {', '.join(kinds)}"
+            )
         found[line.target.id] = (kinds[ast.unparse(line.annotation)], ast.literal_eval(line.value))
     return found
 
-# %% ../nbs/90_study.ipynb #2edfe445
+# %% ../nbs/90_study.ipynb #cfffbcef
 RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run"}  # what the graph itself takes
-RUN_KEYS = {"notebook", "start", "comment"}
+RUN_KEYS = {"notebook", "start"}
 SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "read_limit"}
 
 
@@ -94,7 +107,9 @@ class Plan:
             made_here = self.out in section["root"].parents
             if not made_here and not section["root"].exists():
                 if section.get("when_missing") != "skip":
-                    raise StudyError(f"source '{name}': its root {section['root']} does not exist; set 'root' under [{self.settings.profile}:source:{name}]")
+                    raise StudyError(
+                        f"source '{name}': its root {section['root']} is missing; set 'root' in [{self.settings.profile}:source:{name}]"
+                    )
                 self.skipped.append(f"source '{name}' is left out: {section['root']} is not here")
                 continue
             sources[name] = section
@@ -157,7 +172,7 @@ class Plan:
                 if maker and maker != task.name and maker not in task.after:
                     task.after.append(maker)
 
-# %% ../nbs/90_study.ipynb #d1dbb9cd
+# %% ../nbs/90_study.ipynb #36288596
 def _plan(self: Plan) -> None:
     settings, out, given = self.settings, self.out, {"out": self._relative(self.out)}
     has_phantom = any(out in source["root"].parents for source in self.sources.values())
@@ -165,9 +180,20 @@ def _plan(self: Plan) -> None:
         self.add("phantom", "05_phantom", [], [out / "archives"], ("stage:phantom",), **given)
     for name, source in self.sources.items():
         options = {k: v for k, v in source.items() if k not in SOURCE_KEYS}
-        self.add(f"prepare-{name}", "10_prepare", [source["root"]], [out / "data" / name], (), **given, source=name, layout=source["layout"],
-                 root=self._relative(source["root"]), institution=source.get("institution", ""), options=json.dumps(options, sort_keys=True),
-                 **({"limit": source["read_limit"]} if "read_limit" in source else {}))
+        self.add(
+            f"prepare-{name}",
+            "10_prepare",
+            [source["root"]],
+            [out / "data" / name],
+            (),
+            **given,
+            source=name,
+            layout=source["layout"],
+            root=self._relative(source["root"]),
+            institution=source.get("institution", ""),
+            options=json.dumps(options, sort_keys=True),
+            **({"limit": source["read_limit"]} if "read_limit" in source else {}),
+        )
     training = [name for name, source in self.sources.items() if source["role"] == "train"]
     data = {name: out / "data" / name for name in self.sources}
     runs = typed(settings.get("runs"), list[str], "runs")
@@ -184,24 +210,57 @@ def _plan(self: Plan) -> None:
             needs = [data[name] for name in training] + ([out / "models" / f"{start}-s{seed}"] if start else [])
             stage = "stage:" + notebook.split("_", 1)[1]
             self.add(system, notebook, needs, [model], (stage, f"run:{run}"), **given, run=run, seed=seed, sources=training, **begin)
-            self.add(f"generate-{system}", "40_generate", [model, *data.values()], [out / "predictions" / system], ("stage:generate",), **given, system=system,
-                     sources=list(self.sources))
-            self.add(f"score-{system}", "50_score", [out / "predictions" / system, *data.values()], [out / "scores" / system], ("stage:score",), **given,
-                     system=system, sources=list(self.sources))
+            self.add(
+                f"generate-{system}",
+                "40_generate",
+                [model, *data.values()],
+                [out / "predictions" / system],
+                ("stage:generate",),
+                **given,
+                system=system,
+                sources=list(self.sources),
+            )
+            self.add(
+                f"score-{system}",
+                "50_score",
+                [out / "predictions" / system, *data.values()],
+                [out / "scores" / system],
+                ("stage:score",),
+                **given,
+                system=system,
+                sources=list(self.sources),
+            )
             systems.append(system)
     shared = {**given, "sources": list(self.sources)}
     unseen = [name for name, source in self.sources.items() if source["role"] == "unseen"]
     for figure in typed(settings.get("figures"), list[str], "figures"):
         takes = parameters_of(self.books[figure]) if figure in self.books else {}
-        extra = {k: v for k, v in {**shared, "runs": runs, "seeds": settings.get("seeds"), "unseen": unseen, "training": training}.items() if k in takes}
-        needs = [*data.values()] + ([out / kind / system for system in systems for kind in ("models", "predictions", "scores")] if "runs" in takes else [])
+        extra = {
+            k: v
+            for k, v in {**shared, "runs": runs, "seeds": settings.get("seeds"), "unseen": unseen, "training": training}.items()
+            if k in takes
+        }
+        needs = [*data.values()] + (
+            [out / kind / system for system in systems for kind in ("models", "predictions", "scores")] if "runs" in takes else []
+        )
         panels = [out / "figures" / f"{figure}.json"]
         self.add(figure.split("_", 1)[1], figure, needs, panels, (), **extra)
     if has_phantom and settings.get("sight_run", "none") != "none":
         run = settings.get("sight_run")
-        made = [out / kind / f"{run}-s{seed}" for seed in typed(settings.get("seeds"), list[int], "seeds") for kind in ("models", "predictions")]
-        self.add("sight", "70_sight", [out / "archives", *data.values(), *made], [out / "figures" / "70_sight.json"], (), **given, run=run,
-                 seeds=settings.get("seeds"), sources=[n for n, s in self.sources.items() if out in s["root"].parents])
+        made = [
+            out / kind / f"{run}-s{seed}" for seed in typed(settings.get("seeds"), list[int], "seeds") for kind in ("models", "predictions")
+        ]
+        self.add(
+            "sight",
+            "70_sight",
+            [out / "archives", *data.values(), *made],
+            [out / "figures" / "70_sight.json"],
+            (),
+            **given,
+            run=run,
+            seeds=settings.get("seeds"),
+            sources=[n for n, s in self.sources.items() if out in s["root"].parents],
+        )
 
 
 def _missing(run: str, key: str):
@@ -285,7 +344,7 @@ class Digests:
                 sha.update(f"{here} missing\n".encode())
         return sha.hexdigest()[:16]
 
-# %% ../nbs/90_study.ipynb #b9b60a1a
+# %% ../nbs/90_study.ipynb #e5f069c9
 def identity(
     task: Task,
     plan: Plan,
@@ -323,7 +382,12 @@ def stale(
     if not path.is_file():
         return "not run yet"
     record, now = read_json(path), identity(task, plan, digests)
-    for key, said in (("code", "its notebook changed"), ("modules", "the package changed"), ("parameters", "its settings changed"), ("inputs", "its inputs changed")):
+    for key, said in (
+        ("code", "its notebook changed"),
+        ("modules", "the package changed"),
+        ("parameters", "its settings changed"),
+        ("inputs", "its inputs changed"),
+    ):
         if record.get(key) != now[key]:
             return said
     for made, value in record["outputs"].items():
@@ -331,7 +395,7 @@ def stale(
             return f"{made} changed or is gone"
     return ""
 
-# %% ../nbs/90_study.ipynb #c408ed9b
+# %% ../nbs/90_study.ipynb #86d4ac96
 def execute(
     order: dict,  # notebook, result, parameters, root: as `Runner` writes it
 ) -> None:
@@ -341,11 +405,21 @@ def execute(
     from papermill.exceptions import PapermillExecutionError
 
     try:
-        papermill.execute_notebook(order["notebook"], order["result"], parameters=order["parameters"], kernel_name="python3", progress_bar=False,
-                                   log_output=False, cwd=order["root"], autosave_cell_every=30)
+        papermill.execute_notebook(
+            order["notebook"],
+            order["result"],
+            parameters=order["parameters"],
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+            cwd=order["root"],
+            autosave_cell_every=30,
+        )
     except PapermillExecutionError as error:
         said = (str(error.evalue).strip().splitlines() or [error.ename])[0]
-        raise StudyError(said if error.ename == "StudyError" or error.ename.endswith("Error") and "Study" in error.ename else f"{error.ename}: {said}") from error
+        raise StudyError(
+            said if error.ename in ("StudyError", "RadiographError") else f"{error.ename}: {said}"
+        ) from error
     except DeadKernelError as error:
         raise StudyError("its kernel died, most likely out of memory; what it had checkpointed is kept: run again to go on") from error
 
@@ -360,7 +434,7 @@ def _worker(path: str) -> None:
         write_json(order["said"], {"error": str(error)})
         raise SystemExit(1) from error
 
-# %% ../nbs/90_study.ipynb #d908a51c
+# %% ../nbs/90_study.ipynb #fa963e34
 class Runner:
     "Run a plan's tasks, several side by side, showing how far each is."
 
@@ -389,12 +463,28 @@ class Runner:
 
         class Loader(TaskLoader2):
             def load_doit_config(self):
-                return {"dep_file": str(runner.runs / ".doit.json"), "backend": "json", "verbosity": 0, "reporter": runner.screen.reporter(runner),
-                        "continue": True, "num_process": runner.workers, "par_type": "thread"}
+                return {
+                    "dep_file": str(runner.runs / ".doit.json"),
+                    "backend": "json",
+                    "verbosity": 0,
+                    "reporter": runner.screen.reporter(runner),
+                    "continue": True,
+                    "num_process": runner.workers,
+                    "par_type": "thread",
+                }
 
             def load_tasks(self, cmd, pos_args):
-                return [dict_to_task({"name": task.name, "actions": [(runner.one, [task])], "task_dep": list(task.after),
-                                      "uptodate": [runner.is_current(task)]}) for task in runner.plan.tasks.values()]
+                return [
+                    dict_to_task(
+                        {
+                            "name": task.name,
+                            "actions": [(runner.one, [task])],
+                            "task_dep": list(task.after),
+                            "uptodate": [runner.is_current(task)],
+                        }
+                    )
+                    for task in runner.plan.tasks.values()
+                ]
 
         streams = sys.stdout, sys.stderr  # doit swaps them for each task, and with tasks side by side not always back
         with self._lock(), self.screen:
@@ -421,15 +511,35 @@ class Runner:
         progress = self.runs / f".{task.name}.progress.json"
         progress.unlink(missing_ok=True)
         result = self.runs / f"{task.name}.ipynb"
-        write_json(order, {"notebook": str(self.plan.books[task.notebook]), "result": str(result), "parameters": task.parameters, "root": str(self.plan.root),
-                           "said": str(said)})
+        write_json(
+            order,
+            {
+                "notebook": str(self.plan.books[task.notebook]),
+                "result": str(result),
+                "parameters": task.parameters,
+                "root": str(self.plan.root),
+                "said": str(said),
+            },
+        )
         log = self.runs / f"{task.name}.log"
-        environment = {**os.environ, "UNIRG_ROOT": str(self.plan.root), "UNIRG_PROGRESS": str(progress), "PYTHONUNBUFFERED": "1",
-                       "PYTHONPATH": os.pathsep.join(filter(None, [str(self.plan.root), os.environ.get("PYTHONPATH")]))}
+        environment = {
+            **os.environ,
+            "UNIRG_ROOT": str(self.plan.root),
+            "UNIRG_PROGRESS": str(progress),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.plan.root), os.environ.get("PYTHONPATH")])),
+        }
         environment.setdefault("OMP_NUM_THREADS", "1")
         with log.open("w") as sink:
-            child = subprocess.Popen([sys.executable, "-m", "unirg.study", str(order)], stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env=environment,
-                                     cwd=self.plan.root, start_new_session=True)
+            child = subprocess.Popen(
+                [sys.executable, "-m", "unirg.study", str(order)],
+                stdout=sink,
+                stderr=sink,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                cwd=self.plan.root,
+                start_new_session=True,
+            )
             self.children[task.name] = child
             code = child.wait()
             self.children.pop(task.name, None)
@@ -437,12 +547,26 @@ class Runner:
         order.unlink(missing_ok=True)
         missing = [path for path in task.makes if not path.exists()]
         if code or missing:
-            word = read_json(said)["error"] if said.is_file() else f"ended with exit code {code}, see {log}" if code else f"did not make {missing[0]}"
+            word = (
+                read_json(said)["error"]
+                if said.is_file()
+                else f"ended with exit code {code}, see {log}"
+                if code
+                else f"did not make {missing[0]}"
+            )
             said.unlink(missing_ok=True)
             self.failed[task.name] = f"{word}  [{self.plan._relative(result)}]"
             return False
-        write_json(record, {**now, "outputs": {self.plan._relative(path): self.digests(path) for path in task.makes}, "started": started,
-                            "seconds": round(time.time() - started, 1), **surroundings(self.plan.root)})
+        write_json(
+            record,
+            {
+                **now,
+                "outputs": {self.plan._relative(path): self.digests(path) for path in task.makes},
+                "started": started,
+                "seconds": round(time.time() - started, 1),
+                **surroundings(self.plan.root),
+            },
+        )
         return True
 
     @contextlib.contextmanager
@@ -470,7 +594,11 @@ def surroundings(root: Path) -> dict:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     git = shutil.which("git")
-    commit = subprocess.run([git, "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip() if git else ""
+    commit = (
+        subprocess.run([git, "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+        if git
+        else ""
+    )
     return {"versions": versions, "python": platform.python_version(), "commit": commit or None, "cores": os.cpu_count()}
 
 # %% ../nbs/90_study.ipynb #3aea8cc0
@@ -618,11 +746,13 @@ def _closure(plan: Plan, names: list[str]) -> list[str]:
             waiting += plan.tasks[name].after
     return found
 
-# %% ../nbs/90_study.ipynb #20847471
+# %% ../nbs/90_study.ipynb #125df3f8
 def _arguments(description: str, arguments: list[str] | None, tasks: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--profile", default="phantom", help="a profile of settings.ini (default: phantom)")
-    parser.add_argument("--set", action="append", default=[], metavar="name=value", help="set a value for this run, over settings.ini; may be repeated")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="name=value", help="set a value for this run, over settings.ini; may be repeated"
+    )
     if tasks:
         parser.add_argument("--workers", type=int, help="tasks at a time (default: the profile's)")
         parser.add_argument("tasks", nargs="*", metavar="TASK", help="tasks to bring up to date, with what they rest on (default: all)")
@@ -649,7 +779,9 @@ def run(
         for name in options.tasks:
             if name not in plan.tasks:
                 near = get_close_matches(name, plan.tasks, 1)
-                raise StudyError(f"there is no task '{name}'" + (f"; did you mean '{near[0]}'?" if near else f"; there are: {' '.join(plan.tasks)}"))
+                raise StudyError(
+                    f"there is no task '{name}'" + (f"; did you mean '{near[0]}'?" if near else f"; there are: {' '.join(plan.tasks)}")
+                )
         for line in plan.skipped:
             print(line)
         started = time.time()

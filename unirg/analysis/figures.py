@@ -21,22 +21,50 @@ from .scoring import label_counts
 from .statistics import f1_with_interval, mean_with_interval
 from ..core import RESEARCH_ONLY, StudyError, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #eb43cf63
+# %% ../../nbs/analysis/03_figures.ipynb #cf38cac2
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {"base": "Base", "sft": "SFT", "sft_more": "SFT, more", "rl_only": "RL only", "rl1": "SFT, RL step 1", "rl2": "SFT, RL steps 1+2"}
 MEASURE_NAMES = {
-    "composite_step1": "Composite reward", "bertscore_minilm": "BERTScore (MiniLM)", "label_cosine": "Label cosine", "fact_f1": "Fact F1", "label_f1": "Label F1, per report",
-    "bleu2": "BLEU-2", "judged_errors": "Judged errors a report",
+    "composite_step1": "Composite reward",
+    "bertscore_minilm": "BERTScore (MiniLM)",
+    "label_cosine": "Label cosine",
+    "fact_f1": "Fact F1",
+    "label_f1": "Label F1, per report",
+    "bleu2": "BLEU-2",
+    "judged_errors": "Judged errors a report",
 }
 _PALETTE = sns.color_palette("colorblind")
-_COLOURS = {"base": _PALETTE[7], "sft": _PALETTE[0], "sft_more": _PALETTE[9], "rl_only": _PALETTE[1], "rl1": _PALETTE[8], "rl2": _PALETTE[2]}
+_COLOURS = {
+    "base": _PALETTE[7],
+    "sft": _PALETTE[0],
+    "sft_more": _PALETTE[9],
+    "rl_only": _PALETTE[1],
+    "rl1": _PALETTE[4],
+    "rl2": _PALETTE[2],
+}
 
 
 def set_style() -> None:
     "Set matplotlib and seaborn to the study's look."
-    sns.set_theme(context="paper", style="ticks", rc={
-        "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.spines.top": False,
-        "axes.spines.right": False, "figure.dpi": 110, "savefig.dpi": 300, "svg.fonttype": "none", "svg.hashsalt": "unirg", "axes.titlelocation": "left"})
+    sns.set_theme(
+        context="paper",
+        style="ticks",
+        rc={
+            "font.size": 8,
+            "axes.labelsize": 8,
+            "axes.titlesize": 8,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "legend.fontsize": 7,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.dpi": 110,
+            "savefig.dpi": 300,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "unirg",
+            "axes.titlelocation": "left",
+        },
+    )
 
 
 def colour_of(
@@ -52,7 +80,7 @@ def name_of(
     "A run's name as figures show it."
     return NAMES.get(run, run.replace("_", " "))
 
-# %% ../../nbs/analysis/03_figures.ipynb #e334383f
+# %% ../../nbs/analysis/03_figures.ipynb #75c643ad
 def save_panel(
     figure: matplotlib.figure.Figure,
     table: pd.DataFrame,  # what was plotted
@@ -62,7 +90,7 @@ def save_panel(
     "Write `fig_<panel>` as PNG, SVG and CSV; raises `StudyError` for an empty table."
     if table.empty:
         raise StudyError(f"figure {panel} has nothing to show: its table is empty")
-    figure.text(0.995, 0.003, RESEARCH_ONLY, ha="right", va="bottom", fontsize=4.5, color="0.55")
+    figure.text(0.995, -0.012, RESEARCH_ONLY, ha="right", va="top", fontsize=4.5, color="0.55")
     made = []
     for suffix in ("png", "svg", "csv"):
         path = Path(folder) / f"fig_{panel}.{suffix}"
@@ -74,7 +102,7 @@ def save_panel(
         made.append(path)
     return made
 
-# %% ../../nbs/analysis/03_figures.ipynb #89994e40
+# %% ../../nbs/analysis/03_figures.ipynb #8d4304ed
 def split_system(
     scores: pd.DataFrame,  # with a column system
 ) -> pd.DataFrame:
@@ -99,35 +127,55 @@ def summarise(
         patients = group.drop_duplicates("study_id").set_index("study_id").loc[pooled.index, "patient_id"]
         for measure in measures:
             by_seed = group.groupby("seed")[measure].mean()
-            rows.append({"run": run, "dataset": dataset, "measure": measure, **mean_with_interval(pooled[measure], patients, resamples, seed), "seeds": len(by_seed),
-                         "by_seed": " ".join(f"{value:.4f}" for value in by_seed)})
+            rows.append(
+                {
+                    "run": run,
+                    "dataset": dataset,
+                    "measure": measure,
+                    **mean_with_interval(pooled[measure], patients, resamples, seed),
+                    "seeds": len(by_seed),
+                    "by_seed": " ".join(f"{value:.4f}" for value in by_seed),
+                }
+            )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/03_figures.ipynb #26ba9ca2
+# %% ../../nbs/analysis/03_figures.ipynb #611d1e81
 AGE_BANDS = [0, 18, 40, 60, 80, 200]
 
 
 def panel_1a(
-    studies: pd.DataFrame,  # rows of the study schema of every source, without images; `images` = films a study has
+    studies: pd.DataFrame,  # rows of the study schema of every source, without images
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
-    "Studies, films and patients by source, and the make-up by sex, age and race."
+    "Studies and patients by source, and the make-up by sex, age and race."
     set_style()
     bands = pd.cut(studies["age"].astype(float), AGE_BANDS, right=False, labels=["under 18", "18-39", "40-59", "60-79", "80 and over"])
-    made = studies.assign(age_band=bands.astype(object).where(bands.notna(), "unknown"), sex=studies["sex"].fillna("unknown"), race=studies["race"].fillna("unknown"))
-    counts = made.groupby("institution", sort=False).agg(studies=("study_id", "size"), films=("images", "sum"), patients=("patient_id", "nunique"))
+    made = studies.assign(
+        age_band=bands.astype(object).where(bands.notna(), "unknown"),
+        sex=studies["sex"].fillna("unknown"),
+        race=studies["race"].fillna("unknown"),
+    )
+    counts = made.groupby("institution", sort=False).agg(
+        studies=("study_id", "size"), films=("images", "sum"), patients=("patient_id", "nunique")
+    )
     rows = [{"panel": "size", "institution": i, "group": g, "count": int(n)} for i, row in counts.iterrows() for g, n in row.items()]
     for attribute in ("sex", "age_band", "race", "split"):
         for (institution, group), n in made.groupby(["institution", attribute], sort=False).size().items():
             rows.append({"panel": attribute, "institution": institution, "group": group, "count": int(n)})
     table = pd.DataFrame(rows)
     table["share"] = table["count"] / table["institution"].map(counts["studies"]).where(table.panel != "size")
-    figure, axes = plt.subplots(1, 4, figsize=(PAGE, 0.55 + 0.32 * len(counts)), width_ratios=[1.5, 1, 1, 1], sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, 4, figsize=(PAGE, 0.55 + 0.32 * len(counts)), width_ratios=[1.5, 1, 1, 1], sharey=True, layout="constrained"
+    )
     order = list(counts.index)
     sizes = table[table.panel == "size"]
-    sns.barplot(sizes, y="institution", x="count", hue="group", order=order, ax=axes[0], palette=[_PALETTE[0], _PALETTE[9], _PALETTE[7]])
+    sns.barplot(sizes, y="institution", x="count", hue="group", order=order, ax=axes[0], palette=[_PALETTE[0], _PALETTE[9]])
     axes[0].set(xlabel="Number", ylabel="", title="Size")
-    for ax, attribute, groups in zip(axes[1:], ("sex", "age_band", "race"), (["female", "male"], ["under 18", "18-39", "40-59", "60-79", "80 and over"], None)):
-        share = table[table.panel == attribute].pivot_table(index="institution", columns="group", values="share", fill_value=0).reindex(order)
+    for ax, attribute, groups in zip(
+        axes[1:], ("sex", "age_band", "race"), (["female", "male"], ["under 18", "18-39", "40-59", "60-79", "80 and over"], None)
+    ):
+        share = (
+            table[table.panel == attribute].pivot_table(index="institution", columns="group", values="share", fill_value=0).reindex(order)
+        )
         groups = groups or sorted(set(share.columns) - {"unknown"}, key=lambda g: -share[g].sum())
         groups = [g for g in groups if g in share.columns] + (["unknown"] if "unknown" in share.columns else [])
         left, shades = np.zeros(len(order)), [*sns.color_palette("viridis", max(len(groups), 2))]
@@ -137,7 +185,15 @@ def panel_1a(
             left += share[group].to_numpy()
         ax.set(xlabel="Share of studies", title={"sex": "Sex", "age_band": "Age", "race": "Race"}[attribute], xlim=(0, 1))
     for ax in axes:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), frameon=False, ncols=2 if ax is not axes[0] else 3, handlelength=1, columnspacing=0.8, title=None)
+        ax.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.32),
+            frameon=False,
+            ncols=2,
+            handlelength=1,
+            columnspacing=0.8,
+            title=None,
+        )
     axes[0].tick_params(left=False)
     return figure, table
 
@@ -161,7 +217,7 @@ def panel_curves(
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3)
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #ebd03ec8
+# %% ../../nbs/analysis/03_figures.ipynb #3aa268c1
 def read_curves(
     model: str | Path,  # a finished run's folder
 ) -> pd.DataFrame:  # step and the validation measures, named without their prefix
@@ -173,9 +229,14 @@ def read_curves(
     columns = [name for name in table if name.startswith("validation_")]
     if not columns:
         raise StudyError(f"{path} holds no validation scores; set evaluate_every for this run")
-    return table[["step", *columns]].dropna(subset=columns, how="all").rename(columns=lambda name: name.removeprefix("validation_")).reset_index(drop=True)
+    return (
+        table[["step", *columns]]
+        .dropna(subset=columns, how="all")
+        .rename(columns=lambda name: name.removeprefix("validation_"))
+        .reset_index(drop=True)
+    )
 
-# %% ../../nbs/analysis/03_figures.ipynb #fc48d2f8
+# %% ../../nbs/analysis/03_figures.ipynb #dee6d1ae
 def panel_cases(
     cases: list[dict],  # title, image (PIL), reference, predictions {run: text}, errors {run: text}
     width: int = 44,  # characters a line
@@ -187,9 +248,18 @@ def panel_cases(
     def said(text: str) -> list[str]:
         return [line for part in text.split("\n") for line in textwrap.wrap(part, width)] or ["(empty)"]
 
-    heights = [max(1.55, 0.25 + 0.118 * max(len(said(t)) + 2 for t in [case["reference"], *case["predictions"].values()])) for case in cases]
-    figure, axes = plt.subplots(len(cases), 2 + len(runs), figsize=(PAGE * 1.12, sum(heights) + 0.2), height_ratios=heights, width_ratios=[0.62] + [1] * (1 + len(runs)),
-                                layout="constrained", squeeze=False)
+    heights = [
+        max(1.55, 0.25 + 0.118 * max(len(said(t)) + 2 for t in [case["reference"], *case["predictions"].values()])) for case in cases
+    ]
+    figure, axes = plt.subplots(
+        len(cases),
+        2 + len(runs),
+        figsize=(PAGE * 1.12, sum(heights) + 0.2),
+        height_ratios=heights,
+        width_ratios=[0.62] + [1] * (1 + len(runs)),
+        layout="constrained",
+        squeeze=False,
+    )
     rows = []
     for case, line in zip(cases, axes):
         line[0].imshow(case["image"], cmap="gray", vmin=0, vmax=255)
@@ -197,14 +267,24 @@ def panel_cases(
         texts = {"reference": (case["reference"], "")} | {run: (case["predictions"][run], case["errors"][run]) for run in runs}
         for ax, (who, (text, errors)) in zip(line[1:], texts.items()):
             ax.text(0, 1, "\n".join(said(text)), va="top", fontsize=5.6, transform=ax.transAxes, linespacing=1.25)
-            ax.text(0, 0, "\n".join(textwrap.wrap(errors, width)), va="bottom", fontsize=5.2, transform=ax.transAxes, color="0.1" if errors.startswith("no") else _PALETTE[3])
-            ax.set_title("Reference" if who == "reference" else name_of(who), fontsize=7, color="black" if who == "reference" else colour_of(who))
+            ax.text(
+                0,
+                0,
+                "\n".join(textwrap.wrap(errors, width)),
+                va="bottom",
+                fontsize=5.2,
+                transform=ax.transAxes,
+                color="0.1" if errors.startswith("no") else _PALETTE[3],
+            )
+            ax.set_title(
+                "Reference" if who == "reference" else name_of(who), fontsize=7, color="black" if who == "reference" else colour_of(who)
+            )
             rows.append({"case": case["title"], "who": who, "text": text, "judged": errors})
         for ax in line:
             ax.set_axis_off()
     return figure, pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/03_figures.ipynb #9af61795
+# %% ../../nbs/analysis/03_figures.ipynb #9ab0a762
 def panel_systems(
     summary: pd.DataFrame,  # of `summarise`
     measures: list[str],  # one small axis each
@@ -216,27 +296,38 @@ def panel_systems(
     set_style()
     datasets = datasets or list(dict.fromkeys(summary["dataset"]))
     table = summary[summary.dataset.isin(datasets) & summary.measure.isin(measures) & summary.run.isin(runs)]
-    figure, axes = plt.subplots(len(datasets), len(measures), figsize=(PAGE, (0.42 + 0.2 * len(runs)) * len(datasets) + 0.3), sharey=True, squeeze=False, layout="constrained")
-    for line, dataset in zip(axes, datasets):
+    figure, axes = plt.subplots(
+        len(datasets),
+        len(measures),
+        figsize=(PAGE, (0.42 + 0.2 * len(runs)) * len(datasets) + 0.3),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for top, (line, dataset) in zip([True] + [False] * len(datasets), zip(axes, datasets)):
         for ax, measure in zip(line, measures):
             here = table[(table.dataset == dataset) & (table.measure == measure)].set_index("run").reindex(runs).dropna(subset=["estimate"])
             for place, (run, row) in enumerate(here.iterrows()):
                 ax.plot([row.low, row.high], [place, place], color=colour_of(run), lw=2, solid_capstyle="butt")
                 ax.plot([float(v) for v in row.by_seed.split()], [place] * int(row.seeds), "|", color="0.25", ms=4, mew=0.7)
                 ax.plot(row.estimate, place, "o", color=colour_of(run), ms=4)
-                ax.annotate(f"{row.estimate:.3f}", (row.estimate, place), textcoords="offset points", xytext=(0, 4), ha="center", fontsize=5.5)
+                ax.annotate(
+                    f"{row.estimate:.3f}", (row.estimate, place), textcoords="offset points", xytext=(0, 4), ha="center", fontsize=5.5
+                )
             ax.set_ylim(len(here) - 0.4, -0.75)
             ax.margins(x=0.2)
             ax.set_yticks(range(len(here)), [name_of(run) for run in here.index])
             ax.locator_params(axis="x", nbins=3)
-            if line is axes[0]:
+            if top:
                 ax.set_title(MEASURE_NAMES.get(measure, measure))
         n = table[table.dataset == dataset]
         if len(datasets) > 1 and len(n):
-            line[0].set_ylabel(f"{(titles or {}).get(dataset, dataset)}\n{n.studies.iloc[0]} studies, {n.patients.iloc[0]} patients", fontsize=6.5)
+            line[0].set_ylabel(
+                f"{(titles or {}).get(dataset, dataset)}\n{n.studies.iloc[0]} studies, {n.patients.iloc[0]} patients", fontsize=6.5
+            )
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #9093670f
+# %% ../../nbs/analysis/03_figures.ipynb #e6bb86fc
 def panel_diseases(
     scores: pd.DataFrame,  # with reference: and prediction: columns
     runs: list[str],
@@ -253,7 +344,17 @@ def panel_diseases(
         seeds = group.seed.nunique()
         for label in labels:
             found = f1_with_interval(label_counts(group, label), group.patient_id.to_numpy(), resamples)
-            rows.append({"run": run, "dataset": dataset, "label": label, **found, "support": found["support"] // seeds, "studies": found["studies"] // seeds, "seeds": seeds})
+            rows.append(
+                {
+                    "run": run,
+                    "dataset": dataset,
+                    "label": label,
+                    **found,
+                    "support": found["support"] // seeds,
+                    "studies": found["studies"] // seeds,
+                    "seeds": seeds,
+                }
+            )
     table = pd.DataFrame(rows)
     shown = table[table.support >= floor]
     if shown.empty:
@@ -270,7 +371,14 @@ def panel_diseases(
         for place, label in enumerate(names):
             ax.text(1.02, place, f"{support.get(label, '')}", transform=ax.get_yaxis_transform(), fontsize=6, va="center", color="0.4")
         ax.text(1.02, -0.85, "n", transform=ax.get_yaxis_transform(), fontsize=6, color="0.4")
-        ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.6), xlim=(0, 1), xlabel="F1", title=(titles or {}).get(dataset, dataset))
+        ax.set(
+            yticks=range(len(names)),
+            yticklabels=names,
+            ylim=(len(names) - 0.5, -0.6),
+            xlim=(0, 1),
+            xlabel="F1",
+            title=(titles or {}).get(dataset, dataset),
+        )
         ax.grid(axis="y", color="0.93", lw=6, zorder=-5)
     handles, said = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, said, loc="outside lower center", ncols=len(runs), frameon=False)

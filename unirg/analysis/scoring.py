@@ -19,7 +19,7 @@ from ..data.reports import target_text
 from ..reward.findings import chexpert_labels
 from ..reward.metrics import MEASURES, score_pairs
 
-# %% ../../nbs/analysis/02_scoring.ipynb #21f9231a
+# %% ../../nbs/analysis/02_scoring.ipynb #13138072
 def read_predictions(
     path: str | Path,  # a ReXrank JSON: {study_id: {..., "model_prediction": text}}
     wanted: list[str] | None = None,  # study ids that must be there, each once and no other; not checked if None
@@ -48,17 +48,21 @@ def read_predictions(
     if wanted is not None:
         missing, extra = sorted(set(wanted) - set(records)), sorted(set(records) - set(wanted))
         if missing or extra:
-            said = [f"{len(ids)} studies {what}, such as '{ids[0]}'" for ids, what in ((missing, "missing"), (extra, "nobody asked for")) if ids]
+            said = [
+                f"{len(ids)} studies {what}, such as '{ids[0]}'" for ids, what in ((missing, "missing"), (extra, "nobody asked for")) if ids
+            ]
             raise StudyError(f"{path}: {' and '.join(said)}")
     return {study: record["model_prediction"] for study, record in records.items()}
 
-# %% ../../nbs/analysis/02_scoring.ipynb #9a71cfeb
+# %% ../../nbs/analysis/02_scoring.ipynb #39d6c52e
 def score_predictions(
     predictions: dict[str, str],  # study id -> text
     studies,  # rows of the study schema (a datasets.Dataset without its image column, or dictionaries)
     want: str = "findings",  # which sections the reference has: 'findings' or 'findings_impression'
     system: str = "",  # such as 'sft-s1'
-) -> pd.DataFrame:  # a row a scored study: system, dataset, study_id, patient_id, measures, labels; `.attrs['without_reference']` counts the others
+) -> (
+    pd.DataFrame
+):  # a row a scored study: system, dataset, study_id, patient_id, measures, labels; `.attrs['without_reference']` counts the others
     "Score each study's prediction against its reference."
     rows, texts, references, without = [], [], [], 0
     for study in studies:
@@ -80,15 +84,17 @@ def score_predictions(
     table.attrs["without_reference"] = without
     return table
 
-# %% ../../nbs/analysis/02_scoring.ipynb #4783174a
+# %% ../../nbs/analysis/02_scoring.ipynb #a9a6c6e6
 def save_scores(
     table: pd.DataFrame,  # of `score_predictions`
     path: str | Path,  # ends in .parquet
 ) -> Path:
     "Write a score table with its measures' provenance."
     arrow = pa.Table.from_pandas(table.rename_axis(None), preserve_index=False)
-    notes = {"unirg.measures": json.dumps({name: said for name, said in MEASURES.items() if name in table}),
-             "unirg.without_reference": str(table.attrs.get("without_reference", 0))}
+    notes = {
+        "unirg.measures": json.dumps({name: said for name, said in MEASURES.items() if name in table}),
+        "unirg.without_reference": str(table.attrs.get("without_reference", 0)),
+    }
     with whole_file(path) as part:
         pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **notes}), part)
     return Path(path)

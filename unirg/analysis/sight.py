@@ -13,10 +13,18 @@ import pandas as pd
 from ..core import StudyError
 from ..reward.findings import chexpert_labels
 
-# %% ../../nbs/analysis/04_sight.ipynb #429fb744
+# %% ../../nbs/analysis/04_sight.ipynb #6247317a
 SHOWN = {
-    "cardiomegaly": "Cardiomegaly", "pleural_effusion": "Pleural Effusion", "pneumothorax": "Pneumothorax", "consolidation": "Consolidation", "edema": "Edema",
-    "atelectasis": "Atelectasis", "lung_lesion": "Lung Lesion", "fracture": "Fracture", "support_devices": "Support Devices", "enlarged_mediastinum": "Enlarged Cardiomediastinum",
+    "cardiomegaly": "Cardiomegaly",
+    "pleural_effusion": "Pleural Effusion",
+    "pneumothorax": "Pneumothorax",
+    "consolidation": "Consolidation",
+    "edema": "Edema",
+    "atelectasis": "Atelectasis",
+    "lung_lesion": "Lung Lesion",
+    "fracture": "Fracture",
+    "support_devices": "Support Devices",
+    "enlarged_mediastinum": "Enlarged Cardiomediastinum",
 }  # the phantom's findings and the labels that name them
 
 
@@ -38,7 +46,7 @@ def stated_labels(
     found = [chexpert_labels(text) for text in texts]
     return np.array([[labels[name] in (1, -1) for name in SHOWN.values()] for labels in found], bool).reshape(len(texts), len(SHOWN))
 
-# %% ../../nbs/analysis/04_sight.ipynb #c10a428c
+# %% ../../nbs/analysis/04_sight.ipynb #de80121e
 THIRDS = {"barely": (0.0, 1 / 3), "middle": (1 / 3, 2 / 3), "plain": (2 / 3, 1.01)}
 
 
@@ -55,7 +63,15 @@ def sensitivity_table(
         specificity = {"specificity": 1 - said[absent].mean() if absent.any() else np.nan, "absent": int(absent.sum())}
         for third, (low, high) in THIRDS.items():
             there = (s > low) & (s <= high)
-            rows.append({"finding": name, "third": third, "sensitivity": said[there].mean() if there.any() else np.nan, "shown": int(there.sum()), **specificity})
+            rows.append(
+                {
+                    "finding": name,
+                    "third": third,
+                    "sensitivity": said[there].mean() if there.any() else np.nan,
+                    "shown": int(there.sum()),
+                    **specificity,
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/analysis/04_sight.ipynb #53c3b952

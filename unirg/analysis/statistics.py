@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..core import StudyError
 
-# %% ../../nbs/analysis/01_statistics.ipynb #98c42f1c
+# %% ../../nbs/analysis/01_statistics.ipynb #45ff9e90
 def resampled_sums(
     values: np.ndarray,  # (studies, columns) or (studies,): per-study scores or counts, without NaN
     patients,  # (studies,): whose study it is
@@ -24,7 +24,9 @@ def resampled_sums(
     if len(values) != len(patients) or not len(values):
         raise StudyError(f"{len(values)} studies with {len(patients)} patients: one patient a study is wanted, and at least one study")
     if np.isnan(values).any():
-        raise StudyError(f"study {int(np.argmax(np.isnan(values).any(1)))} has a score that is no number; leave unscored studies out, and count them")
+        raise StudyError(
+            f"study {int(np.argmax(np.isnan(values).any(1)))} has a score that is no number; leave unscored studies out, and count them"
+        )
     codes, unique = pd.factorize(np.asarray(patients))
     sums = np.zeros((len(unique), values.shape[1]))
     np.add.at(sums, codes, values)

@@ -130,14 +130,19 @@ def short(
     text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
 
-# %% ../../nbs/data/02_radiographs.ipynb #53a6fd73
+# %% ../../nbs/data/02_radiographs.ipynb #044c5c65
 def stored_pixels(
     path,  # for messages
     dataset: pydicom.Dataset,  # with PixelData
 ) -> np.ndarray:  # integers, rows x columns
     "Decode one film to its stored values; colour becomes luminance. Raises `RadiographError` where it does not decode."
+    syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        if dataset.file_meta.TransferSyntaxUID == pydicom.uid.JPEGExtended12Bit:
+        if not syntax.is_compressed:
+            whole, there = pydicom.pixels.utils.get_expected_length(dataset), len(dataset.PixelData)
+            if there < whole:
+                raise RadiographError(path, f"truncated DICOM: {there} of {whole} bytes of pixels")
+        if syntax == pydicom.uid.JPEGExtended12Bit:
             import imagecodecs
 
             pixels = imagecodecs.jpeg8_decode(next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)))
@@ -145,6 +150,8 @@ def stored_pixels(
             pixels = dataset.pixel_array
         if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
             pixels = pydicom.pixels.apply_color_lut(pixels, dataset)
+    except RadiographError:
+        raise
     except Exception as error:  # decoders raise what they like
         raise RadiographError(path, f"pixels do not decode: {short(error)}") from error
     if pixels.ndim == 3 and pixels.shape[-1] == 3:
@@ -187,7 +194,7 @@ def windowed(
         return to_unit(values, centre - width / 2, centre + width / 2)
     return to_unit(values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
 
-# %% ../../nbs/data/02_radiographs.ipynb #abffa99d
+# %% ../../nbs/data/02_radiographs.ipynb #9cf204c6
 def modality(
     values: np.ndarray,  # stored values
     dataset: pydicom.Dataset,
@@ -230,7 +237,7 @@ def grey_table(
     grey[padding] = 0
     return grey
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #a8a60b07
 def extremes(
     table,  # a LUT's entries: numbers, or bytes where its VR is OW
     shown: np.ndarray,  # what came out of it, used where the entries are bytes
@@ -253,7 +260,7 @@ def padding_of(
     last = last if isinstance(last, int) else first
     return (values >= min(first, last)) & (values <= max(first, last))
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #5cfbc74f
 def dicom_grey(
     path,  # for messages
     data: bytes,  # the file's content

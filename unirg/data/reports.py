@@ -173,13 +173,13 @@ def reference_sections(
     "What the radiologist wrote of this study."
     return {name: text for name in ("findings", "impression") if (text := clean(study.get(name)))}
 
-# %% ../../nbs/data/03_reports.ipynb #80b36ccd
-WANTS = {"findings": ["findings"], "findings_impression": ["findings", "impression"]}
+# %% ../../nbs/data/03_reports.ipynb #1f3e6b81
+WANTS = {"findings": ["findings"], "impression": ["impression"], "findings_impression": ["findings", "impression"]}
 
 
 def wanted_sections(
     study: dict,  # a row of the table
-    want: str = "findings_impression",  # or 'findings'
+    want: str = "findings_impression",  # or 'findings', or 'impression'
 ) -> list[str]:  # all that is wanted where the study has no report at all
     "The sections asked for; raises `StudyError` for another `want`."
     if want not in WANTS:
@@ -190,7 +190,7 @@ def wanted_sections(
 
 def target_text(
     study: dict,  # a row of the table
-    want: str = "findings_impression",  # or 'findings'
+    want: str = "findings_impression",  # or 'findings', or 'impression'
 ) -> str | None:  # 'Findings: ... Impression: ...'
     "The reference of one study, or None where its report has neither section."
     have = reference_sections(study)
@@ -239,7 +239,7 @@ def wording_of(
         raise StudyError(f"a wording has no part '{unknown[0]}'; it has: {', '.join(WORDINGS['short'])}")
     return {**WORDINGS["short"], **wording}
 
-# %% ../../nbs/data/03_reports.ipynb #4aab63b8
+# %% ../../nbs/data/03_reports.ipynb #1b39303e
 def prior_text(
     prior: dict | None,  # the prior study's row, or None
     wording: str | dict = "short",  # see `wording_of`
@@ -253,7 +253,7 @@ def prior_text(
 
 def prompt_text(
     study: dict,  # a row of the table
-    want: str = "findings_impression",  # or 'findings'
+    want: str = "findings_impression",  # or 'findings', or 'impression'
     prior: dict | bool | None = False,  # the prior study's row, None if there is none; False: do not speak of priors
     wording: str | dict = "short",  # see `wording_of`
 ) -> str:

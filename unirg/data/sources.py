@@ -16,8 +16,15 @@ from . import chexpert_plus, iu_xray, mimic_cxr, rexgradient, rexrank, table
 from .radiographs import RadiographError, load_radiograph
 from .studies import Studies
 
-# %% ../../nbs/data/11_sources.ipynb #f1749ff5
-LAYOUTS = {"mimic_cxr": mimic_cxr, "chexpert_plus": chexpert_plus, "rexgradient": rexgradient, "iu_xray": iu_xray, "rexrank": rexrank, "table": table}
+# %% ../../nbs/data/11_sources.ipynb #e29733ff
+LAYOUTS = {
+    "mimic_cxr": mimic_cxr,
+    "chexpert_plus": chexpert_plus,
+    "rexgradient": rexgradient,
+    "iu_xray": iu_xray,
+    "rexrank": rexrank,
+    "table": table,
+}
 
 
 def options_of(
@@ -32,8 +39,8 @@ def options_of(
 def read_source(
     layout: str,  # a key of LAYOUTS
     root: str | Path,  # where the archive is
-    unreadable_limit: float = 1.0,  # share of studies whose film may be unreadable; more is an error that names the first, and nothing is kept
-    **options,  # of the reader: source, institution, size, num_proc, limit, out, ...; for 'table' also its column mapping, one option a field
+    unreadable_limit: float = 1.0,  # share of studies whose film may be unreadable; more is an error, and nothing is kept
+    **options,  # of the reader: source, institution, size, num_proc, limit, out, ...; a table's mapping, one option a field
 ) -> Studies:
     "Read an archive by its layout's name; raises `StudyError` for an unknown layout or option, or a missing root."
     if layout not in LAYOUTS:
@@ -50,7 +57,7 @@ def read_source(
     if len(faults) > unreadable_limit * studies.counts["seen"]:
         if options.get("out"):
             shutil.rmtree(options["out"])
-        said = f"{len(faults)} of {studies.counts['seen']} studies have a film that cannot be read, more than unreadable_limit = {unreadable_limit} allows"
+        said = f"{len(faults)} of {studies.counts['seen']} films cannot be read; unreadable_limit is {unreadable_limit}"
         raise StudyError(f"{studies.source}: {faults[0]} ({said})")
     return studies
 

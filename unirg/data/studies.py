@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'VIEWS', 'RACES', 'known_text', 'sex', 'view', 'is_frontal', 'age', 'split', 'race', 'Film', 'Record',
-           'link_priors', 'Studies', 'whole_folder', 'quiet_datasets', 'quarantine_csv', 'Options', 'row',
-           'write_shard', 'write_shards', 'collect', 'unique_ids', 'start_or_resume', 'join_shards',
-           'without_lost_priors', 'assemble', 'count']
+           'link_priors', 'quiet_datasets', 'quarantine_csv', 'Studies', 'Options', 'row', 'write_shard',
+           'write_shards', 'collect', 'unique_ids', 'start_or_resume', 'join_shards', 'without_lost_priors', 'assemble',
+           'count']
 
-# %% ../../nbs/data/01_studies.ipynb #043a2fed
+# %% ../../nbs/data/01_studies.ipynb #3de92435
 import contextlib
 import csv
 import dataclasses
@@ -31,7 +31,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core import Progress, StudyError, die_with_parent, digest, read_json, whole_file, write_json, write_whole
+from ..core import Progress, StudyError, die_with_parent, digest, read_json, whole_file, write_json, write_whole, whole_folder
 from .radiographs import RadiographError, load_radiograph
 
 # %% ../../nbs/data/01_studies.ipynb #916695c9
@@ -190,7 +190,7 @@ class Record:
         usable = [f for f in self.films if f.view in rank]
         return min(usable, key=lambda f: rank[f.view], default=None)
 
-# %% ../../nbs/data/01_studies.ipynb #3fa4324b
+# %% ../../nbs/data/01_studies.ipynb #7b57ec80
 def link_priors(
     records: list[Record],  # all of a source's studies; changed in place
 ) -> None:
@@ -208,7 +208,8 @@ def link_priors(
         at: dict = {}
         for s in studies:
             s.study_order = moments.index(s.order_key) + 1
-            if s.fault is None and s.key_film() is not None:
+            film = s.key_film()
+            if s.fault is None and film is not None and (film.view is None or is_frontal(film.view)):
                 at.setdefault(s.order_key, []).append(s)
         frontal = sorted(at)
         for s in studies:
@@ -220,7 +221,30 @@ def link_priors(
             elif earlier:
                 s.flag("prior_tie")
 
-# %% ../../nbs/data/01_studies.ipynb #888214d8
+# %% ../../nbs/data/01_studies.ipynb #a1e07700
+@contextlib.contextmanager
+def quiet_datasets():
+    "No bars of datasets' own: one for each file hides the one that counts."
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
+
+
+def quarantine_csv(
+    quarantine: dict,  # study_id -> {'reason', 'path'}
+) -> str:
+    "The quarantine as CSV text."
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["study_id", "reason", "path"])
+    writer.writerows((study, entry["reason"], entry["path"]) for study, entry in quarantine.items())
+    return text.getvalue()
+
+# %% ../../nbs/data/01_studies.ipynb #288568c9
 @dataclasses.dataclass
 class Studies:
     "A source as a table, with its quarantine and its counts."
@@ -266,50 +290,6 @@ class Studies:
         except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
             raise StudyError(f"{folder} is damaged ({error}): remove it and prepare this source again") from error
         return cls(table, quarantine, read_json(folder / "counts.json"))
-
-
-@contextlib.contextmanager
-def whole_folder(
-    folder,  # the folder to appear; one of that name is replaced
-):
-    "Yield a temporary folder beside it, renamed to it if the block ends well and removed if not."
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a run that was killed here
-        shutil.rmtree(left, ignore_errors=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        yield part
-        part.chmod(0o755)
-        if folder.exists():
-            folder.rename(part / ".old")
-        part.rename(folder)
-        shutil.rmtree(folder / ".old", ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def quiet_datasets():
-    "No bars of datasets' own: one for each file hides the one that counts."
-    hidden = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not hidden:
-            datasets.enable_progress_bars()
-
-
-def quarantine_csv(
-    quarantine: dict,  # study_id -> {'reason', 'path'}
-) -> str:
-    "The quarantine as CSV text."
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["study_id", "reason", "path"])
-    writer.writerows((study, entry["reason"], entry["path"]) for study, entry in quarantine.items())
-    return text.getvalue()
 
 # %% ../../nbs/data/01_studies.ipynb #c070c854
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..core import StudyError, derived_seed
 from .anatomy import Sign
 from .patients import Patient, Visit, course, draw_patient
 
-# %% ../../nbs/phantom/03_dictation.ipynb #0da0968a
+# %% ../../nbs/phantom/03_dictation.ipynb #69adb1f6
 TAU = 0.09  # unevenness of every reader
 
 
@@ -37,19 +37,19 @@ class Reader:
 
 
 READERS: dict[str, tuple[Reader, ...]] = {
-    "mimic_cxr": (Reader("aldermoor-1", 0.6, 0.36, 0.35, 0.45), Reader("aldermoor-2", 0.4, 0.42, 0.55, 0.60)),
+    "mimic_cxr": (Reader("aldermoor-1", 0.6, 0.36, 0.35, 0.18), Reader("aldermoor-2", 0.4, 0.42, 0.55, 0.24)),
     "chexpert_plus": (
-        Reader("brackwater-1", 0.5, 0.38, 0.40, 0.35),
-        Reader("brackwater-2", 0.35, 0.34, 0.25, 0.55),
-        Reader("brackwater-3", 0.15, 0.44, 0.50, 0.50, capitals=True),
+        Reader("brackwater-1", 0.5, 0.38, 0.40, 0.14),
+        Reader("brackwater-2", 0.35, 0.34, 0.25, 0.22),
+        Reader("brackwater-3", 0.15, 0.44, 0.50, 0.20, capitals=True),
     ),
-    "rexgradient": (Reader("corvane-1", 0.55, 0.40, 0.45, 0.50), Reader("corvane-2", 0.45, 0.34, 0.30, 0.45)),
+    "rexgradient": (Reader("corvane-1", 0.55, 0.40, 0.45, 0.20), Reader("corvane-2", 0.45, 0.34, 0.30, 0.18)),
     "iu_xray": (
-        Reader("dunmere-1", 0.4, 0.38, 0.50, 0.60),
-        Reader("dunmere-2", 0.35, 0.42, 0.30, 0.45),
-        Reader("dunmere-3", 0.25, 0.33, 0.40, 0.50),
+        Reader("dunmere-1", 0.4, 0.38, 0.50, 0.24),
+        Reader("dunmere-2", 0.35, 0.42, 0.30, 0.18),
+        Reader("dunmere-3", 0.25, 0.33, 0.40, 0.20),
     ),
-    "rexrank": (Reader("eastholt-1", 0.5, 0.35, 0.35, 0.55), Reader("eastholt-2", 0.5, 0.41, 0.45, 0.40)),
+    "rexrank": (Reader("eastholt-1", 0.5, 0.35, 0.35, 0.22), Reader("eastholt-2", 0.5, 0.41, 0.45, 0.16)),
 }
 
 # %% ../../nbs/phantom/03_dictation.ipynb #37f177f6
@@ -93,7 +93,7 @@ def place_words(
         "at_base": ("at both lung bases" if both else f"at the {side} lung base") if low else in_lobe,
     }  # fmt: skip
 
-# %% ../../nbs/phantom/03_dictation.ipynb #08473a52
+# %% ../../nbs/phantom/03_dictation.ipynb #21927fc8
 NOUNS = {
     "cardiomegaly": "{sev} cardiomegaly",
     "enlarged_mediastinum": "mediastinal widening",
@@ -120,7 +120,7 @@ ALSO_STATES = {"opacity may represent": ("lung_opacity", "present")}  # words th
 class Style:
     "How an institution words a report."
 
-    order: str  # findings and the words normal, negatives, bones
+    order: str  # findings, normal, and the places of `negatives`
     phrases: dict[str, tuple[str, ...]]  # finding (with "bilateral"), or kind of device -> wordings of presence
     hedges: dict[str, tuple[str, ...]]  # finding, or "any" with {} for the noun -> wordings of doubt
     normal: tuple[tuple[tuple[str, ...], str], ...]  # findings absent, the sentence saying so; the longest that holds is used
@@ -135,11 +135,11 @@ class Style:
     zones: dict[str, str] = dataclasses.field(default_factory=lambda: LOBES)
     nouns: dict[str, str] = dataclasses.field(default_factory=dict)  # its own nouns, over NOUNS
 
-# %% ../../nbs/phantom/03_dictation.ipynb #8609a535
+# %% ../../nbs/phantom/03_dictation.ipynb #ecb75a7a
 _aldermoor = Style(
     order=(
-        "support_devices cardiomegaly enlarged_mediastinum normal edema consolidation "
-        "atelectasis lung_lesion pleural_effusion pneumothorax negatives fracture"
+        "support_devices cardiomegaly enlarged_mediastinum normal edema consolidation lungs "
+        "atelectasis lung_lesion pleural_effusion pneumothorax pleura fracture"
     ),
     phrases={
         "cardiomegaly": ("the heart is {sevly} enlarged", "there is {sev} cardiomegaly", "{sev} enlargement of the heart is seen"),
@@ -176,15 +176,8 @@ _aldermoor = Style(
         (("enlarged_mediastinum",), "mediastinal contours are normal"),
     ),
     negatives={
-        "negatives": (
-            "there is no",
-            {
-                "edema": "pulmonary edema",
-                "consolidation": "focal consolidation",
-                "pleural_effusion": "pleural effusion",
-                "pneumothorax": "pneumothorax",
-            },
-        )
+        "lungs": ("there is no", {"edema": "pulmonary edema", "consolidation": "focal consolidation"}),
+        "pleura": ("there is no", {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"}),
     },
     changes={
         "new": ("{}, new since the prior study", "{}, new since the prior study"),
@@ -195,15 +188,15 @@ _aldermoor = Style(
     gone=("the {} {has} resolved", "the {} {has} been removed"),
     filler=("the visualized upper abdomen is unremarkable", "there are degenerative changes in the spine", "the trachea is midline"),
     unremarkable=("no acute cardiopulmonary process",),
-    change_habit=0.7,
+    change_habit=0.4,
     severity_habit=0.9,
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #1d31da82
+# %% ../../nbs/phantom/03_dictation.ipynb #70ac58f8
 _brackwater = Style(
     order=(
-        "pneumothorax edema consolidation atelectasis pleural_effusion lung_lesion "
-        "cardiomegaly enlarged_mediastinum normal fracture support_devices negatives"
+        "consolidation lungs edema atelectasis lung_lesion pneumothorax pleural_effusion pleura "
+        "cardiomegaly enlarged_mediastinum normal fracture support_devices"
     ),
     phrases={
         "cardiomegaly": ("{sev} cardiomegaly", "{sev} cardiac enlargement", "{sev} enlargement of the cardiac silhouette"),
@@ -227,10 +220,8 @@ _brackwater = Style(
         (("enlarged_mediastinum",), "normal mediastinal contours"),
     ),
     negatives={
-        "negatives": (
-            "no",
-            {"consolidation": "focal consolidation", "pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"},
-        )
+        "lungs": ("no", {"consolidation": "focal consolidation"}),
+        "pleura": ("no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
     },
     changes={
         "new": ("new {}", "new {}"),
@@ -241,16 +232,16 @@ _brackwater = Style(
     gone=("interval resolution of {}", "interval removal of {}"),
     filler=("low lung volumes", "degenerative changes of the thoracic spine", "tortuous aorta"),
     unremarkable=("no acute cardiopulmonary abnormality",),
-    change_habit=0.6,
+    change_habit=0.35,
     severity_habit=0.9,
     numbered="always",
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #f55dca95
+# %% ../../nbs/phantom/03_dictation.ipynb #fef36d9a
 _corvane = Style(
     order=(
-        "consolidation edema atelectasis lung_lesion pleural_effusion pneumothorax "
-        "negatives cardiomegaly enlarged_mediastinum normal fracture bones support_devices"
+        "consolidation lungs edema atelectasis lung_lesion pleural_effusion pneumothorax "
+        "pleura cardiomegaly enlarged_mediastinum normal fracture bones support_devices"
     ),
     phrases={
         "cardiomegaly": ("the cardiac silhouette is {sevly} enlarged", "{sev} cardiomegaly", "the heart is {sevly} enlarged"),
@@ -282,10 +273,8 @@ _corvane = Style(
         (("enlarged_mediastinum",), "the mediastinal silhouette is normal"),
     ),
     negatives={
-        "negatives": (
-            "no",
-            {"consolidation": "focal consolidation", "pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"},
-        ),
+        "lungs": ("no", {"consolidation": "focal consolidation"}),
+        "pleura": ("no", {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"}),
         "bones": ("no acute", {"fracture": "fracture"}),
     },
     changes={
@@ -297,17 +286,17 @@ _corvane = Style(
     gone=("previously seen {} {has} resolved", "previously seen {} {has} been removed"),
     filler=("the soft tissues are unremarkable", "there are degenerative changes in the thoracic spine"),
     unremarkable=("no acute cardiopulmonary abnormality",),
-    change_habit=0.5,
+    change_habit=0.3,
     severity_habit=0.7,
     zones=LUNG_ZONES,
     nouns={"line": "{side} central venous catheter"},
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #059b669f
+# %% ../../nbs/phantom/03_dictation.ipynb #e277d987
 _dunmere = Style(
     order=(
-        "cardiomegaly enlarged_mediastinum normal consolidation atelectasis edema lung_lesion "
-        "pleural_effusion pneumothorax negatives fracture bones support_devices"
+        "cardiomegaly enlarged_mediastinum normal consolidation lungs atelectasis edema lung_lesion "
+        "pleural_effusion pneumothorax pleura fracture bones support_devices"
     ),
     phrases={
         "cardiomegaly": ("the heart is {sevly} enlarged", "{sev} cardiomegaly is noted", "heart size is {sevly} enlarged"),
@@ -335,10 +324,8 @@ _dunmere = Style(
         (("enlarged_mediastinum",), "the mediastinum is normal"),
     ),
     negatives={
-        "negatives": (
-            "there is no",
-            {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion", "consolidation": "focal airspace consolidation"},
-        ),
+        "lungs": ("there is no", {"consolidation": "focal airspace consolidation"}),
+        "pleura": ("there is no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
         "bones": ("there is no", {"fracture": "acute fracture"}),
     },
     changes={},
@@ -354,11 +341,11 @@ _dunmere = Style(
     },
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #1c9bb5b5
+# %% ../../nbs/phantom/03_dictation.ipynb #9515dc47
 _eastholt = Style(
     order=(
-        "pleural_effusion pneumothorax consolidation edema atelectasis lung_lesion "
-        "negatives support_devices fracture bones enlarged_mediastinum cardiomegaly normal"
+        "pleural_effusion pneumothorax pleura consolidation edema lungs atelectasis lung_lesion "
+        "support_devices fracture bones enlarged_mediastinum cardiomegaly normal"
     ),
     phrases={
         "cardiomegaly": ("{sev} cardiomegaly", "the heart is {sevly} enlarged"),
@@ -382,10 +369,8 @@ _eastholt = Style(
         (("enlarged_mediastinum",), "the mediastinum is normal"),
     ),
     negatives={
-        "negatives": (
-            "no",
-            {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax", "consolidation": "consolidation", "edema": "edema"},
-        ),
+        "pleura": ("no", {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"}),
+        "lungs": ("no", {"consolidation": "consolidation", "edema": "edema"}),
         "bones": ("no acute", {"fracture": "fracture"}),
     },
     changes={
@@ -397,7 +382,7 @@ _eastholt = Style(
     gone=("{} {has} resolved", "{} {has} been removed"),
     filler=("upper abdomen unremarkable", "degenerative changes in the spine"),
     unremarkable=("no acute process", "no acute cardiopulmonary disease"),
-    change_habit=0.55,
+    change_habit=0.35,
     severity_habit=0.8,
 )
 STYLES: dict[str, Style] = {

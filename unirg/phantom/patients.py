@@ -30,7 +30,7 @@ class Institution:
     portable: float  # share of AP films
     lateral: float  # share of PA studies that have a lateral film too
 
-# %% ../../nbs/phantom/02_patients.ipynb #fd7e3d13
+# %% ../../nbs/phantom/02_patients.ipynb #2535816e
 _RACES = ("white", "black", "asian", "hispanic", "other", "unknown")
 _SIGNS = (
     "cardiomegaly", "pleural_effusion", "pneumothorax", "consolidation", "edema", "atelectasis",
@@ -48,27 +48,27 @@ INSTITUTIONS: dict[str, Institution] = {
         _institution(
             "mimic_cxr", "Aldermoor", (0.31, 0.31, 0.17, 0.22, 0.25, 0.29, 0.13, 0.12, 0.14, 0.17, 0.12, 0.08),
             (0.60, 0.16, 0.05, 0.07, 0.04, 0.08),
-            age=(63, 16), female=0.48, visits=(0.30, 0.24, 0.17, 0.12, 0.09, 0.08), soon=0.65, portable=0.60, lateral=0.6,
+            age=(63, 16), female=0.48, visits=(0.30, 0.24, 0.17, 0.12, 0.09, 0.08), soon=0.65, portable=0.60, lateral=0.15,
         ),
         _institution(
             "chexpert_plus", "Brackwater", (0.28, 0.31, 0.18, 0.24, 0.27, 0.27, 0.15, 0.12, 0.14, 0.16, 0.11, 0.10),
             (0.50, 0.06, 0.13, 0.13, 0.06, 0.12),
-            age=(60, 17), female=0.42, visits=(0.50, 0.24, 0.12, 0.07, 0.04, 0.03), soon=0.55, portable=0.72, lateral=0.5,
+            age=(60, 17), female=0.42, visits=(0.50, 0.24, 0.12, 0.07, 0.04, 0.03), soon=0.55, portable=0.72, lateral=0.15,
         ),
         _institution(
             "rexgradient", "Corvane", (0.26, 0.24, 0.15, 0.26, 0.17, 0.26, 0.21, 0.18, 0.16, 0.08, 0.06, 0.08),
             (0.55, 0.17, 0.06, 0.16, 0.06, 0.0),
-            age=(54, 20), female=0.56, visits=(0.62, 0.25, 0.13), soon=0.20, portable=0.25, lateral=0.8,
+            age=(54, 20), female=0.56, visits=(0.62, 0.25, 0.13), soon=0.20, portable=0.25, lateral=0.2,
         ),
         _institution(
             "iu_xray", "Dunmere", (0.29, 0.22, 0.15, 0.25, 0.17, 0.26, 0.23, 0.20, 0.17, 0.07, 0.05, 0.08),
             (0.66, 0.20, 0.03, 0.06, 0.05, 0.0),
-            age=(51, 17), female=0.53, visits=(1.0,), soon=0.0, portable=0.10, lateral=0.9,
+            age=(51, 17), female=0.53, visits=(1.0,), soon=0.0, portable=0.10, lateral=0.5,
         ),
         _institution(
             "rexrank", "Eastholt", (0.29, 0.29, 0.18, 0.26, 0.22, 0.27, 0.18, 0.17, 0.15, 0.12, 0.08, 0.08),
             (0.46, 0.16, 0.12, 0.12, 0.08, 0.06),
-            age=(58, 19), female=0.50, visits=(0.34, 0.25, 0.16, 0.11, 0.08, 0.06), soon=0.45, portable=0.45, lateral=0.4,
+            age=(58, 19), female=0.50, visits=(0.34, 0.25, 0.16, 0.11, 0.08, 0.06), soon=0.45, portable=0.45, lateral=0.15,
         ),
     )
 }  # fmt: skip

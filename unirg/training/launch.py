@@ -92,7 +92,7 @@ class Follower:
         last = "\n".join(list(self.tail)[-15:])
         return f"{cause or f'it ended with code {code}'}" + (f"; its last lines:\n{last}" if last else "")
 
-# %% ../../nbs/training/05_launch.ipynb #79525726
+# %% ../../nbs/training/05_launch.ipynb #479ef226
 def environment(
     processes: int = 1,  # on this machine
 ) -> dict[str, str]:
@@ -101,8 +101,6 @@ def environment(
     env = {**os.environ, **own}
     env.pop("UNIRG_PROGRESS", None)
     env.setdefault("OMP_NUM_THREADS", "1")
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):  # glibc: keep freed megabytes; a quarter of a small model's step is
-        env.setdefault(name, str(2**30))  # spent asking the system for the same pages again
     package = str(Path(unirg.__file__).resolve().parent.parent)
     env["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [env.get("PYTHONPATH")])])
     return env

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_VERSION', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config',
-           'build_tiny_policy', 'whole_folder', 'refer_to_policy', 'policy_at', 'load_processor', 'load_policy',
-           'image_size_of', 'small_film', 'row_of', 'training_rows', 'digest_of', 'table_name', 'picked_studies',
-           'write_rows']
+           'build_tiny_policy', 'refer_to_policy', 'policy_at', 'load_processor', 'load_policy', 'image_size_of',
+           'small_film', 'row_of', 'training_rows', 'digest_of', 'table_name', 'picked_studies', 'write_rows']
 
-# %% ../../nbs/training/01_policy.ipynb #93032865
+# %% ../../nbs/training/01_policy.ipynb #1ffe6541
 import json
 import os
 import re
@@ -33,7 +32,7 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
-from ..core import StudyError, read_json, whole_file, write_json
+from ..core import StudyError, read_json, whole_file, whole_folder, write_json
 from ..data.reports import prompt_text, target_text
 
 # %% ../../nbs/training/01_policy.ipynb #ba1ba511
@@ -65,7 +64,7 @@ class ImageOnlyProcessor(Qwen3VLProcessor):
 if find_spec("torchvision") is None:
     AutoProcessor.register(Qwen3VLConfig, ImageOnlyProcessor, exist_ok=True)
 
-# %% ../../nbs/training/01_policy.ipynb #64fbfed8
+# %% ../../nbs/training/01_policy.ipynb #cbb36312
 @dataclass(frozen=True)
 class TinyShape:
     "Sizes of the tiny policy; 64 px in patches of 8 merged 2 x 2 are 16 tokens a film, 96 px are 36."
@@ -83,6 +82,7 @@ class TinyShape:
     vision_heads: int = 4
     vocabulary: int = 1200  # at most; a small corpus yields fewer
     initializer_range: float = 0.08
+    position_range: float = 1.0  # of the vision half's place embeddings: as loud as the patches, or it learns late where things are
     image_mean: float = 0.3  # of film pixels in 0..1
     image_std: float = 0.25
 
@@ -157,7 +157,7 @@ def tiny_config(
     ids = {name: token(text_) for name, text_ in names.items()}
     return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
 
-# %% ../../nbs/training/01_policy.ipynb #c3093984
+# %% ../../nbs/training/01_policy.ipynb #6cab1e3d
 def build_tiny_policy(
     texts: list[str],  # the training reports and prompts
     folder: str | os.PathLike,  # where the policy is written, whole
@@ -179,6 +179,7 @@ def build_tiny_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(tiny_config(shape, tokenizer))
+        torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=shape.position_range)
     stop, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=pad, do_sample=False)
     with whole_folder(folder) as part:
@@ -186,31 +187,6 @@ def build_tiny_policy(
         ImageOnlyProcessor(films, tokenizer, template).save_pretrained(part)
         write_json(part / "tiny_shape.json", asdict(shape))
     return Path(folder)
-
-# %% ../../nbs/training/01_policy.ipynb #13b4a8d0
-class whole_folder:
-    "Give a temporary folder beside `folder`, moved onto it if the block ends well and removed if not."
-
-    def __init__(
-        self,
-        folder: str | os.PathLike,  # the final name; what stood there is replaced
-    ):
-        self.folder = Path(folder)
-        self.part = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir(parents=True)
-        return self.part
-
-    def __exit__(self, kind, *rest):
-        if kind is None:
-            old = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.old")
-            if self.folder.exists():
-                os.replace(self.folder, old)
-            os.replace(self.part, self.folder)
-            shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(self.part, ignore_errors=True)
 
 # %% ../../nbs/training/01_policy.ipynb #2b9bc239
 def refer_to_policy(

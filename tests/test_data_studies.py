@@ -1,0 +1,172 @@
+"One schema, priors that never guess, and counts that add up whatever happens on the way."
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unirg.core import StudyError
+from unirg.data import studies as module
+from unirg.data.studies import FEATURES, Film, Record, Studies, age, collect, link_priors, race, sex, split, view
+
+COLUMNS = """source institution patient_id study_id study_order split image view indication comparison findings impression
+age sex race prior_study_id image_path flags""".split()
+
+
+def record(study, patient="p", when=None, where="train", films=("PA",), **values):
+    named = [Film(f"{study}_{i}.png", v) for i, v in enumerate(films)]
+    return Record("demo", study, patient, order_key=when, split=where, films=named, **values)
+
+
+@pytest.fixture
+def films(tmp_path):
+    def write(records, bad=()):
+        pixels = np.linspace(0, 255, 60 * 40).reshape(60, 40).astype(np.uint8)
+        for r in records:
+            for film in r.films:
+                if r.study_id in bad:
+                    (tmp_path / film.path).write_bytes(b"")
+                else:
+                    Image.fromarray(pixels).save(tmp_path / film.path)
+        return tmp_path
+
+    return write
+
+
+def test_columns_are_the_contract():
+    assert list(FEATURES) == COLUMNS
+
+
+def test_words():
+    assert [sex(x) for x in ("M", "female", "Unknown", None, 1)] == ["male", "female", None, None, None]
+    known = {"White": "white", "BLACK/CAPE VERDEAN": "black", "ASIAN - CHINESE": "asian", "HISPANIC/LATINO - CUBAN": "hispanic"}
+    known |= {"Native American": "other", "PORTUGUESE": "white", "SOUTH AMERICAN": "hispanic", "UNABLE TO OBTAIN": None, "": None}
+    assert {word: race(word) for word in known} == known
+    assert [view(x) for x in ("PA", "antero-posterior", "left lateral", "Frontal", "LPO", "nonsense", float("nan"))] == [
+        *("PA", "AP", "LATERAL", "FRONTAL", "OTHER"), None, None,
+    ]  # fmt: skip
+    assert [age(x) for x in ("034Y", 34.0, "999Y", "-3", "None", "20-Oct", ">=90")] == [34, 34, None, None, None, None, 90]
+    assert round(age("002D"), 4) == 0.0055
+    assert [split(x) for x in ("valid", "dev", "TEST", "x")] == ["validation", "validation", "test", None]
+
+
+def test_priors_do_not_cross_splits_or_use_laterals():
+    visits = [record("a", when=1), record("b", when=2, films=("LATERAL",)), record("c", when=3), record("d", when=4, where="test")]
+    link_priors(visits)
+    assert [v.prior_study_id for v in visits] == [None, "a", "a", None]
+
+
+def test_unknown_order_gives_no_prior():
+    visits = [record("a", when=1), record("b"), record("c", when=3), record("alone", patient="q")]
+    link_priors(visits)
+    assert [(v.prior_study_id, v.flags, v.study_order) for v in visits] == [(None, "order_unknown", None)] * 3 + [(None, "", None)]
+
+
+def test_same_day_studies_are_not_ordered():
+    visits = [record("a", when=1), record("b", when=5), record("c", when=5), record("d", when=6)]
+    link_priors(visits)
+    assert [(v.prior_study_id, v.flags) for v in visits] == [(None, ""), ("a", "order_tie"), ("a", "order_tie"), (None, "prior_tie")]
+
+
+def test_every_study_is_a_row_or_a_line(films, tmp_path):
+    studies = [
+        record("good", when=1, findings="Clear."),
+        record("bad", when=2),
+        record("later", when=3, impression="Normal."),
+        record("side", when=4, films=("LATERAL", "OTHER")),
+        record("none", when=5, films=()),
+        record("known", when=6, fault="its report is missing"),
+        record("unsaid", patient="q", films=(None,)),
+        record("good", patient="r"),
+    ]
+    root = films(studies, bad=("bad",))
+    done = collect("demo", studies, root=root, size=64, out=tmp_path / "data" / "demo", notes={"lines": 9})
+    assert done.table["study_id"][:] == ["good", "later", "unsaid"]
+    assert {k: v["reason"] for k, v in done.quarantine.items()} == {
+        "bad": "file is empty (0 bytes)",
+        "side": "no frontal film (its films: LATERAL, OTHER)",
+        "none": "no film",
+        "known": "its report is missing",
+        "good (2)": "study_id good appears more than once",
+    }
+    counts = done.counts
+    assert counts["seen"] == 8 == counts["rows"] + counts["quarantined"] == 3 + 5
+    assert counts["view"] == {"PA": 2, "unknown": 1} and counts["reader"] == {"lines": 9}
+    assert counts["sections"]["findings"] == counts["sections"]["impression"] == counts["sections"]["neither"] == 1
+    assert done.table["flags"][:] == ["", "prior_unreadable", "view_unknown"] and done.table["prior_study_id"][:] == [None] * 3
+    image = done.table[0]["image"]
+    assert image.size == (64, 64) and image.mode == "L" and done.table[0]["image_path"] == "good_0.png"
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["demo"]
+    with (tmp_path / "data/demo/quarantine.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 5
+    again = Studies.load(tmp_path / "data/demo")
+    assert again.counts == counts and again.quarantine == done.quarantine and again.source == "demo"
+    assert Studies.load(again.save(tmp_path / "copy")).table[0]["study_id"] == "good"
+
+
+def test_text_only(tmp_path):
+    done = collect("demo", [record("a", films=(), findings="Clear.")], pixels=False)
+    assert done.counts["rows"] == 1 and done.table[0]["image"] is None and done.table[0]["view"] is None
+
+
+def test_processes_and_kills_change_nothing(films, tmp_path, monkeypatch):
+    def visits():
+        return [record(f"s{i}", patient=f"p{i // 3}", when=i % 3) for i in range(30)]
+
+    root = films(visits(), bad=("s4", "s17"))
+    one = collect("demo", visits(), root=root, size=64, shard=4)
+    collect("demo", visits(), root=root, size=64, shard=4, num_proc=2, out=tmp_path / "two")
+    real, calls = module.write_shard, []
+
+    def dies(*args):
+        calls.append(args[0].name)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(module, "write_shard", dies)
+    with pytest.raises(KeyboardInterrupt):
+        collect("demo", visits(), root=root, size=64, shard=4, out=tmp_path / "killed")
+    assert not (tmp_path / "killed").exists()
+    collect("demo", visits(), root=root, size=64, shard=4, out=tmp_path / "killed")
+    assert calls[3:] == ["00003.arrow", *(f"0000{i}.arrow" for i in range(3, 8))]  # the finished three are not done again
+    names = sorted(p.name for p in (tmp_path / "two").iterdir())
+    assert names == sorted(p.name for p in (tmp_path / "killed").iterdir())
+    for name in names:
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    two = Studies.load(tmp_path / "two")
+    assert two.table.with_format("arrow")[:]["study_id"].to_pylist() == one.table["study_id"][:] and two.quarantine == one.quarantine
+
+
+def test_another_plan_starts_anew(films, tmp_path):
+    root, out = films([record("a")]), tmp_path / "data" / "demo"
+    work = tmp_path / "data" / ".demo.shards"
+    work.mkdir(parents=True)
+    (work / "plan.txt").write_text("another")
+    (work / "00000.json").write_text("{}")
+    assert collect("demo", [record("a")], root=root, size=64, out=out).counts["rows"] == 1
+
+
+def test_limit_and_nothing(films):
+    root = films([record("a"), record("b")])
+    done = collect("demo", iter([record("a"), record("b")]), root=root, size=64, limit=1)
+    assert done.counts["limit"] == 1 and done.counts["seen"] == 1
+    with pytest.raises(StudyError, match="no study"):
+        collect("demo", [], root=root)
+
+
+def test_damaged_folders(films, tmp_path):
+    out = tmp_path / "data"
+    with pytest.raises(StudyError, match="prepare"):
+        Studies.load(out)
+    collect("demo", [record("a")], root=films([record("a")]), size=64, out=out)
+    shutil.copy(out / "counts.json", out / "state.json")
+    with pytest.raises(StudyError, match="damaged"):
+        Studies.load(out)
+
+
+def test_all_set_aside(films, tmp_path):
+    done = collect("demo", [record("a")], root=films([record("a")], bad=("a",)), out=tmp_path / "data")
+    assert done.counts["rows"] == 0 and done.counts["quarantined"] == 1
