@@ -199,6 +199,17 @@ def test_a_killed_run_leaves_no_record_no_orphan_and_no_lock(toy):
     ), out + err
 
 
+def test_a_source_is_shown_in_figures_only_where_its_settings_say_so(toy):
+    from unirg.core import Settings
+    from unirg.study import Plan
+
+    parameters, code = NOTEBOOKS["61_figure1"]
+    write_notebook(toy, "61_figure1", f"{parameters}\nopen_sources: list[str] = []", code)
+    for said, shown in [("", []), ("credentialed = yes", []), ("credentialed = no", ["clinic"])]:
+        (toy / "settings.ini").write_text(SETTINGS.replace("layout = table", f"layout = table\n{said}"))
+        assert Plan(Settings("toy", root=toy)).tasks["figure1"].parameters["open_sources"] == shown
+
+
 def offspring(pid):
     found = []
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split() if Path(f"/proc/{pid}").exists() else []:

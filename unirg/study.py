@@ -172,7 +172,7 @@ class Plan:
                 if maker and maker != task.name and maker not in task.after:
                     task.after.append(maker)
 
-# %% ../nbs/90_study.ipynb #36288596
+# %% ../nbs/90_study.ipynb #8fe396bf
 def _plan(self: Plan) -> None:
     settings, out, given = self.settings, self.out, {"out": self._relative(self.out)}
     has_phantom = any(out in source["root"].parents for source in self.sources.values())
@@ -233,13 +233,12 @@ def _plan(self: Plan) -> None:
             systems.append(system)
     shared = {**given, "sources": list(self.sources)}
     unseen = [name for name, source in self.sources.items() if source["role"] == "unseen"]
+    # a source shows its texts and films in figures only where its settings say that it may
+    shown = [name for name, source in self.sources.items() if source.get("credentialed") == "no"]
     for figure in typed(settings.get("figures"), list[str], "figures"):
         takes = parameters_of(self.books[figure]) if figure in self.books else {}
-        extra = {
-            k: v
-            for k, v in {**shared, "runs": runs, "seeds": settings.get("seeds"), "unseen": unseen, "training": training}.items()
-            if k in takes
-        }
+        known = {**shared, "runs": runs, "seeds": settings.get("seeds"), "unseen": unseen, "training": training, "open_sources": shown}
+        extra = {name: value for name, value in known.items() if name in takes}
         needs = [*data.values()] + (
             [out / kind / system for system in systems for kind in ("models", "predictions", "scores")] if "runs" in takes else []
         )
