@@ -80,7 +80,7 @@ def test_predictions_and_scores_are_one_a_test_study(study):
         wanted = {i for i, split in zip(table["study_id"], table["split"]) if split == "test"}
         assert wanted == set(json.loads((base / "predictions/rl2-s1" / f"{source}.json").read_text()))
         scores = pd.read_parquet(base / "scores/rl2-s1" / f"{source}.parquet")
-        assert scores.study_id.is_unique and set(scores.study_id) <= wanted and scores.composite_step1.between(0, 1.01).all()
+        assert scores.study_id.is_unique and set(scores.study_id) <= wanted and scores.composite_step1.between(-0.3, 1.01).all()
 
 
 def test_records_trace_a_figure_to_its_archives(study):

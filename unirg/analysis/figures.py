@@ -139,7 +139,7 @@ def summarise(
             )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/03_figures.ipynb #611d1e81
+# %% ../../nbs/analysis/03_figures.ipynb #60d20ddc
 AGE_BANDS = [0, 18, 40, 60, 80, 200]
 
 
@@ -155,7 +155,7 @@ def panel_1a(
         race=studies["race"].fillna("unknown"),
     )
     counts = made.groupby("institution", sort=False).agg(
-        studies=("study_id", "size"), films=("images", "sum"), patients=("patient_id", "nunique")
+        studies=("study_id", "size"), patients=("patient_id", "nunique")
     )
     rows = [{"panel": "size", "institution": i, "group": g, "count": int(n)} for i, row in counts.iterrows() for g, n in row.items()]
     for attribute in ("sex", "age_band", "race", "split"):
