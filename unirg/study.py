@@ -6,7 +6,7 @@
 __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'Task', 'parameters_of', 'Plan', 'modules_of', 'Digests', 'identity',
            'record_path', 'stale', 'execute', 'Runner', 'surroundings', 'Screen', 'run', 'last_screen', 'status']
 
-# %% ../nbs/90_study.ipynb #646ea7a2
+# %% ../nbs/90_study.ipynb #0319e98f
 import argparse
 import ast
 import contextlib
@@ -26,7 +26,7 @@ from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 
-from .core import Settings, StudyError, die_with_parent, digest, duration, read_json, study_root, typed, write_json
+from .core import NOT_CONTENT, Settings, StudyError, die_with_parent, digest, duration, read_json, study_root, typed, write_json
 
 # %% ../nbs/90_study.ipynb #90cdb64c
 @dataclass
@@ -297,7 +297,7 @@ def _imports(source: str, inside: str) -> set[str]:
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
     return {name for name in names if name.split(".")[0] == "unirg"}
 
-# %% ../nbs/90_study.ipynb #ebd72073
+# %% ../nbs/90_study.ipynb #9ce63bdc
 class Digests:
     "Digests of inputs and outputs, remembered while a path's names, sizes and times stay the same."
 
@@ -333,7 +333,7 @@ class Digests:
                     for entry in entries:
                         if entry.is_dir():
                             waiting.append(entry.path)
-                        elif not entry.name.startswith("."):
+                        elif not entry.name.startswith(NOT_CONTENT):
                             stat = entry.stat()
                             sha.update(f"{entry.path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
                 else:
