@@ -327,7 +327,7 @@ def panel_systems(
             )
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #e6bb86fc
+# %% ../../nbs/analysis/03_figures.ipynb #98c275cf
 def panel_diseases(
     scores: pd.DataFrame,  # with reference: and prediction: columns
     runs: list[str],
@@ -381,5 +381,5 @@ def panel_diseases(
         )
         ax.grid(axis="y", color="0.93", lw=6, zorder=-5)
     handles, said = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, said, loc="outside lower center", ncols=len(runs), frameon=False)
+    figure.legend(handles, said, loc="outside upper right", ncols=len(runs), frameon=False)
     return figure, table
