@@ -64,7 +64,7 @@ class ImageOnlyProcessor(Qwen3VLProcessor):
 if find_spec("torchvision") is None:
     AutoProcessor.register(Qwen3VLConfig, ImageOnlyProcessor, exist_ok=True)
 
-# %% ../../nbs/training/01_policy.ipynb #cbb36312
+# %% ../../nbs/training/01_policy.ipynb #57ad3376
 @dataclass(frozen=True)
 class TinyShape:
     "Sizes of the tiny policy; 64 px in patches of 8 merged 2 x 2 are 16 tokens a film, 96 px are 36."
@@ -82,7 +82,7 @@ class TinyShape:
     vision_heads: int = 4
     vocabulary: int = 1200  # at most; a small corpus yields fewer
     initializer_range: float = 0.08
-    position_range: float = 1.0  # of the vision half's place embeddings: as loud as the patches, or it learns late where things are
+    position_range: float = 1.0  # of the vision half's place embeddings, as loud as the patches; tried on one seed only
     image_mean: float = 0.3  # of film pixels in 0..1
     image_std: float = 0.25
 
