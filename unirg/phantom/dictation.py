@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TAU', 'READERS', 'SEVERITY_BOUNDS', 'SEVERITY_WORDS', 'SIZED', 'GRADED', 'LOBES', 'LUNG_ZONES', 'SIDE_SLOTS',
-           'ZONE_SLOTS', 'NOUNS', 'URGENT_FIRST', 'ALSO_STATES', 'STYLES', 'WRITERS', 'SHOWN', 'Reader', 'speaks',
-           'place_words', 'Style', 'Said', 'tidy', 'sentence', 'decide', 'listed', 'say_findings', 'say_impression',
-           'Dictation', 'dictate', 'best_thresholds']
+           'ZONE_SLOTS', 'NOUNS', 'UNCOUNTED', 'URGENT_FIRST', 'ALSO_STATES', 'STYLES', 'WRITERS', 'SHOWN', 'Reader',
+           'speaks', 'place_words', 'framed', 'Style', 'Said', 'tidy', 'sentence', 'decide', 'listed', 'say_findings',
+           'say_impression', 'Dictation', 'dictate', 'best_thresholds']
 
 # %% ../../nbs/phantom/03_dictation.ipynb #219048b5
 import dataclasses
@@ -60,7 +60,7 @@ def speaks(
     "How likely a reader states a sign of this severity."
     return 1 / (1 + math.exp(-(severity - mid) / TAU))
 
-# %% ../../nbs/phantom/03_dictation.ipynb #1c3c1561
+# %% ../../nbs/phantom/03_dictation.ipynb #a5d08acc
 SEVERITY_BOUNDS = (0.55, 0.80)  # mild below the first, severe above the second
 SEVERITY_WORDS = {
     "size": {"mild": "small", "moderate": "moderate", "severe": "large"},
@@ -70,8 +70,8 @@ SIZED = ("pleural_effusion", "pneumothorax")  # small, moderate, large
 GRADED = ("cardiomegaly", "edema", "atelectasis")  # mild, moderate, severe; the others carry no word of severity
 LOBES = {"upper": "{side} upper lobe", "middle": "right middle lobe", "lower": "{side} lower lobe", "left middle": "lingula"}
 LUNG_ZONES = {"upper": "{side} upper lung", "middle": "right mid lung", "lower": "{side} lower lung", "left middle": "left mid lung"}
-SIDE_SLOTS = ("side", "lobar", "in_lobe", "lobe", "basal", "at_base")
-ZONE_SLOTS = SIDE_SLOTS[1:]
+SIDE_SLOTS = ("side", "on_side", "in_lobe", "at_base")
+ZONE_SLOTS = SIDE_SLOTS[2:]
 
 
 def place_words(
@@ -80,51 +80,62 @@ def place_words(
     zones: dict[str, str],  # LOBES or LUNG_ZONES
 ) -> dict[str, str]:  # slot -> words
     "Words for a place in the lungs."
-    if side is None or zone is None:
-        return {"side": side or ""}
     both = side == "bilateral"
+    sides = {"side": side or "", "on_side": "on both sides" if both else f"on the {side}" if side else ""}
+    if side is None or zone is None:
+        return sides
     lobe = zones["left middle" if (side, zone) == ("left", "middle") else zone].format(side=side)
-    lobar = "lingular" if lobe == "lingula" else lobe
     in_lobe = f"in both {zone} {'lobes' if zones is LOBES else 'lungs'}" if both else f"in the {lobe}"
-    low = zone == "lower"
-    return {
-        "side": side, "lobar": lobar, "in_lobe": in_lobe, "lobe": lobe,
-        "basal": ("bibasilar" if both else f"{side} basilar") if low else lobar,
-        "at_base": ("at both lung bases" if both else f"at the {side} lung base") if low else in_lobe,
-    }  # fmt: skip
+    base = "at both lung bases" if both else f"at the {side} lung base"
+    return {**sides, "in_lobe": in_lobe, "at_base": base if zone == "lower" else in_lobe}
 
-# %% ../../nbs/phantom/03_dictation.ipynb #21927fc8
-NOUNS = {
-    "cardiomegaly": "{sev} cardiomegaly",
-    "enlarged_mediastinum": "mediastinal widening",
-    "edema": "{sev} pulmonary edema",
-    "consolidation": "{lobar} consolidation",
-    "atelectasis": "{sev} {basal} atelectasis",
-    "lung_lesion": "{lobar} nodule",
-    "pleural_effusion": "{sev} {side} pleural effusion",
-    "pleural_effusion bilateral": "{sev} {side} pleural effusions",
-    "pneumothorax": "{sev} {side} pneumothorax",
-    "fracture": "{side} rib fracture",
-    "line": "{side} central venous line",
-    "tube": "endotracheal tube",
-    "pacemaker": "{side} chest wall pacemaker",
+# %% ../../nbs/phantom/03_dictation.ipynb #3f32ab28
+NOUNS = {  # the noun, and what follows it
+    "cardiomegaly": ("cardiomegaly", ", {sev}"),
+    "enlarged_mediastinum": ("mediastinal widening", ""),
+    "edema": ("pulmonary edema", ", {sev}"),
+    "consolidation": ("consolidation", " {in_lobe}"),
+    "atelectasis": ("atelectasis", " {at_base}, {sev}"),
+    "lung_lesion": ("nodule", " {in_lobe}"),
+    "pleural_effusion": ("pleural effusion", " {on_side}, {sev}"),
+    "pleural_effusion bilateral": ("pleural effusions", " {on_side}, {sev}"),
+    "pneumothorax": ("pneumothorax", " {on_side}, {sev}"),
+    "fracture": ("rib fracture", " {on_side}"),
+    "line": ("central venous line", " {on_side}"),
+    "tube": ("endotracheal tube", ""),
+    "pacemaker": ("chest wall pacemaker", " {on_side}"),
 }
+UNCOUNTED = ("cardiomegaly", "enlarged_mediastinum", "edema", "consolidation", "atelectasis", "pleural_effusion bilateral")  # no article
 URGENT_FIRST = (
     "pneumothorax", "edema", "consolidation", "pleural_effusion", "lung_lesion",
     "enlarged_mediastinum", "cardiomegaly", "atelectasis", "fracture", "support_devices",
 )  # fmt: skip
-ALSO_STATES = {"opacity may represent": ("lung_opacity", "present")}  # words that state a second finding at the same place
+ALSO_STATES = {"may represent": ("lung_opacity", "present")}  # words that state a second finding at the same place
+
+
+def framed(
+    *frames: str,  # with {x} for the noun, {y} for what follows it, {a} for its article, {is} for the verb
+    **also: str,  # finding or kind of device -> one more wording of its own
+) -> dict[str, tuple[str, ...]]:  # finding (with "bilateral"), or kind of device -> wordings of presence
+    "Every noun in every frame."
+
+    def fill(frame, key):
+        words = {"{x}": NOUNS[key][0], "{y}": NOUNS[key][1], "{a}": "" if key in UNCOUNTED else "a"}
+        words["{is}"] = "are" if key.endswith("bilateral") else "is"
+        return re.sub(r"\{(x|y|a|is)\}", lambda slot: words[slot[0]], frame)
+
+    return {key: (*(fill(frame, key) for frame in frames), *([also[key]] if key in also else [])) for key in NOUNS}
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
     "How an institution words a report."
 
-    order: str  # findings, normal, and the places of `negatives`
+    order: str  # findings, then rest and normal
     phrases: dict[str, tuple[str, ...]]  # finding (with "bilateral"), or kind of device -> wordings of presence
     hedges: dict[str, tuple[str, ...]]  # finding, or "any" with {} for the noun -> wordings of doubt
+    denies: tuple[str, dict[str, str]]  # opening words, words for each absent finding
     normal: tuple[tuple[tuple[str, ...], str], ...]  # findings absent, the sentence saying so; the longest that holds is used
-    negatives: dict[str, tuple[str, dict[str, str]]]  # place in `order` -> opening words, words for each absent finding
     changes: dict[str, tuple[str, str]]  # change -> pattern where a size changes, pattern where a degree does; {} is the wording
     gone: tuple[str, str]  # what resolved; a device that was removed
     filler: tuple[str, ...]  # boilerplate that states no fact
@@ -133,52 +144,30 @@ class Style:
     severity_habit: float = 0.8  # how often a severity is
     numbered: str = "no"  # numbers before the items of an impression: no, several, always
     zones: dict[str, str] = dataclasses.field(default_factory=lambda: LOBES)
-    nouns: dict[str, str] = dataclasses.field(default_factory=dict)  # its own nouns, over NOUNS
 
-# %% ../../nbs/phantom/03_dictation.ipynb #ecb75a7a
+# %% ../../nbs/phantom/03_dictation.ipynb #c9d1b8e3
 _aldermoor = Style(
     order=(
-        "support_devices cardiomegaly enlarged_mediastinum normal edema consolidation lungs "
-        "atelectasis lung_lesion pleural_effusion pneumothorax pleura fracture"
+        "support_devices cardiomegaly enlarged_mediastinum edema consolidation "
+        "atelectasis lung_lesion pleural_effusion pneumothorax fracture rest normal"
     ),
-    phrases={
-        "cardiomegaly": ("the heart is {sevly} enlarged", "there is {sev} cardiomegaly", "{sev} enlargement of the heart is seen"),
-        "enlarged_mediastinum": ("the mediastinum is widened", "there is mediastinal widening"),
-        "edema": ("there is {sev} pulmonary edema", "{sev} interstitial edema is present", "{sev} pulmonary edema is seen"),
-        "consolidation": ("there is consolidation {in_lobe}", "{lobar} consolidation is present", "focal consolidation is seen {in_lobe}"),
-        "atelectasis": ("there is {sev} {basal} atelectasis", "{sev} atelectasis is seen {at_base}", "{basal} atelectasis is present"),
-        "lung_lesion": ("there is a nodule {in_lobe}", "a {lobar} nodule is seen", "a nodular density projects over the {lobe}"),
-        "pleural_effusion": (
-            "there is a {sev} {side} pleural effusion",
-            "a {sev} {side} pleural effusion is present",
-            "{sev} {side} effusion is seen",
-        ),
-        "pleural_effusion bilateral": ("there are {sev} {side} pleural effusions", "{sev} {side} pleural effusions are present"),
-        "pneumothorax": (
-            "there is a {sev} {side} pneumothorax",
-            "a {sev} {side} pneumothorax is present",
-            "{sev} {side} pneumothorax is seen",
-        ),
-        "fracture": ("there is a {side} rib fracture", "a fracture of a {side} rib is seen"),
-        "line": ("a {side} central venous line is in place", "a {side} internal jugular catheter is in place"),
-        "tube": ("an endotracheal tube is in place", "the patient is intubated with the endotracheal tube in standard position"),
-        "pacemaker": ("a {side} chest wall pacemaker is in place", "{side} pacemaker leads are in standard position"),
-    },
+    phrases=framed(
+        "there {is} {a} {x}{y}", "{a} {x} {is} seen{y}", "{a} {x} {is} present{y}", cardiomegaly="the heart is {sevly} enlarged"
+    ),
     hedges={
         "any": ("possible {}", "{} cannot be excluded"),
         "cardiomegaly": ("heart size is borderline",),
-        "consolidation": ("{lobar} opacity may represent consolidation", "possible {lobar} consolidation"),
-        "atelectasis": ("{basal} opacity may represent atelectasis", "possible {basal} atelectasis"),
+        "consolidation": ("opacity {in_lobe} may represent consolidation", "possible {}"),
     },
+    denies=(
+        "there is no",
+        {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax", "consolidation": "focal consolidation"},
+    ),
     normal=(
         (("cardiomegaly", "enlarged_mediastinum"), "heart size and mediastinal contours are normal"),
         (("cardiomegaly",), "heart size is normal"),
         (("enlarged_mediastinum",), "mediastinal contours are normal"),
     ),
-    negatives={
-        "lungs": ("there is no", {"edema": "pulmonary edema", "consolidation": "focal consolidation"}),
-        "pleura": ("there is no", {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"}),
-    },
     changes={
         "new": ("{}, new since the prior study", "{}, new since the prior study"),
         "unchanged": ("{}, unchanged", "{}, unchanged"),
@@ -192,37 +181,20 @@ _aldermoor = Style(
     severity_habit=0.9,
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #70ac58f8
+# %% ../../nbs/phantom/03_dictation.ipynb #a1cef127
 _brackwater = Style(
     order=(
-        "consolidation lungs edema atelectasis lung_lesion pneumothorax pleural_effusion pleura "
-        "cardiomegaly enlarged_mediastinum normal fracture support_devices"
+        "consolidation edema atelectasis lung_lesion pneumothorax pleural_effusion "
+        "cardiomegaly enlarged_mediastinum fracture support_devices rest normal"
     ),
-    phrases={
-        "cardiomegaly": ("{sev} cardiomegaly", "{sev} cardiac enlargement", "{sev} enlargement of the cardiac silhouette"),
-        "enlarged_mediastinum": ("widened mediastinum", "mediastinal widening"),
-        "edema": ("{sev} pulmonary edema", "{sev} interstitial pulmonary edema"),
-        "consolidation": ("{lobar} consolidation", "consolidation {in_lobe}", "focal consolidation {in_lobe}"),
-        "atelectasis": ("{sev} {basal} atelectasis", "{sev} atelectasis {at_base}", "linear {basal} atelectasis"),
-        "lung_lesion": ("{lobar} nodule", "nodule {in_lobe}", "nodular density {in_lobe}"),
-        "pleural_effusion": ("{sev} {side} pleural effusion", "{sev} pleural effusion on the {side}", "{side} pleural effusion"),
-        "pleural_effusion bilateral": ("{sev} {side} pleural effusions", "{side} pleural effusions"),
-        "pneumothorax": ("{sev} {side} pneumothorax", "{sev} pneumothorax on the {side}"),
-        "fracture": ("{side} rib fracture", "fracture of a {side} rib"),
-        "line": ("{side} central venous line in place", "{side} internal jugular catheter in place"),
-        "tube": ("endotracheal tube in place",),
-        "pacemaker": ("{side} chest wall pacemaker in place", "{side} pacemaker in place"),
-    },
+    phrases=framed("{x}{y}", "{x} present{y}", tube="endotracheal tube in place"),
     hedges={"any": ("possible {}", "questionable {}"), "cardiomegaly": ("borderline cardiomegaly",)},
+    denies=("no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
     normal=(
         (("cardiomegaly", "enlarged_mediastinum"), "normal heart size and mediastinal contours"),
         (("cardiomegaly",), "normal heart size"),
         (("enlarged_mediastinum",), "normal mediastinal contours"),
     ),
-    negatives={
-        "lungs": ("no", {"consolidation": "focal consolidation"}),
-        "pleura": ("no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
-    },
     changes={
         "new": ("new {}", "new {}"),
         "unchanged": ("stable {}", "stable {}"),
@@ -237,46 +209,32 @@ _brackwater = Style(
     numbered="always",
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #fef36d9a
+# %% ../../nbs/phantom/03_dictation.ipynb #6601f2c5
 _corvane = Style(
     order=(
-        "consolidation lungs edema atelectasis lung_lesion pleural_effusion pneumothorax "
-        "pleura cardiomegaly enlarged_mediastinum normal fracture bones support_devices"
+        "consolidation edema atelectasis lung_lesion pleural_effusion pneumothorax "
+        "cardiomegaly enlarged_mediastinum fracture support_devices rest normal"
     ),
-    phrases={
-        "cardiomegaly": ("the cardiac silhouette is {sevly} enlarged", "{sev} cardiomegaly", "the heart is {sevly} enlarged"),
-        "enlarged_mediastinum": ("the mediastinal silhouette is widened", "mediastinal widening is noted"),
-        "edema": ("{sev} pulmonary edema", "findings of {sev} pulmonary edema", "there is {sev} interstitial edema"),
-        "consolidation": ("{lobar} consolidation", "airspace consolidation {in_lobe}", "there is consolidation {in_lobe}"),
-        "atelectasis": ("{basal} atelectasis", "{sev} atelectasis {at_base}", "there is {basal} atelectasis"),
-        "lung_lesion": ("nodule {in_lobe}", "there is a {lobar} nodule", "{lobar} nodular density"),
-        "pleural_effusion": (
-            "{sev} {side} pleural effusion",
-            "there is a {sev} {side} pleural effusion",
-            "{side} pleural effusion is noted",
-        ),
-        "pleural_effusion bilateral": ("{sev} {side} pleural effusions", "there are {sev} {side} pleural effusions"),
-        "pneumothorax": ("{sev} {side} pneumothorax", "there is a {sev} {side} pneumothorax"),
-        "fracture": ("{side} rib fracture", "there is a fracture of a {side} rib"),
-        "line": ("{side} central venous catheter is noted", "{side} chest port is noted"),
-        "tube": ("endotracheal tube is noted", "the endotracheal tube is in good position"),
-        "pacemaker": ("{side} chest wall pacemaker is noted", "{side} cardiac pacemaker is noted"),
-    },
+    phrases=framed("{x}{y}", "{x} {is} noted{y}", cardiomegaly="the heart is {sevly} enlarged"),
     hedges={
         "any": ("possible {}", "{} may be present"),
-        "cardiomegaly": ("the cardiac silhouette is borderline in size",),
-        "consolidation": ("{lobar} opacity may represent consolidation", "possible {lobar} consolidation"),
+        "cardiomegaly": ("heart size is borderline",),
+        "consolidation": ("opacity {in_lobe} may represent consolidation", "possible {}"),
     },
+    denies=(
+        "no",
+        {
+            "consolidation": "focal consolidation",
+            "pleural_effusion": "pleural effusion",
+            "pneumothorax": "pneumothorax",
+            "fracture": "acute fracture",
+        },
+    ),
     normal=(
         (("cardiomegaly", "enlarged_mediastinum"), "the cardiac and mediastinal silhouettes are normal"),
-        (("cardiomegaly",), "the cardiac silhouette is normal in size"),
+        (("cardiomegaly",), "the cardiac silhouette is normal"),
         (("enlarged_mediastinum",), "the mediastinal silhouette is normal"),
     ),
-    negatives={
-        "lungs": ("no", {"consolidation": "focal consolidation"}),
-        "pleura": ("no", {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"}),
-        "bones": ("no acute", {"fracture": "fracture"}),
-    },
     changes={
         "new": ("{}, new", "{}, new"),
         "unchanged": ("{}, stable", "{}, stable"),
@@ -289,90 +247,44 @@ _corvane = Style(
     change_habit=0.3,
     severity_habit=0.7,
     zones=LUNG_ZONES,
-    nouns={"line": "{side} central venous catheter"},
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #e277d987
+# %% ../../nbs/phantom/03_dictation.ipynb #af6f853f
 _dunmere = Style(
     order=(
-        "cardiomegaly enlarged_mediastinum normal consolidation lungs atelectasis edema lung_lesion "
-        "pleural_effusion pneumothorax pleura fracture bones support_devices"
+        "cardiomegaly enlarged_mediastinum edema consolidation atelectasis lung_lesion "
+        "pleural_effusion pneumothorax fracture support_devices rest normal"
     ),
-    phrases={
-        "cardiomegaly": ("the heart is {sevly} enlarged", "{sev} cardiomegaly is noted", "heart size is {sevly} enlarged"),
-        "enlarged_mediastinum": ("the mediastinum is widened", "widening of the mediastinum is noted"),
-        "edema": ("pulmonary edema is noted", "there is {sev} pulmonary edema", "{sev} interstitial edema"),
-        "consolidation": ("there is consolidation {in_lobe}", "{lobar} airspace consolidation", "consolidation is noted {in_lobe}"),
-        "atelectasis": ("there is {basal} atelectasis", "{sev} atelectasis {at_base}", "{basal} atelectasis is noted"),
-        "lung_lesion": ("there is a nodule {in_lobe}", "a {lobar} nodule is noted", "nodular density {in_lobe}"),
-        "pleural_effusion": (
-            "there is a {sev} {side} pleural effusion",
-            "a {side} pleural effusion is noted",
-            "{sev} {side} pleural effusion",
-        ),
-        "pleural_effusion bilateral": ("there are {sev} {side} pleural effusions", "{side} pleural effusions are noted"),
-        "pneumothorax": ("there is a {sev} {side} pneumothorax", "a {side} pneumothorax is noted"),
-        "fracture": ("there is a {side} rib fracture", "a {side} rib fracture is noted"),
-        "line": ("a {side} chest port is noted", "there is a {side} central venous line"),
-        "tube": ("an endotracheal tube is noted",),
-        "pacemaker": ("a {side} pacemaker is noted", "there is a {side} chest wall pacemaker"),
-    },
+    phrases=framed("there {is} {a} {x}{y}", "{x} {is} noted{y}"),
     hedges={"any": ("questionable {}", "{} cannot be excluded"), "cardiomegaly": ("heart size is borderline",)},
+    denies=("there is no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
     normal=(
         (("cardiomegaly", "enlarged_mediastinum"), "the heart and mediastinum are normal"),
-        (("cardiomegaly",), "the heart is normal in size"),
+        (("cardiomegaly",), "the heart is normal"),
         (("enlarged_mediastinum",), "the mediastinum is normal"),
     ),
-    negatives={
-        "lungs": ("there is no", {"consolidation": "focal airspace consolidation"}),
-        "pleura": ("there is no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
-        "bones": ("there is no", {"fracture": "acute fracture"}),
-    },
     changes={},
     gone=("", ""),
     filler=("degenerative changes of the thoracic spine are noted", "calcified granuloma is noted", "the XXXX are unremarkable"),
     unremarkable=("no acute cardiopulmonary abnormality", "no acute disease"),
     severity_habit=0.6,
     numbered="several",
-    nouns={
-        "pleural_effusion": "{side} pleural effusion",
-        "pleural_effusion bilateral": "{side} pleural effusions",
-        "pneumothorax": "{side} pneumothorax",
-    },
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #9515dc47
+# %% ../../nbs/phantom/03_dictation.ipynb #fd2e3b5b
 _eastholt = Style(
     order=(
-        "pleural_effusion pneumothorax pleura consolidation edema lungs atelectasis lung_lesion "
-        "support_devices fracture bones enlarged_mediastinum cardiomegaly normal"
+        "pleural_effusion pneumothorax consolidation edema atelectasis lung_lesion "
+        "support_devices fracture enlarged_mediastinum cardiomegaly rest normal"
     ),
-    phrases={
-        "cardiomegaly": ("{sev} cardiomegaly", "the heart is {sevly} enlarged"),
-        "enlarged_mediastinum": ("mediastinal widening", "the mediastinum is widened"),
-        "edema": ("{sev} pulmonary edema", "{sev} interstitial edema"),
-        "consolidation": ("{lobar} consolidation", "focal consolidation {in_lobe}", "consolidation is seen {in_lobe}"),
-        "atelectasis": ("{sev} {basal} atelectasis", "atelectasis {at_base}"),
-        "lung_lesion": ("{lobar} nodule", "a nodule is seen {in_lobe}"),
-        "pleural_effusion": ("{sev} {side} pleural effusion", "{sev} pleural effusion on the {side}", "there is a {sev} {side} effusion"),
-        "pleural_effusion bilateral": ("{sev} {side} pleural effusions", "there are {side} pleural effusions"),
-        "pneumothorax": ("{sev} {side} pneumothorax", "there is a {sev} {side} pneumothorax"),
-        "fracture": ("{side} rib fracture", "fracture of a {side} rib"),
-        "line": ("{side} central venous line", "{side} internal jugular catheter"),
-        "tube": ("endotracheal tube in place",),
-        "pacemaker": ("{side} chest wall pacemaker", "{side} pacemaker in place"),
-    },
+    phrases=framed("{x}{y}", "{x} {is} seen{y}", "there {is} {a} {x}{y}"),
     hedges={"any": ("possible {}", "{} may be present"), "cardiomegaly": ("borderline cardiomegaly",)},
+    denies=("no", {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax", "edema": "edema"}),
     normal=(
         (("cardiomegaly", "enlarged_mediastinum"), "heart size and mediastinum are normal"),
         (("cardiomegaly",), "heart size is normal"),
         (("enlarged_mediastinum",), "the mediastinum is normal"),
     ),
-    negatives={
-        "pleura": ("no", {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"}),
-        "lungs": ("no", {"consolidation": "consolidation", "edema": "edema"}),
-        "bones": ("no acute", {"fracture": "fracture"}),
-    },
     changes={
         "new": ("{}, new", "{}, new"),
         "unchanged": ("{}, unchanged", "{}, unchanged"),
@@ -393,7 +305,7 @@ STYLES: dict[str, Style] = {
     "rexrank": _eastholt,
 }
 
-# %% ../../nbs/phantom/03_dictation.ipynb #b78927b2
+# %% ../../nbs/phantom/03_dictation.ipynb #755d6d02
 @dataclasses.dataclass(frozen=True)
 class Said:
     "One sign the reader chose to state."
@@ -416,7 +328,7 @@ def tidy(
     words: str,  # a filled template
 ) -> str:  # capital first letter, full stop, single spaces
     "Make a sentence of it."
-    words = re.sub(r"\s+", " ", words).strip()
+    words = re.sub(r"[\s,]*,(?=\s*(,|$))", "", re.sub(r"\s+", " ", words)).strip()  # an empty slot leaves its comma
     words = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", words)
     return words[:1].upper() + words[1:] + "."
 
@@ -482,7 +394,7 @@ def decide(
             said.append(Said(sign, "absent", None, "resolved"))
     return said
 
-# %% ../../nbs/phantom/03_dictation.ipynb #49c8e8ff
+# %% ../../nbs/phantom/03_dictation.ipynb #6fa697c3
 def _change(style: Style, said: Said) -> str:
     "The pattern that puts a change into words."
     sized = said.sign.finding in (*SIZED, "lung_lesion")
@@ -491,15 +403,15 @@ def _change(style: Style, said: Said) -> str:
 
 def _word(rng, style: Style, said: Said, brief: bool = False) -> tuple[str, list[dict]]:
     "One wording of one sign, drawn from the tables; `brief` takes the noun."
-    noun = style.nouns.get(said.key, NOUNS[said.key])
+    noun = "".join(NOUNS[said.key])
+    bare = noun.replace(", {sev}", "")
     if said.status == "absent":
-        return sentence(style, said, noun.replace("{sev} ", ""), style.gone[said.sign.finding == "support_devices"])
+        return sentence(style, said, bare, style.gone[said.sign.finding == "support_devices"])
     if said.status == "uncertain":
         options = ("possible {}",) if brief else style.hedges.get(said.sign.finding, style.hedges["any"])
         if brief and said.sign.finding == "cardiomegaly":
             options = ("borderline cardiomegaly",)
         chosen = options[rng.integers(len(options))]
-        bare = noun.replace("{sev} ", "")
         return sentence(style, said, bare, chosen) if "{}" in chosen else sentence(style, said, chosen)
     options = (noun,) if brief else style.phrases[said.key]
     return sentence(style, said, options[rng.integers(len(options))], _change(style, said))
@@ -533,8 +445,8 @@ def say_findings(
                     free -= set(names)
                     texts.append(tidy(words))
                     facts += map(_absent, names)
-        elif place in style.negatives:
-            opening, words = style.negatives[place]
+        elif place == "rest":
+            opening, words = style.denies
             denied = [f for f in words if f not in stated]
             if denied:
                 texts.append(tidy(f"{opening} {listed([words[f] for f in denied])}"))

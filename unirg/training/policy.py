@@ -64,20 +64,20 @@ class ImageOnlyProcessor(Qwen3VLProcessor):
 if find_spec("torchvision") is None:
     AutoProcessor.register(Qwen3VLConfig, ImageOnlyProcessor, exist_ok=True)
 
-# %% ../../nbs/training/01_policy.ipynb #57ad3376
+# %% ../../nbs/training/01_policy.ipynb #96034edd
 @dataclass(frozen=True)
 class TinyShape:
-    "Sizes of the tiny policy; 64 px in patches of 8 merged 2 x 2 are 16 tokens a film, 96 px are 36."
+    "Sizes of the tiny policy; 64 px in patches of 8 merged 4 x 4 are 4 tokens a film, 96 px are 9."
 
     image_size: int = 64  # pixels a side; a multiple of patch x merge
     patch: int = 8  # pixels a side
-    merge: int = 2  # patches a side that make a token
+    merge: int = 4  # patches a side that make a token
     hidden: int = 64  # width of the language half
     layers: int = 2
     heads: int = 4
     kv_heads: int = 2
     mlp: int = 4  # times the width
-    vision_hidden: int = 64  # width of the vision half
+    vision_hidden: int = 32  # width of the vision half
     vision_layers: int = 2
     vision_heads: int = 4
     vocabulary: int = 1200  # at most; a small corpus yields fewer
