@@ -103,6 +103,15 @@ def test_chexpert_entries(tmp_path):
     assert [one[name] for name in ("findings", "indication", "comparison")] == [None, None, None]  # 'None.' is a filler there
 
 
+def test_the_key_orders_a_patients_studies_where_it_says_the_number(tmp_path):
+    entry = {"image_path": ["x.jpg"], "frontal_lateral": ["Frontal"], "section_findings": "Clear.", "split": "test"}
+    keys = ["east00001_study10", "east00001_study2", "east00001_study1", "patient7_study1", "CXR12_IM-3"]
+    (tmp_path / "set.json").write_text(json.dumps(dict.fromkeys(keys, entry)))
+    rows = rows_of(rexrank.read(tmp_path / "set.json", pixels=False))
+    assert [rows[key]["prior_study_id"] for key in keys] == ["east00001_study2", "east00001_study1", None, None, None]
+    assert [rows[key]["patient_id"] for key in keys] == ["east00001"] * 3 + ["patient7", "CXR12"]
+
+
 def test_references_as_the_leaderboard_builds_them(tmp_path):
     references = rexrank.leaderboard_references(put(tmp_path, {**MIMIC, **CHEXPERT}, films=False) / "ReXRank_test.json")
     assert references["50051329"] == "Findings:  Clear.\n Impression: None"
