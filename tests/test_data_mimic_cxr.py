@@ -282,6 +282,19 @@ def test_headers_serve_where_the_metadata_table_is_missing(archive):
     assert {k: v["prior_study_id"] for k, v in without.items()} == {k: v["prior_study_id"] for k, v in with_table.items()}
 
 
+def test_gzipped_films(archive):
+    def read(*columns):
+        return {study: [row[name] for name in columns] for study, row in rows_of(mimic_cxr.read(archive, size=64)).items()}
+
+    plain, ordered = read("view", "prior_study_id"), read("prior_study_id")
+    for film in archive.glob("files/p1?/p*/s*/*.dcm"):
+        film.with_suffix(".dcm.gz").write_bytes(gzip.compress(film.read_bytes()))
+        film.unlink()
+    assert read("view", "prior_study_id") == plain and all(path.endswith(".dcm.gz") for (path,) in read("image_path").values())
+    (archive / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
+    assert read("prior_study_id") == ordered
+
+
 def test_records_open_no_pixels_and_mark_the_leaderboards_studies(archive, tmp_path):
     (tmp_path / "rexrank.json").write_text('{"50000007": {"section_impression": NaN}}')
     for film in archive.glob("files/p1?/p*/s*/*.dcm"):

@@ -6,7 +6,7 @@
 __all__ = ['SECTIONS', 'Report', 'parse_report', 'xml_reports', 'kaggle_reports', 'image_name', 'films_on_disk', 'packed_films',
            'header_facts', 'film_view', 'r2gen_split', 'reports', 'records', 'count_reports', 'read']
 
-# %% ../../nbs/data/07_iu_xray.ipynb #185dbc52
+# %% ../../nbs/data/07_iu_xray.ipynb #260d8ba8
 import datetime
 import json
 import re
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import StudyError, read_json
+from ..core import StudyError, read_json, study_root
 from .layouts import archive_root, find_file, named, stated, table_rows
 from .studies import Film, Record, Studies, collect
 from .studies import view as view_of

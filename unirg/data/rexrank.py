@@ -61,17 +61,18 @@ def films_of(
         films = [Film(f.path, view_of(side) or f.view) if f.view == "FRONTAL" else f for f, side in zip(films, sides, strict=True)]
     return films, fit
 
-# %% ../../nbs/data/08_rexrank.ipynb #638260b6
+# %% ../../nbs/data/08_rexrank.ipynb #8851bdf0
 def patient_of(
     key: str,  # the entry's key: '50051329', 'patient64620_study1', 'CXR3030_IM-1405'
     entry: dict,  # one study of the file
 ) -> tuple[str | None, int | None]:  # patient, and the number of the study within the patient where the key says so
     "Whose study it is; None where neither entry, key nor path tell."
-    if stated(entry.get("subject_id")):
-        return re.sub(r"\.0$", "", stated(entry["subject_id"])), None
+    named = re.sub(r"\.0$", "", stated(entry.get("subject_id")) or "") or None
     match = re.fullmatch(r"(\w+?)_study(\d+)", key)
-    if match:
+    if match and named in (None, match[1]):
         return match[1], int(match[2])
+    if named:
+        return named, None
     match = re.match(r"(CXR\d+)(?:_|$)", key) or re.search(r"/p(\d{8})/s\d{8}/", f"/{entry.get('key_image_path')}")
     return (match[1], None) if match else (None, None)
 
