@@ -24,7 +24,7 @@ from unirg.data.reports import (
 LINES = ["\n ______________\n", "\n FINAL REPORT\n", "\n WET READ VERSION #2 ___\n", "\n ADDENDUM  ", "\n PORTABLE CHEST, 2 VIEWS: "]
 WORDS = st.sampled_from(
     [*(n.upper() + ":" for n in SECTION_OF), *SECTION_OF, "Findings:", "Impression:", "\n", "\n ", " ", "\n\n", ":", ".", "ſ", "___"]
-    + [*LINES, "A:", "and ", "/", "normal.", "lungs", "THE CHEST IS CLEAR. RIBS: INTACT."]
+    + [*LINES, "A:", "and ", "/", "normal.", "lungs", "THE CHEST IS CLEAR. RIBS: INTACT.", "NEW CHEST TUBE. HEART: LARGE."]
 )
 TYPED = st.lists(WORDS, max_size=30).map("".join)
 TEXTS = st.one_of(st.text(max_size=200), TYPED, TYPED.map(str.upper))
@@ -144,8 +144,13 @@ def test_wrapped_lines_are_no_headers():
 
 
 def test_sentences_in_capitals_are_no_films_name():
-    text = "HISTORY: FALL.\nTHE CHEST IS CLEAR. RIBS: INTACT.\nCHEST P.A. AND LATERAL: NORMAL HEART SIZE SEEN."
-    assert sections(text) == {"history": "FALL.\nTHE CHEST IS CLEAR. RIBS: INTACT.", "findings": "NORMAL HEART SIZE SEEN."}
+    text = (
+        "HISTORY: FALL.\nTHE CHEST IS CLEAR. RIBS: INTACT.\nNEW CHEST TUBE. HEART: LARGE.\nCHEST P.A. AND LATERAL: NORMAL HEART SIZE SEEN."
+    )
+    assert sections(text) == {
+        "history": "FALL.\nTHE CHEST IS CLEAR. RIBS: INTACT.\nNEW CHEST TUBE. HEART: LARGE.",
+        "findings": "NORMAL HEART SIZE SEEN.",
+    }
     assert sections("Impreſſion: none")["preamble"] == "Impreſſion: none"
 
 
