@@ -119,6 +119,16 @@ def test_films_elsewhere_and_one_split_alone(archive, tmp_path):
     assert rexgradient.read(archive, size=64, images=tmp_path / "disk", splits="valid").counts["rows"] == 2
 
 
+def test_splits_that_are_asked_for_are_read_or_named(archive):
+    assert rexgradient.read(archive, size=64, splits="test, validation").counts["split"] == {"test": 1, "validation": 2}
+    with pytest.raises(StudyError, match="'holdout'"):
+        rexgradient.read(archive, size=64, splits="holdout")
+    (archive / "metadata" / "valid_metadata_view_position.json").unlink()
+    assert rexgradient.read(archive, size=64).counts["split"] == {"test": 1, "train": 5}
+    with pytest.raises(StudyError, match="valid_metadata_view_position"):
+        rexgradient.read(archive, size=64, splits="train valid")
+
+
 def test_damage_is_named(archive):
     table = archive / "metadata" / "test_metadata_view_position.json"
     table.write_text(table.read_text()[:-40])

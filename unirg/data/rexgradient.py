@@ -61,7 +61,7 @@ def study_record(
         **{name: stated(entry.get(name.capitalize())) for name in ("indication", "comparison", "findings", "impression")},
     )
 
-# %% ../../nbs/data/06_rexgradient.ipynb #5874ef8f
+# %% ../../nbs/data/06_rexgradient.ipynb #7a172795
 def records(
     root: str | Path,  # the folder that holds metadata/ and deid_png/
     images: str | Path | None = None,  # the folder that holds deid_png/; the root if None
@@ -71,9 +71,15 @@ def records(
     root = archive_root(root, "rexgradient")
     place = archive_root(images, "rexgradient images") if images else root
     prefix, finder = f"{place.resolve()}/" if images else "", FilmFinder(place)
-    tables = {s: find_file(root, f"{s}_metadata_view_position.json", f"{s}_metadata.json") for s in splits.replace(",", " ").split()}
-    if not any(tables.values()):
+    asked = ["valid" if s == "validation" else s for s in splits.replace(",", " ").split()]
+    if not asked or set(asked) - {"train", "valid", "test"}:
+        raise StudyError(f"rexgradient: splits is '{splits}'; it may name train, valid and test")
+    tables = {s: find_file(root, f"{s}_metadata_view_position.json", f"{s}_metadata.json") for s in asked}
+    missing = [s for s, table in tables.items() if table is None]
+    if missing and len(missing) == len(asked):
         raise StudyError(f"{root} holds no metadata/*_metadata_view_position.json (ReXGradient's studies)")
+    if missing and len(asked) < 3:  # of all three, those that were downloaded are read
+        raise StudyError(f"{root} holds no metadata/{missing[0]}_metadata_view_position.json (ReXGradient's {missing[0]} split)")
     for split, table in tables.items():
         for key, entry in json_entries(table) if table else ():
             record = study_record(key, entry, "validation" if split == "valid" else split)
