@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'VIEWS', 'RACES', 'known_text', 'sex', 'view', 'is_frontal', 'age', 'split', 'race', 'Film', 'Record',
-           'link_priors', 'quiet_datasets', 'quarantine_csv', 'Studies', 'Options', 'row', 'write_shard',
-           'write_shards', 'collect', 'unique_ids', 'start_or_resume', 'join_shards', 'without_lost_priors', 'assemble',
-           'count']
+           'link_priors', 'number_encounters', 'days_between', 'quiet_datasets', 'quarantine_csv', 'Studies', 'Options',
+           'row', 'write_shard', 'write_shards', 'collect', 'unique_ids', 'start_or_resume', 'join_shards',
+           'without_lost_priors', 'assemble', 'count']
 
-# %% ../../nbs/data/01_studies.ipynb #3de92435
+# %% ../../nbs/data/01_studies.ipynb #9c179bc6
 import contextlib
 import csv
 import dataclasses
+import datetime
 import hashlib
 import io
 import itertools
@@ -34,7 +35,7 @@ import pyarrow.compute as pc
 from ..core import Progress, StudyError, die_with_parent, digest, read_json, whole_file, write_json, write_whole, whole_folder
 from .radiographs import RadiographError, load_radiograph
 
-# %% ../../nbs/data/01_studies.ipynb #916695c9
+# %% ../../nbs/data/01_studies.ipynb #5c56b5f2
 FEATURES = datasets.Features(
     {
         "source": datasets.Value("string"),  # which archive: 'mimic_cxr', a hospital's own name
@@ -42,6 +43,7 @@ FEATURES = datasets.Features(
         "patient_id": datasets.Value("string"),
         "study_id": datasets.Value("string"),  # unique within the source
         "study_order": datasets.Value("int32"),  # 1, 2, ... within the patient; studies at the same time share a number
+        "encounter": datasets.Value("int32"),  # 1, 2, ... within the patient, the admission or the episode: see `number_encounters`
         "split": datasets.Value("string"),  # train, validation or test
         "image": datasets.Image(),  # mode L, size x size, padded
         "view": datasets.Value("string"),  # PA, AP, FRONTAL (frontal, direction unknown)
@@ -58,7 +60,7 @@ FEATURES = datasets.Features(
     }
 )
 
-# %% ../../nbs/data/01_studies.ipynb #18f3895a
+# %% ../../nbs/data/01_studies.ipynb #b7902221
 def known_text(
     value,  # anything an archive stores: text, number, None, NaN
 ) -> str | None:  # stripped text, or None where it only says that nothing is there
@@ -70,17 +72,17 @@ def known_text(
 
 
 def sex(
-    value,  # 'M', 'Female', 'f', ...
+    value,  # 'M', 'Female', 'f', 'w' (German), ...
 ) -> str | None:  # 'female', 'male' or None
     "Sex as the archive states it; 'O', 'U' and anything else give None."
-    return {"f": "female", "female": "female", "m": "male", "male": "male"}.get((known_text(value) or "").lower())
+    return {"f": "female", "female": "female", "w": "female", "m": "male", "male": "male"}.get((known_text(value) or "").lower())
 
-# %% ../../nbs/data/01_studies.ipynb #0c6e17c2
+# %% ../../nbs/data/01_studies.ipynb #52111fe5
 VIEWS = {
     "PA": "pa, postero anterior, posteroanterior, chest pa, pa erect, pa upright",
     "AP": "ap, antero posterior, anteroposterior, chest ap, ap supine, ap erect, ap upright, ap portable, ap horizontal, ap semi erect",
     "FRONTAL": "frontal",
-    "LATERAL": "lateral, lat, l, ll, rl, left lateral, right lateral",
+    "LATERAL": "lateral, lat, l, ll, rl, left lateral, right lateral, chest lateral, chest lat",
     "OTHER": "lpo, rpo, lao, rao, ap axial, xtable lateral, ap lld, pa lld, ap rld, pa rld, lld, rld, swimmers, l5 s1, costal",
 }
 _VIEW_OF = {word: view for view, words in VIEWS.items() for word in words.split(", ")}
@@ -142,7 +144,7 @@ def race(
     word = re.sub(r"[^a-z]+", " ", (known_text(value) or "").lower()).strip()
     return _RACE_OF.get(word) or ("hispanic" if word.startswith("hispanic latino ") else None)
 
-# %% ../../nbs/data/01_studies.ipynb #8f69a5c3
+# %% ../../nbs/data/01_studies.ipynb #fb07bda7
 class Film(NamedTuple):
     "One image file of a study."
 
@@ -158,8 +160,10 @@ class Record:
     study_id: str
     patient_id: str | None = None
     institution: str | None = None
-    order_key: object = None  # sorts within the patient; None = unknown
+    order_key: object = None  # sorts within the patient: a date or datetime, days as float, or a mere ordinal as int; None = unknown
     study_order: int | None = None  # filled by `link_priors`
+    admission: str | None = None  # the hospital stay that the study belongs to, where the archive tells
+    encounter: int | None = None  # filled by `number_encounters`
     split: str | None = None
     films: list = dataclasses.field(default_factory=list)  # of Film, in the archive's order
     key_path: str | None = None  # where the archive itself names the key film; used whatever its view
@@ -220,6 +224,44 @@ def link_priors(
                 s.prior_study_id = at[earlier[-1]][0].study_id
             elif earlier:
                 s.flag("prior_tie")
+
+# %% ../../nbs/data/01_studies.ipynb #725a6e23
+def number_encounters(
+    records: list[Record],  # after `link_priors`; changed in place
+    by: str = "patient",  # or "admission", or "gap 30": an episode ends where more than 30 days pass without a study
+) -> None:
+    "Fill `encounter`, null where order or stay is unknown; raises `StudyError` for another `by`, or where the archive cannot tell."
+    gap = re.fullmatch(r"gap\s*(\d+(?:\.\d+)?)", by.strip())
+    if by not in ("patient", "admission") and not gap:
+        raise StudyError(f"encounters is '{by}'; it may be patient, admission, or a gap in days such as gap 30")
+    known = [r for r in records if r.study_order is not None]
+    if by == "admission" and all(r.admission is None for r in known):
+        raise StudyError(f"{records[0].source}: encounters by admission need hospital stays, and none is known of these studies")
+    if gap and not any(isinstance(r.order_key, (datetime.date, float)) for r in known):
+        raise StudyError(f"{records[0].source}: encounters by gap need dates, and none is known of these studies")
+    episodes: dict[tuple, list[Record]] = {}
+    episode: dict[tuple, tuple] = {}  # patient and split -> number of the episode, its last moment
+    for record in sorted(known, key=lambda r: r.study_order):
+        patient = (record.patient_id, record.split)
+        number, last = episode.get(patient, (1, record.order_key))
+        if gap and days_between(last, record.order_key) > float(gap[1]):
+            number += 1
+        episode[patient] = (number, record.order_key)
+        if by != "admission" or record.admission is not None:
+            episodes.setdefault((*patient, record.admission if by == "admission" else number), []).append(record)
+    for studies in episodes.values():
+        orders = sorted({s.study_order for s in studies})
+        for study in studies:
+            study.encounter = orders.index(study.study_order) + 1
+
+
+def days_between(
+    earlier: datetime.date | float,  # an `order_key`
+    later: datetime.date | float,  # another of the same kind
+) -> float:  # days
+    "Days from one moment to another."
+    apart = later - earlier
+    return apart.total_seconds() / 86400 if isinstance(apart, datetime.timedelta) else float(apart)
 
 # %% ../../nbs/data/01_studies.ipynb #a1e07700
 @contextlib.contextmanager
@@ -378,7 +420,7 @@ def write_shards(
                     progress.step(waiting.popleft().result())
     return [path for path, _ in jobs]
 
-# %% ../../nbs/data/01_studies.ipynb #a98d462f
+# %% ../../nbs/data/01_studies.ipynb #bd3cc230
 def collect(
     source: str,  # the source's name
     records: Iterable[Record],  # one a study, as a reader yields them
@@ -389,6 +431,7 @@ def collect(
     limit: int | None = None,  # only the first so many studies, for a try
     equalise: bool = False,  # histogram equalisation
     pixels: bool = True,  # False: text only
+    encounters: str = "patient",  # see `number_encounters`
     complete: Callable[[Record], None] | None = None,  # see Options
     notes: dict | None = None,  # counts of the reader's own, kept under 'reader'
     shard: int = 256,  # studies a shard
@@ -399,8 +442,9 @@ def collect(
         raise StudyError(f"{source}: no study found in {root}")
     twice = unique_ids(records)
     link_priors(records)
+    number_encounters(records, encounters)
     options = Options(str(root), size, equalise, pixels, complete)
-    told = {"ids_twice": twice, "limit": limit, **({"reader": notes} if notes else {})}
+    told = {"ids_twice": twice, "limit": limit, "encounters_by": encounters, **({"reader": notes} if notes else {})}
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             shards = write_shards(Path(folder), records, options, num_proc, shard)
@@ -494,7 +538,7 @@ def assemble(
         write_json(folder / "counts.json", count(source, datasets.load_from_disk(str(folder)), quarantine) | told)
     return Studies.load(out, in_memory)
 
-# %% ../../nbs/data/01_studies.ipynb #ff431d5a
+# %% ../../nbs/data/01_studies.ipynb #4a46bc62
 def count(
     source: str,  # the source's name
     table: datasets.Dataset,  # the rows
@@ -531,5 +575,6 @@ def count(
         "race": tally(column("race")),
         "age_known": number(there["age"]),
         "with_prior": number(there["prior_study_id"]),
+        "encounter": tally(n if n is None or n < 5 else "5 or more" for n in column("encounter")),
         "flags": tally(flag for flags in column("flags") for flag in flags.split(",") if flag),
     }
