@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'Task', 'parameters_of', 'Plan', 'modules_of', 'Digests', 'identity',
-           'record_path', 'stale', 'execute', 'Runner', 'surroundings', 'Screen', 'run', 'last_screen', 'status']
+           'record_path', 'stale', 'execute', 'Runner', 'surroundings', 'Clock', 'Screen', 'Reporter', 'run',
+           'last_screen', 'status']
 
 # %% ../nbs/90_study.ipynb #0319e98f
 import argparse
@@ -433,7 +434,7 @@ def _worker(path: str) -> None:
         write_json(order["said"], {"error": str(error)})
         raise SystemExit(1) from error
 
-# %% ../nbs/90_study.ipynb #fa963e34
+# %% ../nbs/90_study.ipynb #cd4b71d3
 class Runner:
     "Run a plan's tasks, several side by side, showing how far each is."
 
@@ -466,7 +467,7 @@ class Runner:
                     "dep_file": str(runner.runs / ".doit.json"),
                     "backend": "json",
                     "verbosity": 0,
-                    "reporter": runner.screen.reporter(runner),
+                    "reporter": Reporter(runner.screen, runner),
                     "continue": True,
                     "num_process": runner.workers,
                     "par_type": "thread",
@@ -600,20 +601,56 @@ def surroundings(root: Path) -> dict:
     )
     return {"versions": versions, "python": platform.python_version(), "commit": commit or None, "cores": os.cpu_count()}
 
-# %% ../nbs/90_study.ipynb #3aea8cc0
+# %% ../nbs/90_study.ipynb #faf0390e
+class Clock:
+    "Which tasks of a run wait, are running and are over, and since when."
+
+    def __init__(self, plan: Plan, workers: int):
+        self.workers, self.begun = workers, time.time()
+        self.waiting: list[str] = []
+        self.running: dict[str, float] = {}  # task -> when it started
+        self.over: dict[str, float] = {}  # task -> seconds it took
+        self.total, self.kept = len(plan.tasks), 0
+        sections, profile = plan.settings.sections, plan.settings.profile
+        usual = {**sections.get("seconds", {}), **sections.get(f"{profile}:seconds", {})}
+        self.usual = {task.name: float(usual.get(task.notebook, 20)) for task in plan.tasks.values()}
+
+    def start(self, name: str) -> None:
+        "A task begins."
+        self.waiting.remove(name)
+        self.running[name] = time.time()
+
+    def finish(self, name: str) -> None:
+        "A task is done."
+        self.over[name] = time.time() - self.running.pop(name)
+
+    def drop(self, name: str) -> None:
+        "A task will not be done."
+        self.running.pop(name, None)
+        if name in self.waiting:
+            self.waiting.remove(name)
+
+    def count(self) -> str:
+        "How many tasks of how many are done, those that needed nothing included."
+        return f"[{len(self.over) + self.kept:>{len(str(self.total))}}/{self.total}]"
+
+    def left(self) -> float | None:
+        "Seconds the rest may take, from the usual times scaled by this run's own."
+        gone = sum(self.over.values()) + sum(time.time() - start for start in self.running.values())
+        usual = sum(self.usual[name] for name in self.over)
+        scale = sum(self.over.values()) / usual if usual > 60 else 1.0
+        rest = sum(self.usual[name] for name in self.waiting) * scale
+        rest += sum(max(self.usual[name] * scale - (time.time() - start), 5) for name, start in self.running.items())
+        return rest / self.workers if gone else None
+
+# %% ../nbs/90_study.ipynb #b99db7e5
 class Screen:
     "Shows a run on a terminal or in a log."
 
     def __init__(self, plan: Plan, workers: int, stream):
-        self.plan, self.workers, self.stream = plan, workers, stream
+        self.out, self.clock, self.stream = plan.out, Clock(plan, workers), stream
         self.live = hasattr(stream, "isatty") and stream.isatty()
         self.lock, self.stop, self.drawn = threading.RLock(), threading.Event(), 0
-        self.running: dict[str, float] = {}
-        self.over: dict[str, float] = {}
-        self.total, self.kept, self.begun = len(plan.tasks), 0, time.time()
-        usual = plan.settings.sections.get("seconds", {})
-        usual = {**usual, **plan.settings.sections.get(f"{plan.settings.profile}:seconds", {})}
-        self.usual = {task.name: float(usual.get(task.notebook, 20)) for task in plan.tasks.values()}
 
     def __enter__(self):
         self.thread = threading.Thread(target=self._tick, daemon=True)
@@ -632,40 +669,30 @@ class Screen:
             self.stream.write(text + "\n")
             self.stream.flush()
 
-    def count(self) -> str:
-        return f"[{len(self.over) + self.kept:>{len(str(self.total))}}/{self.total}]"
-
-    def left(self) -> float | None:
-        "Seconds the rest may take, from the usual times scaled by this run's own."
-        gone = sum(self.over.values()) + sum(time.time() - start for start in self.running.values())
-        usual = sum(self.usual[name] for name in self.over)
-        scale = sum(self.over.values()) / usual if usual > 60 else 1.0
-        rest = sum(self.usual[name] for name in self.waiting) * scale
-        rest += sum(max(self.usual[name] * scale - (time.time() - start), 5) for name, start in self.running.items())
-        return rest / self.workers if gone else None
-
     def _tick(self) -> None:
         last = time.time()
         while not self.stop.wait(0.5 if self.live else 1.0):
             if self.live:
                 with self.lock:
                     self._erase()
-                    lines = [f"  {name:<20} {self._progress(name)}" for name in self.running]
-                    if left := self.left():
-                        lines.append(f"  {self.count()} {duration(time.time() - self.begun)} gone, about {duration(left)} left")
-                    width = shutil.get_terminal_size().columns - 1
-                    self.stream.write("".join(line[:width] + "\n" for line in lines))
-                    self.stream.flush()
-                    self.drawn = len(lines)
-            elif time.time() - last > 60 and self.running:
-                last = time.time()
-                left = self.left()
-                running = "; ".join(f"{name}: {self._progress(name)}" for name in list(self.running))
-                self.line(f"{self.count()} {running}" + (f"; all: about {duration(left)} left" if left else ""))
+                    self._draw()
+            elif time.time() - last > 60 and self.clock.running:
+                last, left = time.time(), self.clock.left()
+                running = "; ".join(f"{name}: {self._progress(name)}" for name in list(self.clock.running))
+                self.line(f"{self.clock.count()} {running}" + (f"; all: about {duration(left)} left" if left else ""))
+
+    def _draw(self) -> None:
+        lines = [f"  {name:<20} {self._progress(name)}" for name in self.clock.running]
+        if left := self.clock.left():
+            lines.append(f"  {self.clock.count()} {duration(time.time() - self.clock.begun)} gone, about {duration(left)} left")
+        width = shutil.get_terminal_size().columns - 1
+        self.stream.write("".join(line[:width] + "\n" for line in lines))
+        self.stream.flush()
+        self.drawn = len(lines)
 
     def _progress(self, name: str) -> str:
-        path = self.plan.out / "runs" / f".{name}.progress.json"
-        since = duration(time.time() - self.running[name])
+        path = self.out / "runs" / f".{name}.progress.json"
+        since = duration(time.time() - self.clock.running.get(name, time.time()))
         try:
             state = json.loads(path.read_text())
         except (OSError, ValueError):
@@ -678,62 +705,49 @@ class Screen:
             self.stream.write(f"\x1b[{self.drawn}F\x1b[J")
             self.drawn = 0
 
-    def reporter(self, runner: Runner) -> type:
-        "A doit reporter that writes through this screen."
-        screen = self
+# %% ../nbs/90_study.ipynb #26722d88
+class Reporter:
+    "A doit reporter: one line a task."
 
-        class Reporter:
-            desc = "one line a task"
+    desc = "one line a task"
 
-            def __init__(self, outstream, options):
-                pass
+    def __init__(self, screen: Screen, runner: Runner):
+        self.screen, self.clock, self.runner = screen, screen.clock, runner
 
-            def initialize(self, tasks, selected_tasks):
-                screen.total = len(tasks) if len(selected_tasks) >= len(tasks) else len(_closure(screen.plan, selected_tasks))
-                screen.waiting = list(tasks if screen.total == len(tasks) else _closure(screen.plan, selected_tasks))
+    def initialize(self, tasks, selected_tasks):
+        names = list(tasks) if len(selected_tasks) >= len(tasks) else _closure(self.runner.plan, selected_tasks)
+        self.clock.total, self.clock.waiting = len(names), names
 
-            def get_status(self, task):
-                pass
+    def execute_task(self, task):
+        self.clock.start(task.name)
 
-            def execute_task(self, task):
-                screen.waiting.remove(task.name)
-                screen.running[task.name] = time.time()
+    def add_success(self, task):
+        self.clock.finish(task.name)
+        self.screen.line(f"{self.clock.count()} {task.name:<24} done in {duration(self.clock.over[task.name])}")
 
-            def add_success(self, task):
-                screen.over[task.name] = time.time() - screen.running.pop(task.name)
-                screen.line(f"{screen.count()} {task.name:<24} done in {duration(screen.over[task.name])}")
+    def add_failure(self, task, fail):
+        self.clock.drop(task.name)
+        failed = self.runner.failed
+        if task.name not in failed and fail.get_name() == "UnmetDependency":
+            return  # said once, where it failed
+        failed.setdefault(task.name, str(fail.get_msg()).strip().splitlines()[-1])
+        self.screen.line(f"{self.clock.count()} {task.name:<24} FAILED: {failed[task.name]}")
 
-            def add_failure(self, task, fail):
-                screen.running.pop(task.name, None)
-                if task.name in screen.waiting:
-                    screen.waiting.remove(task.name)
-                why = runner.failed.get(task.name)
-                if why is None and fail.get_name() == "UnmetDependency":
-                    return  # said once, where it failed
-                runner.failed.setdefault(task.name, str(fail.get_msg()).strip().splitlines()[-1])
-                screen.line(f"{screen.count()} {task.name:<24} FAILED: {runner.failed[task.name]}")
+    def skip_uptodate(self, task):
+        self.clock.kept += 1
+        self.clock.drop(task.name)
 
-            def skip_uptodate(self, task):
-                screen.kept += 1
-                screen.waiting.remove(task.name)
+    def cleanup_error(self, exception):
+        self.screen.line(str(exception.get_msg()))
 
-            def skip_ignore(self, task):
-                pass
+    def runtime_error(self, msg):
+        self.runner.failed["doit"] = msg
+        self.screen.line(msg)
 
-            def cleanup_error(self, exception):
-                screen.line(str(exception.get_msg()))
+    def _nothing(self, *ignored):
+        "What doit also tells, and nobody needs to see."
 
-            def runtime_error(self, msg):
-                runner.failed["doit"] = msg
-                screen.line(msg)
-
-            def teardown_task(self, task):
-                pass
-
-            def complete_run(self):
-                pass
-
-        return Reporter
+    get_status = skip_ignore = teardown_task = complete_run = _nothing
 
 
 def _closure(plan: Plan, names: list[str]) -> list[str]:
@@ -745,7 +759,7 @@ def _closure(plan: Plan, names: list[str]) -> list[str]:
             waiting += plan.tasks[name].after
     return found
 
-# %% ../nbs/90_study.ipynb #125df3f8
+# %% ../nbs/90_study.ipynb #27bb66b1
 def _arguments(description: str, arguments: list[str] | None, tasks: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--profile", default="phantom", help="a profile of settings.ini (default: phantom)")
@@ -798,13 +812,13 @@ def run(
 
 def last_screen(runner: Runner, seconds: float) -> None:
     "Say what was done and where the figures are."
-    plan, did = runner.plan, len(runner.screen.over)
+    plan, did = runner.plan, len(runner.screen.clock.over)
     if runner.failed:
-        print(f"\n{len(runner.failed)} of {runner.screen.total} tasks failed; run again after mending, what is done is kept.")
+        print(f"\n{len(runner.failed)} of {runner.screen.clock.total} tasks failed; run again after mending, what is done is kept.")
         for name, why in runner.failed.items():
             print(f"unirg-run: {name}: {why}", file=sys.stderr)
         return
-    print(f"{did} tasks run, {runner.screen.kept} already current, {duration(seconds)}.")
+    print(f"{did} tasks run, {runner.screen.clock.kept} already current, {duration(seconds)}.")
     figures = sorted((plan.out / "figures").glob("fig_*.png"))
     if figures:
         print(f"Figures: {plan._relative(plan.out / 'figures')}/ ({', '.join(path.stem for path in figures)}), each as PNG, SVG and CSV.")
