@@ -11,6 +11,7 @@ import pydicom
 
 from unirg.core import derived_seed, write_whole
 from unirg.data.radiographs import load_radiograph
+from unirg.data.sources import read_source
 from unirg.phantom.anatomy import CAMERAS, film
 from unirg.phantom.archives import write_archive
 from unirg.phantom.dictation import dictate
@@ -29,6 +30,20 @@ def seconds(work, repeats=3):
         work()
         taken.append(time.perf_counter() - start)
     return float(np.median(taken))
+
+
+def reader_rows(studies=60):
+    "Rows per second of each reader, from an archive on disk to a saved table; films of the phantom's size, one process."
+    for layout in INSTITUTIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            write_archive(layout, f"{folder}/world", studies, 1)
+            start = time.perf_counter()
+            counts = read_source(layout, f"{folder}/world/{layout}", out=f"{folder}/data/{layout}").counts
+            whole = time.perf_counter() - start
+            start = time.perf_counter()
+            read_source(layout, f"{folder}/world/{layout}", pixels=False)
+            text = time.perf_counter() - start
+        yield f"reader {layout}, rows per second", counts["rows"] / whole, f"{counts['rows'] / text:.0f} without films"
 
 
 def main():
@@ -67,6 +82,7 @@ def main():
     references = [reports[i // 8] for i in range(64)]
     reward(sampled, reference=references)
     rows.append(("composite of step 2, warm, ms a completion", 1000 * seconds(lambda: reward(sampled, reference=references)) / 64, ""))
+    rows += reader_rows()
     lines = [
         "# Benchmarks",
         "",

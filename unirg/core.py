@@ -270,7 +270,7 @@ def digest(
         return "missing"
     return sha.hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #665baff5
+# %% ../nbs/00_core.ipynb #2ae09399
 class Progress:
     "Count work done: `with Progress(total, 'films') as progress: ... progress.step()`."
 
@@ -348,12 +348,8 @@ def speed(
     rate: float,  # units a second
 ) -> str:  # '12 a second', '3.4 a minute'
     "A rate as a person says it."
-    for unit, per in (("second", 1), ("minute", 60)):
-        if rate * per >= 1:
-            break
-    else:
-        unit, per = "hour", 3600
-    return f"{rate * per:.{0 if rate * per >= 10 else 1}f} a {unit}"
+    unit, seconds = next((pair for pair in (("second", 1), ("minute", 60)) if rate * pair[1] >= 1), ("hour", 3600))
+    return f"{rate * seconds:.{0 if rate * seconds >= 10 else 1}f} a {unit}"
 
 
 def duration(

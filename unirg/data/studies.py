@@ -573,13 +573,13 @@ def assemble(
         write_json(folder / "counts.json", count(source, datasets.load_from_disk(str(folder)), quarantine) | told)
     return Studies.load(out, in_memory)
 
-# %% ../../nbs/data/01_studies.ipynb #9b762cfe
+# %% ../../nbs/data/01_studies.ipynb #3eea906b
 def count(
     source: str,  # the source's name
     table: datasets.Dataset,  # the rows
     quarantine: dict,  # what was set aside
 ) -> dict:
-    "Count a prepared source: seen = rows + quarantined, then by split, view, section, sex, race, flag, and what leaks from training to test."
+    "Count a prepared source: seen = rows + quarantined, then by split, view, section, sex, race, flag, and leaks."
     texts = ("indication", "comparison", "findings", "impression")
     there = {name: pc.is_valid(table.data.column(name)) for name in (*texts, "age", "prior_study_id")}
 
