@@ -95,7 +95,7 @@ def test_how_much_of_iu_xrays_test_set_is_trained_on_by_a_second_count():
     train = {said[uid] for uid, split in ids.items() if split == "train" and said.get(uid)}
     test = [uid for uid, split in ids.items() if split == "test" and said.get(uid)]
     known = [uid for uid in test if said[uid] in train]
-    print(f"\nIU X-Ray: {mine['in_train']} of {mine['reports']} test findings ({mine['share']:.1%}) stand word for word in R2Gen's training split")
+    print(f"\nIU X-Ray: {mine['in_train']} of {mine['reports']} test findings ({mine['share']:.1%}) stand in R2Gen's training split")
     assert (mine["reports"], mine["in_train"]) == (len(test), len(known)) and len(test) == 590
     assert len(without_learned(studies.table, "findings")) == len(test) - len(known)
 
