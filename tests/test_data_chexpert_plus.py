@@ -1,12 +1,16 @@
 """CheXpert Plus' quirks, in a table made up here: rows are images, suffixes and folders differ, order by ordinals, no test split."""
 
 import csv
+import json
 
+import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from unirg.core import StudyError
 from unirg.data import chexpert_plus
+from unirg.data.layouts import LABELS
 
 COLUMNS = [
     "path_to_image",
@@ -126,6 +130,7 @@ def test_order_by_number_not_by_text(archive):
 def test_the_valid_split_is_named_as_asked_and_said_so(archive):
     studies = chexpert_plus.read(archive, pixels=False)
     assert studies.counts["split"]["test"] == 1 and studies.counts["reader"]["official_valid_split_is_called"] == "test"
+    assert studies.counts["flags"]["official_valid"] == 1 and "official_valid" in rows_of(studies)["patient00002_study1"]["flags"]
     assert rows_of(chexpert_plus.read(archive, pixels=False, valid_as="validation"))["patient00002_study1"]["split"] == "validation"
 
 
@@ -139,6 +144,51 @@ def test_films_of_another_release_in_another_folder(archive, tmp_path):
     studies = chexpert_plus.read(archive, size=64, images=tmp_path / "films", release="jpg")
     assert studies.counts["rows"] == 8 and all(path.endswith(".jpg") for path in studies.table["image_path"])
     assert chexpert_plus.read(archive, size=64, images=tmp_path / "films", release="dicom").counts["rows"] == 0
+
+
+def test_dicom_films_without_highbit_beside_leftovers_of_a_download(archive):
+    shades = np.tile(np.linspace(0, 4095, 64, dtype=np.uint16), (64, 1))
+    for row in ROWS[:-1]:
+        film = archive / "DICOM" / "Uncompressed" / row["path_to_image"].replace(".jpg", ".dcm")
+        film.parent.mkdir(parents=True, exist_ok=True)
+        made = pydicom.Dataset()
+        made.file_meta = pydicom.dataset.FileMetaDataset()
+        made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        made.Rows, made.Columns, made.SamplesPerPixel, made.PixelRepresentation = 64, 64, 1, 0
+        made.BitsAllocated, made.BitsStored, made.PhotometricInterpretation, made.PixelData = 16, 12, "MONOCHROME2", shades.tobytes()
+        made.save_as(film, implicit_vr=False, little_endian=True)
+        (film.parent / f".azDownload-{film.name}").write_bytes(b"half a film")
+    studies = chexpert_plus.read(archive, size=64, release="dicom")
+    assert studies.counts["rows"] == 8
+    assert all(path.startswith("DICOM/Uncompressed/") and ".azDownload" not in path for path in studies.table["image_path"])
+
+
+def test_labels_are_json_lines(archive):
+    def line(path, **values):
+        return json.dumps({"path_to_image": path, **dict.fromkeys(LABELS), **values})
+
+    file = archive / "chexbert_labels" / "impression_fixed.json"
+    file.parent.mkdir()
+    lines = [line(row["path_to_image"], **({"Edema": -1.0} if "patient00001/study1/" in row["path_to_image"] else {})) for row in ROWS]
+    file.write_text("\n".join(lines).replace("null", "NaN", 1) + "\n")
+    told = chexpert_plus.labels(archive)
+    assert len(told) == 8 and told["patient00001_study1"] == {**dict.fromkeys(LABELS), "Edema": -1}
+    assert set(told) == {record.study_id for record in chexpert_plus.records(archive)} - {"line12"}
+    file.write_text(lines[2] + "\n" + line(ROWS[3]["path_to_image"]) + "\n")
+    with pytest.raises(StudyError, match=r"line 2.*patient00001_study1"):
+        chexpert_plus.labels(archive)
+    file.write_text(lines[0] + "\n" + lines[1][:40])
+    with pytest.raises(StudyError, match=r"impression_fixed\.json, line 2"):
+        chexpert_plus.labels(archive)
+    with pytest.raises(StudyError, match="report_fixed"):
+        chexpert_plus.labels(archive, "report")
+    with pytest.raises(StudyError, match="'text'"):
+        chexpert_plus.labels(archive, "text")
+
+
+def test_ordinals_are_no_days(archive):
+    with pytest.raises(StudyError, match="gap need dates"):
+        chexpert_plus.read(archive, pixels=False, encounters="gap 30")
 
 
 def test_wrong_settings_are_named(archive, tmp_path):

@@ -126,6 +126,15 @@ def test_tgz_kaggle_and_damaged_reports(collection):
         iu_xray.read(collection)
 
 
+def test_films_still_packed_are_named(collection):
+    (collection / "NLMCXR_png.tgz").write_bytes(b"")
+    with pytest.raises(StudyError, match=r"unpack it.*tar xzf NLMCXR_png\.tgz"):
+        iu_xray.read(collection, size=64)
+    assert iu_xray.read(collection, pixels=False).counts["rows"] == 5
+    film(collection / "CXR2_IM-0652-1001.png")
+    assert iu_xray.read(collection, size=64).counts["rows"] == 1
+
+
 def test_without_projections_the_headers_pa_is_not_believed(collection):
     (collection / "indiana_projections.csv").unlink()
     rows = rows_of(iu_xray.read(collection, pixels=False))

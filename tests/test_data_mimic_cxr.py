@@ -12,6 +12,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from unirg.core import StudyError
 from unirg.data import mimic_cxr
+from unirg.data.layouts import LABELS
+from unirg.data.sources import read_source
+from unirg.data.studies import race
 
 SHADES = np.tile(np.linspace(0, 4095, 64, dtype=np.uint16), (64, 1))
 COLUMNS = [
@@ -175,11 +178,121 @@ def test_jpg_films_and_zipped_reports_in_other_folders(archive, tmp_path):
     assert whole["50000006"]["view"] == "AP" and apart["50000006"]["view"] is None and "view_unknown" in apart["50000006"]["flags"]
 
 
+# the values of MIMIC-IV 2.2's admissions.race
+RECORDED = {
+    "white": "WHITE|WHITE - BRAZILIAN|WHITE - EASTERN EUROPEAN|WHITE - OTHER EUROPEAN|WHITE - RUSSIAN|PORTUGUESE",
+    "black": "BLACK/AFRICAN|BLACK/AFRICAN AMERICAN|BLACK/CAPE VERDEAN|BLACK/CARIBBEAN ISLAND",
+    "asian": "ASIAN|ASIAN - ASIAN INDIAN|ASIAN - CHINESE|ASIAN - KOREAN|ASIAN - SOUTH EAST ASIAN",
+    "hispanic": "HISPANIC OR LATINO|HISPANIC/LATINO - CENTRAL AMERICAN|HISPANIC/LATINO - COLUMBIAN|HISPANIC/LATINO - CUBAN|"
+    "HISPANIC/LATINO - DOMINICAN|HISPANIC/LATINO - GUATEMALAN|HISPANIC/LATINO - HONDURAN|HISPANIC/LATINO - MEXICAN|"
+    "HISPANIC/LATINO - PUERTO RICAN|HISPANIC/LATINO - SALVADORAN|SOUTH AMERICAN",
+    "other": "OTHER|AMERICAN INDIAN/ALASKA NATIVE|MULTIPLE RACE/ETHNICITY|NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER",
+    None: "UNKNOWN|UNABLE TO OBTAIN|PATIENT DECLINED TO ANSWER",
+}
+
+
+@pytest.mark.parametrize(("known", "recorded"), RECORDED.items())
+def test_every_recorded_race_has_its_place_in_the_pinned_table(known, recorded):
+    assert {race(value) for value in recorded.split("|")} == {known}
+
+
+def test_encounters_by_hospital_stay(archive):
+    stays = [
+        (10000034, 1, "OTHER", "2150-01-01 13:00:00", "2150-01-02 13:00:00", "2150-01-01 11:00:00"),
+        (10000034, 2, "OTHER", "2149-01-01 13:00:00", "2149-01-02 13:00:00", ""),
+        (10000032, 3, "WHITE", "2180-05-06 20:00:00", "2180-05-09 10:00:00", ""),
+    ]
+    hosp = archive / "mimic-iv" / "hosp"
+    table(hosp / "admissions.csv.gz", ["subject_id", "hadm_id", "race", "admittime", "dischtime", "edregtime"], stays)
+    people = [(10000032, "F", 52, 2178), (10000033, "M", 91, 2149), (10000034, "M", 40, 2150)]
+    table(hosp / "patients.csv.gz", ["subject_id", "gender", "anchor_age", "anchor_year"], people)
+    (archive / "files/p10/p10000034/s50000005.txt").write_text(REPORT.format(study=50000005))
+
+    def encounters(**options):
+        return {k: r["encounter"] for k, r in rows_of(read_source("mimic_cxr", archive, size=64, **options)).items()}
+
+    whole = encounters()
+    assert [whole[s] for s in ("50000002", "50000001", "50000005", "50000006", "50000007")] == [1, 2, 1, 2, 3]
+    # 05 at noon came through the emergency department at eleven; 07 at noon of the third is an outpatient's, as is 02 of the morning
+    stayed = encounters(encounters="admission")
+    assert [stayed[s] for s in ("50000002", "50000001", "50000005", "50000006", "50000007")] == [1, 1, 1, 2, 1]
+    # a visit to the emergency department that goes on after the discharge joins the two
+    visits = [(10000034, 9, "2150-01-02 12:30:00", "2150-01-03 18:00:00")]
+    table(archive / "mimic-iv" / "ed" / "edstays.csv.gz", ["subject_id", "stay_id", "intime", "outtime"], visits)
+    stayed = encounters(encounters="admission")
+    assert [stayed[s] for s in ("50000005", "50000006", "50000007")] == [1, 2, 3]
+    assert encounters(encounters="gap 0.4")["50000001"] == 1 and encounters(encounters="gap 1")["50000001"] == 2
+
+
+def test_encounters_by_stay_need_stays(archive):
+    with pytest.raises(StudyError, match="hospital stays"):
+        mimic_cxr.read(archive, size=64, encounters="admission")
+
+
+def test_a_film_the_header_calls_lateral_is_no_prior(archive):
+    folder = archive / "files/p10/p10000034"
+    dicom(folder / "s50000006" / "f1.dcm", "", 21500102, 120000.0, "CHEST, LATERAL")
+    film = pydicom.dcmread(folder / "s50000006" / "f1.dcm")
+    code = Dataset()
+    code.CodeMeaning = "lateral"
+    film.ViewCodeSequence = [code]
+    film.save_as(folder / "s50000006" / "f1.dcm")
+    (folder / "s50000005.txt").write_text(REPORT.format(study=50000005))
+    studies = mimic_cxr.read(archive, size=64)
+    # the study between is set aside, and the frontal one before it is the prior
+    assert rows_of(studies)["50000007"]["prior_study_id"] == "50000005" and "LATERAL" in studies.quarantine["50000006"]["reason"]
+
+
+def test_a_study_the_leaderboard_drops_stays_a_prior(archive, tmp_path):
+    (tmp_path / "rexrank.json").write_text('{"50000007": {"section_impression": NaN}}')
+    studies = mimic_cxr.read(archive, size=64, rexrank=tmp_path / "rexrank.json")
+    row = rows_of(studies)["50000007"]
+    assert "rexrank_test" in row["flags"].split(",") and row["prior_study_id"] == "50000006"
+    assert studies.counts["reader"] == {"rexrank_studies_listed": 1} and studies.counts["flags"]["rexrank_test"] == 1
+
+
+def test_a_reading_without_a_header_is_told_but_not_taken(archive):
+    (archive / "files/p10/p10000033/s50000004.txt").write_text(" FINAL REPORT\n INDICATION: Fall.\n \n The lungs are clear.\n")
+    row = rows_of(mimic_cxr.read(archive, size=64))["50000004"]
+    assert row["findings"] is row["impression"] is None and row["flags"] == "last_paragraph" and row["indication"] == "Fall."
+
+
+def test_labels(archive):
+    order = sorted(LABELS)  # alphabetical, unlike CheXpert's
+    values = {"Edema": "1.0", "Fracture": "0.0", "Lung Opacity": "-1.0"}
+    rows = [(10000032, 50000001, *(values.get(name, "") for name in order)), (10000034, 50000007, *[""] * 14)]
+    table(archive / "mimic-cxr-2.0.0-chexpert.csv.gz", ["subject_id", "study_id", *order], rows)
+    told = mimic_cxr.labels(archive)
+    assert {k: v for k, v in told["50000001"].items() if v is not None} == {"Edema": 1, "Fracture": 0, "Lung Opacity": -1}
+    assert set(told["50000007"].values()) == {None} and "50000004" not in told and list(told["50000001"]) == list(LABELS)
+    named = [name.replace("Lung Opacity", "Airspace Opacity") for name in order]
+    with (archive / "mimic-cxr-2.1.0-test-set-labeled.csv").open("w") as file:
+        file.write(f"study_id,{','.join(named)}\n50000007,{','.join('1.0' if n == 'Airspace Opacity' else '' for n in named)}\n")
+    assert mimic_cxr.labels(archive, "radiologist")["50000007"]["Lung Opacity"] == 1
+    with pytest.raises(StudyError, match="negbio"):
+        mimic_cxr.labels(archive, "negbio")
+    with pytest.raises(StudyError, match="guess"):
+        mimic_cxr.labels(archive, "guess")
+
+
 def test_headers_serve_where_the_metadata_table_is_missing(archive):
     with_table = rows_of(mimic_cxr.read(archive, size=64))
     (archive / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
     without = rows_of(mimic_cxr.read(archive, size=64))
     assert {k: v["prior_study_id"] for k, v in without.items()} == {k: v["prior_study_id"] for k, v in with_table.items()}
+
+
+def test_gzipped_films(archive):
+    def read(*columns):
+        return {study: [row[name] for name in columns] for study, row in rows_of(mimic_cxr.read(archive, size=64)).items()}
+
+    plain, ordered = read("view", "prior_study_id"), read("prior_study_id")
+    for film in archive.glob("files/p1?/p*/s*/*.dcm"):
+        film.with_suffix(".dcm.gz").write_bytes(gzip.compress(film.read_bytes()))
+        film.unlink()
+    assert read("view", "prior_study_id") == plain and all(path.endswith(".dcm.gz") for (path,) in read("image_path").values())
+    (archive / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
+    assert read("prior_study_id") == ordered
 
 
 def test_records_open_no_pixels_and_mark_the_leaderboards_studies(archive, tmp_path):

@@ -87,6 +87,24 @@ def test_days_order_and_one_day_does_not(archive):
     assert rows["A8"]["prior_study_id"] is None and "order_unknown" in rows["A8"]["flags"]  # a study of the patient has no date
 
 
+def test_what_is_no_list_and_no_date(archive):
+    table = archive / "metadata" / "valid_metadata_view_position.json"
+    odd = entry("P4", "A7", "20150231", float("nan"))  # a date that never was, and NaN where a list belongs
+    holed = entry("P6", "B1", 20150101.0, ["PA", None, "LATERAL"], films=3)
+    holed["ImagePath"][1] = None
+    none = entry("P7", "B2", 20150101, ["PA"], ImagePath=float("nan"))
+    table.write_text(json.dumps({e["AccessionNumber"]: e for e in (odd, holed, none)}))
+    records = {r.study_id.split("_")[1]: r for r in rexgradient.records(archive, splits="valid")}
+    assert records["aA7"].order_key is None and records["aA7"].films[0].view is None and "view_list_mismatch" in records["aA7"].flags
+    assert [film.view for film in records["aB1"].films] == ["PA", "LATERAL"] and "view_list_mismatch" in records["aB1"].flags
+    assert records["aB1"].order_key is not None and records["aB2"].films == []
+
+
+def test_encounters_by_gap_of_days(archive):
+    rows = rows_of(rexgradient.read(archive, size=64, encounters="gap 40"))
+    assert [rows[name]["encounter"] for name in ("A2", "A1", "A3", "A4")] == [1, 1, 1, 2]
+
+
 def test_ages_and_sexes(archive):
     rows = rows_of(rexgradient.read(archive, size=64))
     ages = {name: row["age"] and round(row["age"], 3) for name, row in rows.items()}
@@ -99,6 +117,16 @@ def test_films_elsewhere_and_one_split_alone(archive, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "films").rename(tmp_path / "disk" / "deid_png")
     assert rexgradient.read(archive, size=64, images=tmp_path / "disk", splits="valid").counts["rows"] == 2
+
+
+def test_splits_that_are_asked_for_are_read_or_named(archive):
+    assert rexgradient.read(archive, size=64, splits="test, validation").counts["split"] == {"test": 1, "validation": 2}
+    with pytest.raises(StudyError, match="'holdout'"):
+        rexgradient.read(archive, size=64, splits="holdout")
+    (archive / "metadata" / "valid_metadata_view_position.json").unlink()
+    assert rexgradient.read(archive, size=64).counts["split"] == {"test": 1, "train": 5}
+    with pytest.raises(StudyError, match="valid_metadata_view_position"):
+        rexgradient.read(archive, size=64, splits="train valid")
 
 
 def test_damage_is_named(archive):

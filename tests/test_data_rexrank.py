@@ -5,6 +5,8 @@ import math
 import re
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from unirg.core import StudyError, study_root
@@ -103,6 +105,20 @@ def test_chexpert_entries(tmp_path):
     assert [one[name] for name in ("findings", "indication", "comparison")] == [None, None, None]  # 'None.' is a filler there
 
 
+def test_the_key_orders_a_patients_studies_where_it_says_the_number(tmp_path):
+    entry = {"image_path": ["x.jpg"], "frontal_lateral": ["Frontal"], "section_findings": "Clear.", "split": "test"}
+    keys = ["east00001_study10", "east00001_study2", "east00001_study1", "patient7_study1", "CXR12_IM-3"]
+    (tmp_path / "set.json").write_text(json.dumps(dict.fromkeys(keys, entry)))
+    rows = rows_of(rexrank.read(tmp_path / "set.json", pixels=False))
+    assert [rows[key]["prior_study_id"] for key in keys] == ["east00001_study2", "east00001_study1", None, None, None]
+    assert [rows[key]["patient_id"] for key in keys] == ["east00001"] * 3 + ["patient7", "CXR12"]
+    numbered = {key: {**entry, "subject_id": "east00001" if "east" in key else 10000032} for key in keys}
+    (tmp_path / "set.json").write_text(json.dumps(numbered))
+    rows = rows_of(rexrank.read(tmp_path / "set.json", pixels=False))
+    assert rows[keys[0]]["prior_study_id"] == keys[1] and rows[keys[3]]["patient_id"] == "10000032"  # the entry's word counts
+    assert rows[keys[3]]["study_order"] is None
+
+
 def test_references_as_the_leaderboard_builds_them(tmp_path):
     references = rexrank.leaderboard_references(put(tmp_path, {**MIMIC, **CHEXPERT}, films=False) / "ReXRank_test.json")
     assert references["50051329"] == "Findings:  Clear.\n Impression: None"
@@ -123,6 +139,23 @@ def test_references_as_the_leaderboard_builds_them(tmp_path):
 )
 def test_contexts(context, parts):
     assert {k: v for k, v in rexrank.parse_context(context).items() if v is not None} == parts
+
+
+SAID = st.text(st.sampled_from("ab .:\n0-9<>"), max_size=20)
+
+
+PERSONS = st.sampled_from(["Age:50-60.", "Age:None.Gender:M.", "Gender:F.", ""])
+
+
+@settings(max_examples=200, deadline=None)
+@given(SAID, SAID, PERSONS, st.sampled_from(["Indication: ", "Indication:", ""]))
+def test_no_word_of_a_context_is_lost(indication, comparison, person, mark):
+    assume(mark or not person)
+    for context in (f"{person}{mark}{indication}Comparison: {comparison}", f"<context>{person}{mark}{indication}</context>"):
+        parts = rexrank.parse_context(context)
+        assert (parts["indication"] or "").split() == indication.split()
+        assert (parts["comparison"] or "").split() == (comparison.split() if "Comparison" in context else [])
+        assert parts["sex"] == {"M": "M", "F": "F"}.get(person[-2:-1]) and parts["age"] == ("50-60" if "50" in person else None)
 
 
 def test_reports_without_section_fields():

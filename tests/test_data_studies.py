@@ -1,17 +1,34 @@
 "One schema, priors that never guess, and counts that add up whatever happens on the way."
 
 import csv
+import datetime
 import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from unirg.core import StudyError
 from unirg.data import studies as module
-from unirg.data.studies import FEATURES, Film, Record, Studies, age, collect, link_priors, race, sex, split, view
+from unirg.data.studies import (
+    FEATURES,
+    Film,
+    Record,
+    Studies,
+    age,
+    collect,
+    is_frontal,
+    link_priors,
+    number_encounters,
+    race,
+    sex,
+    split,
+    view,
+)
 
-COLUMNS = """source institution patient_id study_id study_order split image view indication comparison findings impression
+COLUMNS = """source institution patient_id study_id study_order encounter split image view indication comparison findings impression
 age sex race prior_study_id image_path flags""".split()
 
 
@@ -68,6 +85,69 @@ def test_same_day_studies_are_not_ordered():
     visits = [record("a", when=1), record("b", when=5), record("c", when=5), record("d", when=6)]
     link_priors(visits)
     assert [(v.prior_study_id, v.flags) for v in visits] == [(None, ""), ("a", "order_tie"), ("a", "order_tie"), (None, "prior_tie")]
+
+
+VISIT = st.tuples(
+    st.sampled_from(["p", "q"]),
+    st.one_of(st.none(), st.integers(0, 4)),
+    st.sampled_from(["train", "test"]),
+    st.sampled_from(["PA", "AP", "FRONTAL", "LATERAL", "OTHER", None]),
+    st.booleans(),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(VISIT, max_size=9), st.booleans())
+def test_priors_are_what_their_definition_says(visits, dated):
+    "Against a search through all pairs: the one latest frontal study strictly before, of the same patient and split; else none."
+    day = {i: datetime.date(2000, 1, 1) + datetime.timedelta(i) if dated else float(i) for i in range(5)}
+    made = [
+        record(f"s{i}", patient, day.get(when), where, (seen,), fault="no report" if faulty else None)
+        for i, (patient, when, where, seen, faulty) in enumerate(visits)
+    ]
+    link_priors(made)
+    for one in made:
+        own = [r for r in made if (r.patient_id, r.split) == (one.patient_id, one.split)]
+        usable = [r for r in own if r.fault is None and (r.films[0].view is None or is_frontal(r.films[0].view))]
+        unknown = any(r.order_key is None for r in own)
+        before = [] if unknown else [r for r in usable if r.order_key < one.order_key]
+        latest = [r for r in before if all(r.order_key >= other.order_key for other in before)]
+        assert one.prior_study_id == (latest[0].study_id if len(latest) == 1 else None)
+        assert ("prior_tie" in one.flags) == (len(latest) > 1) and ("order_unknown" in one.flags) == (unknown and len(own) > 1)
+
+
+def test_encounters_by_patient_admission_and_gap():
+    def visits():
+        days = [(0, "a", "PA"), (0, "a", "LATERAL"), (10, None, "PA"), (40, "b", "PA"), (71, "b", "PA")]
+        made = [record(f"s{i}", when=float(day), films=(seen,), admission=stay) for i, (day, stay, seen) in enumerate(days)]
+        return [*made, record("x", patient="q", when=0.0, admission="a"), record("y", patient="r"), record("z", patient="r", when=3.0)]
+
+    expected = {
+        "patient": [1, 1, 2, 3, 4, 1, None, None],
+        "admission": [1, 1, None, 1, 2, 1, None, None],  # two patients may use one number for a stay
+        "gap 30": [1, 1, 2, 3, 1, 1, None, None],  # thirty days are not more than thirty
+        "gap 9.5": [1, 1, 1, 1, 1, 1, None, None],
+    }
+    for by, numbers in expected.items():
+        made = visits()
+        link_priors(made)
+        priors = [v.prior_study_id for v in made]
+        number_encounters(made, by)
+        assert [v.encounter for v in made] == numbers and [v.prior_study_id for v in made] == priors
+
+
+@pytest.mark.parametrize(("by", "said"), [("visit", "visit"), ("gap", "gap"), ("gap 3", "dates"), ("admission", "hospital stays")])
+def test_encounters_that_cannot_be_told(by, said):
+    ordinals = [record("a", when=1), record("b", when=2)]  # a mere order: no days between
+    link_priors(ordinals)
+    with pytest.raises(StudyError, match=said):
+        number_encounters(ordinals, by)
+
+
+def test_encounters_are_a_setting_of_the_source():
+    made = collect("demo", [record("a", when=1.0), record("b", when=99.0)], pixels=False, encounters="gap 30")
+    assert made.table["encounter"][:] == [1, 1] and made.table["study_order"][:] == [1, 2]
+    assert made.counts["encounters_by"] == "gap 30" and made.counts["encounter"] == {"1": 2}
 
 
 def test_every_study_is_a_row_or_a_line(films, tmp_path):

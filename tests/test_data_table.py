@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -59,6 +60,24 @@ def test_columns_dict_and_single_values(table):
     assert row["study_id"] == "a.png" and row["patient_id"] is None and row["prior_study_id"] is None
 
 
+def test_an_order_that_falls_and_encounters(table):
+    root = table("file,who,off,stay,when\na.png,1,0,A,2020-01-01\nb.png,1,-2,A,2020-01-31\nc.png,1,3,,2020-03-03\n")
+    mapping = {"table": "t.csv", "image": "file", "patient_id": "who", "admission": "stay", "pixels": False}
+
+    def of(column, **options):
+        return dict(zip(("a", "b", "c"), read(root, **mapping, **options).table[column][:], strict=True))
+
+    assert of("prior_study_id", order="off") == {"a": "b.png", "b": None, "c": "a.png"}
+    assert of("prior_study_id", order="-off") == of("prior_study_id", order="-{off}") == {"a": "c.png", "b": "a.png", "c": None}
+    assert of("encounter", order="-off", encounters="gap 2") == {"a": 1, "b": 2, "c": 1}
+    assert of("encounter", order="when", encounters="gap 30") == {"a": 1, "b": 2, "c": 1}
+    assert of("encounter", order="when", encounters="admission") == {"a": 1, "b": 2, "c": None}
+    with pytest.raises(StudyError, match="'order' holds dates"):
+        of("encounter", order="-when")
+    with pytest.raises(StudyError, match="no column 'age'"):
+        of("encounter", order="-age")
+
+
 def test_several_films_a_study(table):
     root = table("study,file,view,sex,who\ns1,lat.png,L,,1\ns1,a.png,PA,M,1\ns2,a.png,PA,M,2\ns2,a.png,PA,F,3\ns3,,PA,F,4\n")
     done = read(root, size=64, table="t.csv", image="file", study_id="study", view="view", sex="sex", patient_id="who")
@@ -110,6 +129,32 @@ def test_real_cases():
     assert rows["339_000006-17.jpg"]["prior_study_id"] == "339_000001-24.jpg"
     # one of the four studies of 279 has an offset, the others do not: no saying which came first
     assert {rows[s]["flags"] for s in rows if s.startswith("279_")} == {"order_unknown"}
+
+
+HANNOVER = study_root(Path(__file__).parent).parent / "shared/real_data/hannover_covid19"
+
+
+@pytest.mark.skipif(not HANNOVER.is_dir(), reason="the Hannover films are not on this machine (../shared/real_data/hannover_covid19)")
+def test_hannovers_priors_follow_the_sign_of_its_offset():
+    "admission_offset is when the patient was admitted, counted from the film: -5 is five days after admission, so later than -2."
+    done = read(
+        HANNOVER, size=64, table="data.csv", image="png/{image_id}.png", patient_id="patient_id", study_id="image_id",
+        order="-admission_offset", sex="sex", view="projection", source="hannover",
+    )  # fmt: skip
+    assert done.counts["seen"] == done.counts["rows"] == 179 and done.counts["patients"] == 51
+    frame = pd.read_csv(HANNOVER / "data.csv", dtype={"patient_id": str, "image_id": str})
+    rows = {row["study_id"]: row for row in done.table.remove_columns("image")}
+    ties = 0
+    for _, film in frame.iterrows():
+        earlier = frame[(frame.patient_id == film.patient_id) & (frame.admission_offset > film.admission_offset)]
+        nearest = earlier[earlier.admission_offset == earlier.admission_offset.min()].image_id.tolist()
+        row = rows[film.image_id]
+        assert row["prior_study_id"] == (nearest[0] if len(nearest) == 1 else None)
+        assert ("prior_tie" in row["flags"]) == (len(nearest) > 1)
+        ties += len(nearest) > 1
+    assert ties > 0 and done.counts["with_prior"] == len(frame) - ties - sum(frame.groupby("patient_id").admission_offset.agg(
+        lambda offsets: (offsets == offsets.max()).sum()
+    ))  # fmt: skip
 
 
 def test_every_field_of_the_settings_is_known():

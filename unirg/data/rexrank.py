@@ -61,17 +61,18 @@ def films_of(
         films = [Film(f.path, view_of(side) or f.view) if f.view == "FRONTAL" else f for f, side in zip(films, sides, strict=True)]
     return films, fit
 
-# %% ../../nbs/data/08_rexrank.ipynb #85b2c712
+# %% ../../nbs/data/08_rexrank.ipynb #8851bdf0
 def patient_of(
     key: str,  # the entry's key: '50051329', 'patient64620_study1', 'CXR3030_IM-1405'
     entry: dict,  # one study of the file
 ) -> tuple[str | None, int | None]:  # patient, and the number of the study within the patient where the key says so
     "Whose study it is; None where neither entry, key nor path tell."
-    if stated(entry.get("subject_id")):
-        return re.sub(r"\.0$", "", stated(entry["subject_id"])), None
-    match = re.fullmatch(r"(patient\d+)_study(\d+)", key)
-    if match:
+    named = re.sub(r"\.0$", "", stated(entry.get("subject_id")) or "") or None
+    match = re.fullmatch(r"(\w+?)_study(\d+)", key)
+    if match and named in (None, match[1]):
         return match[1], int(match[2])
+    if named:
+        return named, None
     match = re.match(r"(CXR\d+)(?:_|$)", key) or re.search(r"/p(\d{8})/s\d{8}/", f"/{entry.get('key_image_path')}")
     return (match[1], None) if match else (None, None)
 
@@ -165,7 +166,7 @@ def records(
             record.key_path = where.get(record.key_path) or prefix + (finder.find(record.key_path) or record.key_path)
         yield record
 
-# %% ../../nbs/data/08_rexrank.ipynb #017f65d3
+# %% ../../nbs/data/08_rexrank.ipynb #285cc13c
 def read(
     root: str | Path,  # a ReXrank JSON, or a folder holding one
     size: int = 512,  # pixels
@@ -174,6 +175,7 @@ def read(
     out: str | Path | None = None,  # folder to save to
     pixels: bool = True,  # False: text only
     equalise: bool = False,  # histogram equalisation, see `radiographs`
+    encounters: str = "patient",  # numbered within the "patient", the "admission", or an episode ended by a "gap 30" (days)
     source: str = "rexrank",  # the source's name
     institution: str | None = None,  # the institution's name, which these files do not say
     images: str | Path | None = None,  # the folder where its image paths start
@@ -183,5 +185,5 @@ def read(
     found = named(records(file, images), source, institution)
     return collect(
         source, found, root=file.parent, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels,
-        equalise=equalise, notes={"file": file.name},
+        equalise=equalise, encounters=encounters, notes={"file": file.name},
     )  # fmt: skip

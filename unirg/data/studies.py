@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'VIEWS', 'RACES', 'known_text', 'sex', 'view', 'is_frontal', 'age', 'split', 'race', 'Film', 'Record',
-           'link_priors', 'quiet_datasets', 'quarantine_csv', 'Studies', 'Options', 'row', 'write_shard',
-           'list_studies', 'start_or_resume', 'do_shard', 'shard_path', 'write_shards', 'collect', 'scratch', 'join_in',
-           'join_shards', 'read_shard', 'with_late_flags', 'assemble', 'count']
+           'link_priors', 'number_encounters', 'gap_days', 'tells_encounters', 'encounters_unknown', 'days_between',
+           'quiet_datasets', 'quarantine_csv', 'Studies', 'Options', 'row', 'write_shard', 'list_studies',
+           'start_or_resume', 'do_shard', 'shard_path', 'write_shards', 'collect', 'scratch', 'join_in', 'join_shards',
+           'read_shard', 'with_late_flags', 'assemble', 'count']
 
-# %% ../../nbs/data/01_studies.ipynb #59353eec
+# %% ../../nbs/data/01_studies.ipynb #2ecd3a89
 import contextlib
 import csv
 import dataclasses
+import datetime
 import functools
 import hashlib
 import inspect
@@ -40,7 +42,7 @@ from .leaks import counted_in_train, flags_in_train, patients_in_two_splits, tra
 from .radiographs import RadiographError, load_radiograph
 from .shards import Listing, work_off
 
-# %% ../../nbs/data/01_studies.ipynb #916695c9
+# %% ../../nbs/data/01_studies.ipynb #5c56b5f2
 FEATURES = datasets.Features(
     {
         "source": datasets.Value("string"),  # which archive: 'mimic_cxr', a hospital's own name
@@ -48,6 +50,7 @@ FEATURES = datasets.Features(
         "patient_id": datasets.Value("string"),
         "study_id": datasets.Value("string"),  # unique within the source
         "study_order": datasets.Value("int32"),  # 1, 2, ... within the patient; studies at the same time share a number
+        "encounter": datasets.Value("int32"),  # 1, 2, ... within the patient, the admission or the episode: see `number_encounters`
         "split": datasets.Value("string"),  # train, validation or test
         "image": datasets.Image(),  # mode L, size x size, padded
         "view": datasets.Value("string"),  # PA, AP, FRONTAL (frontal, direction unknown)
@@ -64,7 +67,7 @@ FEATURES = datasets.Features(
     }
 )
 
-# %% ../../nbs/data/01_studies.ipynb #18f3895a
+# %% ../../nbs/data/01_studies.ipynb #b7902221
 def known_text(
     value,  # anything an archive stores: text, number, None, NaN
 ) -> str | None:  # stripped text, or None where it only says that nothing is there
@@ -76,17 +79,17 @@ def known_text(
 
 
 def sex(
-    value,  # 'M', 'Female', 'f', ...
+    value,  # 'M', 'Female', 'f', 'w' (German), ...
 ) -> str | None:  # 'female', 'male' or None
     "Sex as the archive states it; 'O', 'U' and anything else give None."
-    return {"f": "female", "female": "female", "m": "male", "male": "male"}.get((known_text(value) or "").lower())
+    return {"f": "female", "female": "female", "w": "female", "m": "male", "male": "male"}.get((known_text(value) or "").lower())
 
-# %% ../../nbs/data/01_studies.ipynb #0c6e17c2
+# %% ../../nbs/data/01_studies.ipynb #52111fe5
 VIEWS = {
     "PA": "pa, postero anterior, posteroanterior, chest pa, pa erect, pa upright",
     "AP": "ap, antero posterior, anteroposterior, chest ap, ap supine, ap erect, ap upright, ap portable, ap horizontal, ap semi erect",
     "FRONTAL": "frontal",
-    "LATERAL": "lateral, lat, l, ll, rl, left lateral, right lateral",
+    "LATERAL": "lateral, lat, l, ll, rl, left lateral, right lateral, chest lateral, chest lat",
     "OTHER": "lpo, rpo, lao, rao, ap axial, xtable lateral, ap lld, pa lld, ap rld, pa rld, lld, rld, swimmers, l5 s1, costal",
 }
 _VIEW_OF = {word: view for view, words in VIEWS.items() for word in words.split(", ")}
@@ -148,7 +151,7 @@ def race(
     word = re.sub(r"[^a-z]+", " ", (known_text(value) or "").lower()).strip()
     return _RACE_OF.get(word) or ("hispanic" if word.startswith("hispanic latino ") else None)
 
-# %% ../../nbs/data/01_studies.ipynb #8f69a5c3
+# %% ../../nbs/data/01_studies.ipynb #fb07bda7
 class Film(NamedTuple):
     "One image file of a study."
 
@@ -164,8 +167,10 @@ class Record:
     study_id: str
     patient_id: str | None = None
     institution: str | None = None
-    order_key: object = None  # sorts within the patient; None = unknown
+    order_key: object = None  # sorts within the patient: a date or datetime, days as float, or a mere ordinal as int; None = unknown
     study_order: int | None = None  # filled by `link_priors`
+    admission: str | None = None  # the hospital stay that the study belongs to, where the archive tells
+    encounter: int | None = None  # filled by `number_encounters`
     split: str | None = None
     films: list = dataclasses.field(default_factory=list)  # of Film, in the archive's order
     key_path: str | None = None  # where the archive itself names the key film; used whatever its view
@@ -226,6 +231,70 @@ def link_priors(
                 s.prior_study_id = at[earlier[-1]][0].study_id
             elif earlier:
                 s.flag("prior_tie")
+
+# %% ../../nbs/data/01_studies.ipynb #3dc018b4
+def number_encounters(
+    records: list[Record],  # after `link_priors`; changed in place
+    by: str = "patient",  # or "admission", or "gap 30": an episode ends where more than 30 days pass without a study
+) -> None:
+    "Fill `encounter`, null where order or stay is unknown; raises `StudyError` for another `by`, or where the archive cannot tell."
+    if not tells_encounters(records, by):
+        raise encounters_unknown(records[0].source, by)
+    gap = gap_days(by)
+    known = [r for r in records if r.study_order is not None]
+    episodes: dict[tuple, list[Record]] = {}
+    episode: dict[tuple, tuple] = {}  # patient and split -> number of the episode, its last moment
+    for record in sorted(known, key=lambda r: r.study_order):
+        patient = (record.patient_id, record.split)
+        number, last = episode.get(patient, (1, record.order_key))
+        if gap is not None and days_between(last, record.order_key) > gap:
+            number += 1
+        episode[patient] = (number, record.order_key)
+        if by != "admission" or record.admission is not None:
+            episodes.setdefault((*patient, record.admission if by == "admission" else number), []).append(record)
+    for studies in episodes.values():
+        orders = sorted({s.study_order for s in studies})
+        for study in studies:
+            study.encounter = orders.index(study.study_order) + 1
+
+
+def gap_days(
+    by: str,  # as for `number_encounters`
+) -> float | None:  # None: not by a gap
+    "The gap that ends an episode; raises `StudyError` for another `by`."
+    gap = re.fullmatch(r"gap\s*(\d+(?:\.\d+)?)", by.strip())
+    if by not in ("patient", "admission") and not gap:
+        raise StudyError(f"encounters is '{by}'; it may be patient, admission, or a gap in days such as gap 30")
+    return float(gap[1]) if gap else None
+
+
+def tells_encounters(
+    records: list[Record],  # after `link_priors`
+    by: str,  # as for `number_encounters`
+) -> bool:
+    "Whether any of these studies has what its encounter is counted by; raises `StudyError` for another `by`."
+    known = [r for r in records if r.study_order is not None]
+    if gap_days(by) is not None:
+        return any(isinstance(r.order_key, (datetime.date, float)) for r in known)
+    return by == "patient" or any(r.admission is not None for r in known)
+
+
+def encounters_unknown(
+    source: str,  # the source's name
+    by: str,  # as for `number_encounters`
+) -> StudyError:
+    "What is wrong where no study has it."
+    needs = "hospital stays, and none" if by == "admission" else "dates, and none"
+    return StudyError(f"{source}: encounters by {by.split()[0]} need {needs} is known of these studies")
+
+
+def days_between(
+    earlier: datetime.date | float,  # an `order_key`
+    later: datetime.date | float,  # another of the same kind
+) -> float:  # days
+    "Days from one moment to another."
+    apart = later - earlier
+    return apart.total_seconds() / 86400 if isinstance(apart, datetime.timedelta) else float(apart)
 
 # %% ../../nbs/data/01_studies.ipynb #a1e07700
 @contextlib.contextmanager
@@ -355,18 +424,19 @@ def write_shard(
     write_json(path.with_suffix(".json"), quarantine)
     return len(records)
 
-# %% ../../nbs/data/01_studies.ipynb #10774eed
+# %% ../../nbs/data/01_studies.ipynb #44573669
 def list_studies(
     listing: Listing,  # new
     source: str,  # the source's name, for messages
     records: Iterable[Record],  # as a reader yields them
     root="",  # the archive's folder, for messages
+    encounters: str = "patient",  # see `number_encounters`
 ) -> dict:  # how many studies, how many ids that came again, and a digest of it all
     "Take in an archive's studies and link their priors, a patient at a time; raises `StudyError` where there is not one study."
     number, sha = listing.add(records), hashlib.sha256()
     if not number:
         raise StudyError(f"{source}: no study found in {root}")
-    torn, again = dict(listing.in_two_splits()), listing.repeated()
+    torn, again, told = dict(listing.in_two_splits()), listing.repeated(), False
     for studies in listing.patients():
         for place, record in studies:
             if record.patient_id in torn:
@@ -374,26 +444,32 @@ def list_studies(
             if place in again:
                 record.fault = f"study_id {record.study_id} appears more than once"
                 record.study_id = f"{record.study_id} ({again[place]})"
-        link_priors([record for _, record in studies])
+        link_priors(visits := [record for _, record in studies])
+        if tells_encounters(visits, encounters):
+            number_encounters(visits, encounters)
+            told = True
         listing.link(studies)
         for _, record in studies:
             sha.update(repr(record).encode())
+    if not told:
+        raise encounters_unknown(source, encounters)
     return {"studies": number, "ids_twice": len(again), "digest": sha.hexdigest()}
 
-# %% ../../nbs/data/01_studies.ipynb #dfde55d5
+# %% ../../nbs/data/01_studies.ipynb #2f19fb71
 def start_or_resume(
     work: Path,  # <out>/.<source>.shards
     source: str,  # the source's name
     records: Iterable[Record],  # as a reader yields them
     options: Options,
     shard: int,  # studies a shard
+    encounters: str = "patient",  # see `number_encounters`
 ) -> tuple[Path, dict]:  # the folder of shards, and what `list_studies` gave
     "List the archive, and keep the shards of a killed run if they belong to the same list, options and code."
     work.mkdir(parents=True, exist_ok=True)
     part = work / f".{os.getpid()}.db"
     part.unlink(missing_ok=True)
     with Listing(part, new=True) as listing:
-        told = list_studies(listing, source, records, options.root)
+        told = list_studies(listing, source, records, options.root, encounters)
         listing.note("plan", (options, shard))
     how, code = options.complete, Path(inspect.getsourcefile(load_radiograph)).parent
     how = (how.func.__qualname__, how.args, how.keywords) if isinstance(how, functools.partial) else getattr(how, "__qualname__", None)
@@ -448,7 +524,7 @@ def write_shards(
             progress.step(lengths[number])
     return paths
 
-# %% ../../nbs/data/01_studies.ipynb #7bb64a21
+# %% ../../nbs/data/01_studies.ipynb #93e8a3f0
 def collect(
     source: str,  # the source's name
     records: Iterable[Record],  # one a study, as a reader yields them
@@ -459,6 +535,7 @@ def collect(
     limit: int | None = None,  # only the first so many studies, for a try
     equalise: bool = False,  # histogram equalisation
     pixels: bool = True,  # False: text only
+    encounters: str = "patient",  # see `number_encounters`
     complete: Callable[[Record], None] | None = None,  # see Options
     notes: dict | None = None,  # counts of the reader's own, kept under 'reader'
     shard: int = 256,  # studies a shard
@@ -468,8 +545,8 @@ def collect(
     with contextlib.nullcontext() if out is not None else scratch() as temporary:
         target = Path(out if out is not None else temporary / "studies")
         work = target.with_name(f".{target.name}.shards")
-        folder, listed = start_or_resume(work, source, itertools.islice(records, limit), options, shard)
-        told = {"ids_twice": listed["ids_twice"], "limit": limit, **({"reader": notes} if notes else {})}
+        folder, listed = start_or_resume(work, source, itertools.islice(records, limit), options, shard, encounters)
+        told = {"ids_twice": listed["ids_twice"], "limit": limit, "encounters_by": encounters, **({"reader": notes} if notes else {})}
         studies = assemble(source, write_shards(folder, num_proc), target, told, in_memory=out is None)
         shutil.rmtree(work, ignore_errors=True)
     return studies
@@ -573,7 +650,7 @@ def assemble(
         write_json(folder / "counts.json", count(source, datasets.load_from_disk(str(folder)), quarantine) | told)
     return Studies.load(out, in_memory)
 
-# %% ../../nbs/data/01_studies.ipynb #3eea906b
+# %% ../../nbs/data/01_studies.ipynb #4827024e
 def count(
     source: str,  # the source's name
     table: datasets.Dataset,  # the rows
@@ -585,12 +662,16 @@ def count(
 
     def tally(name):
         pairs = pc.value_counts(table.data.column(name)).to_pylist()
-        return dict(sorted(("unknown" if pair["values"] is None else pair["values"], pair["counts"]) for pair in pairs))
+        counts = (("unknown" if pair["values"] is None else pair["values"], pair["counts"]) for pair in pairs)
+        return dict(sorted(counts, key=lambda count: str(count[0])))
 
     def number(mask):
         return pc.sum(mask).as_py() or 0
 
     reasons = Counter(re.split(r"[:(]", e["reason"])[0].strip() for e in quarantine.values())
+    encounters = Counter()
+    for visit, times in tally("encounter").items():
+        encounters["unknown" if visit == "unknown" else str(visit) if visit < 5 else "5 or more"] += times
     flags = Counter()
     for pair in pc.value_counts(table.data.column("flags")).to_pylist():
         flags.update({flag: pair["counts"] for flag in pair["values"].split(",") if flag})
@@ -612,6 +693,7 @@ def count(
         "race": tally("race"),
         "age_known": number(there["age"]),
         "with_prior": number(there["prior_study_id"]),
+        "encounter": dict(sorted(encounters.items())),
         "flags": dict(sorted(flags.items())),
         "leaks": {"patients_in_two_splits": len(patients_in_two_splits(table)), "in_train": counted_in_train(table)},
     }

@@ -24,12 +24,13 @@ from .studies import sex as sex_of
 from .studies import split as split_of
 from .studies import view as view_of
 
-# %% ../../nbs/data/09_table.ipynb #3a113208
+# %% ../../nbs/data/09_table.ipynb #2f9e71b1
 FIELDS = {
     "image": "path of the film, relative to the root; needed",
     "study_id": "rows with the same id are films of one study; the film's path if not mapped",
     "patient_id": "without it there are no priors",
-    "order": "what sorts a patient's studies: number, offset or ISO date",
+    "order": "what sorts a patient's studies: ordinal, day or ISO date; -column for a number that falls as time passes",
+    "admission": "the hospital stay's number, for encounters = admission",
     "report": "the whole report; its sections are found by their headers, and a note without headers is taken for findings",
     "findings": "goes before what `report` holds, as do the next three",
     "impression": "",
@@ -107,12 +108,13 @@ def filled(
     parts = [text + (values[name] if name is not None else "") for text, name, _, _ in string.Formatter().parse(template)]
     return "".join(parts).strip() or None
 
-# %% ../../nbs/data/09_table.ipynb #4ff72c43
+# %% ../../nbs/data/09_table.ipynb #1f8ac99c
 def order_keys(
     values: list[str | None],  # the column's cells
     table: str | Path,  # for the message
+    falling: bool = False,  # True: the number falls as time passes
 ) -> list:  # numbers, or moments; None stays None
-    "Cells as things that sort; raises `StudyError` naming the first cell that is neither number nor ISO date."
+    "Cells as things that sort; raises `StudyError` naming the first cell that is neither number nor ISO date, and for falling dates."
     known = [value for value in values if value is not None]
     for kind in (float, datetime.datetime.fromisoformat):
         try:
@@ -120,7 +122,11 @@ def order_keys(
         except ValueError as error:
             last = error
             continue
-        return [None if value is None else parsed[value] for value in values]
+        zoned = {getattr(moment, "tzinfo", None) is None for moment in parsed.values()}
+        if len(zoned) > 1 or (falling and kind is not float):
+            told = "dates, which cannot fall" if falling else "times with a zone and times without"
+            raise StudyError(f"{table}: 'order' holds {told}")
+        return [None if value is None else -parsed[value] if falling else parsed[value] for value in values]
     wrong = next(v for v in known if not re.fullmatch(r"[+-]?\d+(\.\d+)?", v))
     raise StudyError(f"{table}: 'order' holds '{wrong}', which is neither a number nor a date such as 2020-01-31") from last
 
@@ -135,7 +141,7 @@ def report_sections(
     found.setdefault("indication", found.get("history"))
     return {name: known_text(found.get(name)) for name in ("findings", "impression", "indication", "comparison")}
 
-# %% ../../nbs/data/09_table.ipynb #495c2048
+# %% ../../nbs/data/09_table.ipynb #40ab7aee
 def records(
     root: str | Path,  # the folder that `table` and `image` start from
     table: str | Path = "metadata.csv",  # the table
@@ -146,8 +152,10 @@ def records(
     root = archive_root(root, "table")
     path = root / table
     names, rows = table_of(path)
-    fields = templates({**(columns or {}), **mapping}, names, path)
-    orders = order_keys([filled(fields["order"], row) if "order" in fields else None for row in rows], path)
+    wanted = {**(columns or {}), **mapping}
+    falling = wanted.get("order", "").startswith("-") and wanted["order"] not in names
+    fields = templates({**wanted, "order": wanted["order"][1:]} if falling else wanted, names, path)
+    orders = order_keys([filled(fields["order"], row) if "order" in fields else None for row in rows], path, falling)
     found: dict[str, Record] = {}
     for number, (row, order) in enumerate(zip(rows, orders, strict=True), start=2):
         cell = {field: filled(template, row) for field, template in fields.items()}
@@ -158,7 +166,7 @@ def records(
         said = report_sections(cell.get("report"))
         said |= {name: cell[name] for name in said if cell.get(name)}
         new = Record(
-            "table", study, cell.get("patient_id"), cell.get("institution"), order_key=order, split=given,
+            "table", study, cell.get("patient_id"), cell.get("institution"), order_key=order, split=given, admission=cell.get("admission"),
             age=age_of(cell.get("age")), sex=sex_of(cell.get("sex")), race=race_of(cell.get("race")),
             **{name: clean(text) for name, text in said.items()},
         )  # fmt: skip
@@ -175,7 +183,8 @@ def merge(
     other: Record,  # what a further row says of it
 ) -> None:
     "Fill in what is unknown; rows that disagree are flagged, and of two patients are a fault."
-    for name in ("institution", "split", "order_key", "findings", "impression", "indication", "comparison", "age", "sex", "race"):
+    texts = ("findings", "impression", "indication", "comparison")
+    for name in ("institution", "split", "order_key", "admission", *texts, "age", "sex", "race"):
         mine, theirs = getattr(record, name), getattr(other, name)
         if mine is None:
             setattr(record, name, theirs)
@@ -184,7 +193,7 @@ def merge(
     if other.patient_id is not None and other.patient_id != record.patient_id:
         record.fault = f"its rows name two patients: {record.patient_id}, {other.patient_id}"
 
-# %% ../../nbs/data/09_table.ipynb #c4f2392f
+# %% ../../nbs/data/09_table.ipynb #62fede4c
 def read(
     root: str | Path,  # the folder that `table` and `image` start from
     size: int = 512,  # pixels
@@ -193,6 +202,7 @@ def read(
     out: str | Path | None = None,  # folder to save to
     pixels: bool = True,  # False: text only
     equalise: bool = False,  # histogram equalisation, see `radiographs`
+    encounters: str = "patient",  # numbered within the "patient", the "admission", or an episode ended by a "gap 30" (days)
     source: str = "table",  # the source's name
     institution: str | None = None,  # a name, column or template; None = unknown
     **options,  # for `records`: table, columns, and the mapping
@@ -200,4 +210,7 @@ def read(
     "A plain table of films and reports as studies; raises `StudyError` where the mapping does not fit the table."
     mapped = {**options, **({"institution": institution} if institution else {})}
     found = named(records(root, **mapped), source)
-    return collect(source, found, root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise)
+    return collect(
+        source, found, root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
+        encounters=encounters,
+    )  # fmt: skip
