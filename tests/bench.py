@@ -44,6 +44,15 @@ def reader_rows(studies=60):
             read_source(layout, f"{folder}/world/{layout}", pixels=False)
             text = time.perf_counter() - start
         yield f"reader {layout}, rows per second", counts["rows"] / whole, f"{counts['rows'] / text:.0f} without films"
+    with tempfile.TemporaryDirectory() as folder:  # a hospital's table over the films of one of the archives
+        write_archive("iu_xray", folder, studies, 1)
+        films = sorted(Path(folder, "iu_xray", "NLMCXR_png").iterdir())
+        lines = ["film,report", *(f"{film.name},FINDINGS: Lungs are clear. IMPRESSION: Normal." for film in films)]
+        write_whole(Path(folder, "iu_xray", "t.csv"), "\n".join(lines))
+        mapping = dict(table="t.csv", image="NLMCXR_png/{film}", report="report")
+        start = time.perf_counter()
+        rows = read_source("table", f"{folder}/iu_xray", out=f"{folder}/data", **mapping).counts["rows"]
+        yield "reader table, rows per second", rows / (time.perf_counter() - start), ""
 
 
 def main():

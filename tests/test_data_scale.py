@@ -120,7 +120,17 @@ def test_studies_come_back_in_the_archives_order(tmp_path):
     assert [r.study_id for r in again] == [f"s{i}" for i in range(40)] and told["studies"] == 40
     by_hand = list(visits())
     module.link_priors(by_hand)
+    module.number_encounters(by_hand)
     assert again == by_hand
+
+
+def test_encounters_are_numbered_a_patient_at_a_time():
+    def visits():
+        return (Record("demo", f"s{i}", f"p{i // 2}", order_key=i, admission="stay" if i < 2 else None) for i in range(4))
+
+    assert collect("demo", visits(), pixels=False, encounters="admission").table["encounter"][:] == [1, 2, None, None]
+    with pytest.raises(StudyError, match="gap"):
+        collect("demo", visits(), pixels=False, encounters="gap 30")
 
 
 def _dies(number):
