@@ -14,7 +14,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -125,14 +124,20 @@ def damaged(root, studies, share=0.01, seed=1):
     return done, absurd
 
 
-PREPARE = """
+# a program's own peak: ru_maxrss would begin with that of the process that started it
+PEAK = """
+import re
+def peak():  # MiB
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+"""
+PREPARE = PEAK + """
 import json, resource, sys
 from unirg.data import mimic_cxr
 from unirg.data.studies import collect
 root, out, size, num_proc, shard = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 studies = collect("mimic_cxr", mimic_cxr.records(root), root=root, size=size, num_proc=num_proc, out=out, shard=shard)
-used = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps({"rows": len(studies.table), "main_mib": used[0], "worker_mib": used[1]}))
+worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+print(json.dumps({"rows": len(studies.table), "main_mib": peak(), "worker_mib": worker}))
 """
 
 
@@ -202,7 +207,6 @@ def main():
         measured(large, out)
         same = digest(out, whole_below=1 << 60) == digest(folder / "data" / "broken", whole_below=1 << 60)
         print(f"killed -9 at {counts[0]} and at {counts[1]} shards, then finished: {'the same bytes' if same else 'NOT THE SAME'}")
-    print(f"this process, which wrote the archives: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
 def report_damage(whole, after, broken, absurd):

@@ -524,7 +524,7 @@ def write_shards(
             progress.step(lengths[number])
     return paths
 
-# %% ../../nbs/data/01_studies.ipynb #93e8a3f0
+# %% ../../nbs/data/01_studies.ipynb #b702b862
 def collect(
     source: str,  # the source's name
     records: Iterable[Record],  # one a study, as a reader yields them
@@ -558,6 +558,7 @@ def scratch():
     try:
         place = study_root() / "outputs"
         place.mkdir(exist_ok=True)
+        place = place if os.access(place, os.W_OK) else None
     except (StudyError, OSError):
         place = None
     with tempfile.TemporaryDirectory(prefix=".scratch-", dir=place) as folder:
