@@ -16,6 +16,7 @@ from PIL import Image
 
 from unirg.core import derived_seed, write_whole
 from unirg.data.radiographs import load_radiograph
+from unirg.data.sources import read_source
 from unirg.phantom.anatomy import CAMERAS, film
 from unirg.phantom.archives import write_archive
 from unirg.phantom.dictation import dictate
@@ -122,6 +123,29 @@ def film_rows():
         yield film_row("the uncompressed hip of 2140 x 1760", film_seconds([raw]))
 
 
+def reader_rows(studies=60):
+    "Rows per second of each reader, from an archive on disk to a saved table; films of the phantom's size, one process."
+    for layout in INSTITUTIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            write_archive(layout, f"{folder}/world", studies, 1)
+            start = time.perf_counter()
+            counts = read_source(layout, f"{folder}/world/{layout}", out=f"{folder}/data/{layout}").counts
+            whole = time.perf_counter() - start
+            start = time.perf_counter()
+            read_source(layout, f"{folder}/world/{layout}", pixels=False)
+            text = time.perf_counter() - start
+        yield f"reader {layout}, rows per second", counts["rows"] / whole, f"{counts['rows'] / text:.0f} without films"
+    with tempfile.TemporaryDirectory() as folder:  # a hospital's table over the films of one of the archives
+        write_archive("iu_xray", folder, studies, 1)
+        films = sorted(Path(folder, "iu_xray", "NLMCXR_png").iterdir())
+        lines = ["film,report", *(f"{film.name},FINDINGS: Lungs are clear. IMPRESSION: Normal." for film in films)]
+        write_whole(Path(folder, "iu_xray", "t.csv"), "\n".join(lines))
+        mapping = dict(table="t.csv", image="NLMCXR_png/{film}", report="report")
+        start = time.perf_counter()
+        rows = read_source("table", f"{folder}/iu_xray", out=f"{folder}/data", **mapping).counts["rows"]
+        yield "reader table, rows per second", rows / (time.perf_counter() - start), ""
+
+
 def main():
     load_before = os.getloadavg()[0]
     warnings.simplefilter("ignore")  # pydicom's, of the real files' headers
@@ -147,6 +171,7 @@ def main():
     references = [reports[i // 8] for i in range(64)]
     reward(sampled, reference=references)
     rows.append(("composite of step 2, warm, ms a completion", 1000 * seconds(lambda: reward(sampled, reference=references)) / 64, ""))
+    rows += reader_rows()
     lines = [
         "# Benchmarks",
         "",

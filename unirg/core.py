@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RESEARCH_ONLY', 'NOT_CONTENT', 'StudyError', 'study_root', 'Settings', 'typed', 'options_from', 'derived_seed',
            'seed_everything', 'whole_file', 'whole_folder', 'write_whole', 'write_json', 'read_json', 'digest',
-           'Progress', 'duration', 'die_with_parent']
+           'Progress', 'speed', 'duration', 'die_with_parent']
 
-# %% ../nbs/00_core.ipynb #017fc3fa
+# %% ../nbs/00_core.ipynb #bb1a5009
 import configparser
 import contextlib
 import dataclasses
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import shutil
 import tempfile
 import threading
@@ -175,7 +176,7 @@ def seed_everything(
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #daaf2fc6
+# %% ../nbs/00_core.ipynb #3a42aee4
 @contextlib.contextmanager
 def whole_file(
     path: str | os.PathLike,  # the final name; its folder is made
@@ -184,7 +185,8 @@ def whole_file(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # the suffix stays last: writers such as matplotlib and pandas choose their format by it
-    part = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.part{path.suffix}")
+    # and the name is drawn: processes of two machines on one disk may share their numbers
+    part = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield part
         os.replace(part, path)
@@ -268,7 +270,7 @@ def digest(
         return "missing"
     return sha.hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #2eea6e48
+# %% ../nbs/00_core.ipynb #2ae09399
 class Progress:
     "Count work done: `with Progress(total, 'films') as progress: ... progress.step()`."
 
@@ -319,10 +321,16 @@ class Progress:
         gone, made = time.time() - self.started, self.done - self.before
         return gone / made * (self.total - self.done) if made else None
 
+    def rate(self) -> float | None:
+        "Units a second so far, or None before there is one."
+        gone, made = time.time() - self.started, self.done - self.before
+        return made / gone if made and gone > 0 else None
+
     def __str__(self) -> str:
-        left = self.left()
+        left, rate = self.left(), self.rate()
         return (
             f"{self.done}/{self.total} {self.unit}"
+            + (f", {speed(rate)}" if rate is not None else "")
             + (f", {duration(left)} left" if left is not None else "")
             + (f", {self.note}" if self.note else "")
         )
@@ -331,8 +339,17 @@ class Progress:
         self.noted = time.time()
         if self.path:
             state = {"done": self.done, "total": self.total, "unit": self.unit, "note": self.note, "left": self.left(), "time": self.noted}
+            state["rate"] = self.rate()
             with contextlib.suppress(OSError):  # progress is never worth a run
                 write_json(self.path, state)
+
+
+def speed(
+    rate: float,  # units a second
+) -> str:  # '12 a second', '3.4 a minute'
+    "A rate as a person says it."
+    unit, seconds = next((pair for pair in (("second", 1), ("minute", 60)) if rate * pair[1] >= 1), ("hour", 3600))
+    return f"{rate * seconds:.{0 if rate * seconds >= 10 else 1}f} a {unit}"
 
 
 def duration(

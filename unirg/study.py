@@ -7,7 +7,7 @@ __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'Task', 'parameters_of', 'P
            'record_path', 'stale', 'execute', 'Runner', 'surroundings', 'Clock', 'Screen', 'Reporter', 'run',
            'last_screen', 'status']
 
-# %% ../nbs/90_study.ipynb #0319e98f
+# %% ../nbs/90_study.ipynb #6fd4e35d
 import argparse
 import ast
 import contextlib
@@ -27,7 +27,7 @@ from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 
-from .core import NOT_CONTENT, Settings, StudyError, die_with_parent, digest, duration, read_json, study_root, typed, write_json
+from .core import NOT_CONTENT, Settings, StudyError, die_with_parent, digest, duration, read_json, speed, study_root, typed, write_json
 
 # %% ../nbs/90_study.ipynb #90cdb64c
 @dataclass
@@ -643,7 +643,7 @@ class Clock:
         rest += sum(max(self.usual[name] * scale - (time.time() - start), 5) for name, start in self.running.items())
         return rest / self.workers if gone else None
 
-# %% ../nbs/90_study.ipynb #b99db7e5
+# %% ../nbs/90_study.ipynb #831cffe3
 class Screen:
     "Shows a run on a terminal or in a log."
 
@@ -698,7 +698,8 @@ class Screen:
         except (OSError, ValueError):
             return f"{since} gone"
         left = f", {duration(max(state['left'] - (time.time() - state['time']), 0))} left" if state.get("left") else ""
-        return f"{state['done']}/{state['total']} {state['unit']}{left}" + (f", {state['note']}" if state["note"] else "")
+        rate = f", {speed(state['rate'])}" if state.get("rate") else ""
+        return f"{state['done']}/{state['total']} {state['unit']}{rate}{left}" + (f", {state['note']}" if state["note"] else "")
 
     def _erase(self) -> None:
         if self.drawn:

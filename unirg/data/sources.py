@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LAYOUTS', 'options_of', 'read_source', 'as_annotated', 'unreadable']
 
-# %% ../../nbs/data/11_sources.ipynb #5e0407f2
+# %% ../../nbs/data/11_sources.ipynb #1964f361
 import inspect
 import shutil
 import typing
@@ -13,10 +13,11 @@ from pathlib import Path
 
 from ..core import StudyError, study_root, typed
 from . import chexpert_plus, iu_xray, mimic_cxr, rexgradient, rexrank, table
+from .leaks import patients_in_two_splits
 from .radiographs import RadiographError, load_radiograph
 from .studies import Studies
 
-# %% ../../nbs/data/11_sources.ipynb #e29733ff
+# %% ../../nbs/data/11_sources.ipynb #d57d20d1
 LAYOUTS = {
     "mimic_cxr": mimic_cxr,
     "chexpert_plus": chexpert_plus,
@@ -42,7 +43,7 @@ def read_source(
     unreadable_limit: float = 1.0,  # share of studies whose film may be unreadable; more is an error, and nothing is kept
     **options,  # of the reader: source, institution, size, num_proc, limit, out, ...; a table's mapping, one option a field
 ) -> Studies:
-    "Read an archive by its layout's name; raises `StudyError` for an unknown layout or option, or a missing root."
+    "Read an archive by its layout's name; raises `StudyError` for an unknown layout or option, a missing root, or a patient in two splits."
     if layout not in LAYOUTS:
         raise StudyError(f"there is no layout '{layout}'; there are: {', '.join(LAYOUTS)}")
     if not Path(root).exists():
@@ -59,6 +60,13 @@ def read_source(
             shutil.rmtree(options["out"])
         said = f"{len(faults)} of {studies.counts['seen']} films cannot be read; unreadable_limit is {unreadable_limit}"
         raise StudyError(f"{studies.source}: {faults[0]} ({said})")
+    torn = patients_in_two_splits(studies.table)
+    if torn:
+        if options.get("out"):
+            shutil.rmtree(options["out"])
+        patient, splits = next(iter(torn.items()))
+        said = f"{len(torn)} of {studies.counts['patients']} patients are in two splits"
+        raise StudyError(f"{studies.source}: patient {patient} is in {' and in '.join(splits)} ({said}); split the studies by patient")
     return studies
 
 

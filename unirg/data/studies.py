@@ -4,27 +4,32 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'VIEWS', 'RACES', 'known_text', 'sex', 'view', 'is_frontal', 'age', 'split', 'race', 'Film', 'Record',
-           'link_priors', 'number_encounters', 'days_between', 'quiet_datasets', 'quarantine_csv', 'Studies', 'Options',
-           'row', 'write_shard', 'write_shards', 'collect', 'unique_ids', 'start_or_resume', 'join_shards',
-           'without_lost_priors', 'assemble', 'count']
+           'link_priors', 'number_encounters', 'gap_days', 'tells_encounters', 'encounters_unknown', 'days_between',
+           'quiet_datasets', 'quarantine_csv', 'Studies', 'Options', 'row', 'write_shard', 'list_studies',
+           'start_or_resume', 'do_shard', 'shard_path', 'write_shards', 'collect', 'scratch', 'join_in', 'join_shards',
+           'read_shard', 'with_late_flags', 'assemble', 'count']
 
-# %% ../../nbs/data/01_studies.ipynb #9c179bc6
+# %% ../../nbs/data/01_studies.ipynb #2ecd3a89
 import contextlib
 import csv
 import dataclasses
 import datetime
+import functools
 import hashlib
+import inspect
 import io
 import itertools
 import json
 import math
-import multiprocessing
+import os
+import random
 import re
 import shutil
+import sqlite3
 import tempfile
-from collections import Counter, deque
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +37,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core import Progress, StudyError, die_with_parent, digest, read_json, whole_file, write_json, write_whole, whole_folder
+from ..core import Progress, StudyError, digest, read_json, study_root, whole_file, write_json, write_whole, whole_folder
+from .leaks import counted_in_train, flags_in_train, patients_in_two_splits, training_texts
 from .radiographs import RadiographError, load_radiograph
+from .shards import Listing, work_off
 
 # %% ../../nbs/data/01_studies.ipynb #5c56b5f2
 FEATURES = datasets.Features(
@@ -225,26 +232,22 @@ def link_priors(
             elif earlier:
                 s.flag("prior_tie")
 
-# %% ../../nbs/data/01_studies.ipynb #725a6e23
+# %% ../../nbs/data/01_studies.ipynb #3dc018b4
 def number_encounters(
     records: list[Record],  # after `link_priors`; changed in place
     by: str = "patient",  # or "admission", or "gap 30": an episode ends where more than 30 days pass without a study
 ) -> None:
     "Fill `encounter`, null where order or stay is unknown; raises `StudyError` for another `by`, or where the archive cannot tell."
-    gap = re.fullmatch(r"gap\s*(\d+(?:\.\d+)?)", by.strip())
-    if by not in ("patient", "admission") and not gap:
-        raise StudyError(f"encounters is '{by}'; it may be patient, admission, or a gap in days such as gap 30")
+    if not tells_encounters(records, by):
+        raise encounters_unknown(records[0].source, by)
+    gap = gap_days(by)
     known = [r for r in records if r.study_order is not None]
-    if by == "admission" and all(r.admission is None for r in known):
-        raise StudyError(f"{records[0].source}: encounters by admission need hospital stays, and none is known of these studies")
-    if gap and not any(isinstance(r.order_key, (datetime.date, float)) for r in known):
-        raise StudyError(f"{records[0].source}: encounters by gap need dates, and none is known of these studies")
     episodes: dict[tuple, list[Record]] = {}
     episode: dict[tuple, tuple] = {}  # patient and split -> number of the episode, its last moment
     for record in sorted(known, key=lambda r: r.study_order):
         patient = (record.patient_id, record.split)
         number, last = episode.get(patient, (1, record.order_key))
-        if gap and days_between(last, record.order_key) > float(gap[1]):
+        if gap is not None and days_between(last, record.order_key) > gap:
             number += 1
         episode[patient] = (number, record.order_key)
         if by != "admission" or record.admission is not None:
@@ -253,6 +256,36 @@ def number_encounters(
         orders = sorted({s.study_order for s in studies})
         for study in studies:
             study.encounter = orders.index(study.study_order) + 1
+
+
+def gap_days(
+    by: str,  # as for `number_encounters`
+) -> float | None:  # None: not by a gap
+    "The gap that ends an episode; raises `StudyError` for another `by`."
+    gap = re.fullmatch(r"gap\s*(\d+(?:\.\d+)?)", by.strip())
+    if by not in ("patient", "admission") and not gap:
+        raise StudyError(f"encounters is '{by}'; it may be patient, admission, or a gap in days such as gap 30")
+    return float(gap[1]) if gap else None
+
+
+def tells_encounters(
+    records: list[Record],  # after `link_priors`
+    by: str,  # as for `number_encounters`
+) -> bool:
+    "Whether any of these studies has what its encounter is counted by; raises `StudyError` for another `by`."
+    known = [r for r in records if r.study_order is not None]
+    if gap_days(by) is not None:
+        return any(isinstance(r.order_key, (datetime.date, float)) for r in known)
+    return by == "patient" or any(r.admission is not None for r in known)
+
+
+def encounters_unknown(
+    source: str,  # the source's name
+    by: str,  # as for `number_encounters`
+) -> StudyError:
+    "What is wrong where no study has it."
+    needs = "hospital stays, and none" if by == "admission" else "dates, and none"
+    return StudyError(f"{source}: encounters by {by.split()[0]} need {needs} is known of these studies")
 
 
 def days_between(
@@ -371,7 +404,7 @@ def row(
     values = {name: getattr(record, name, None) for name in FEATURES}
     return {**values, "image": image, "view": film.view if film else None, "image_path": film.path if film else None}
 
-# %% ../../nbs/data/01_studies.ipynb #c43b808b
+# %% ../../nbs/data/01_studies.ipynb #4e3dee64
 def write_shard(
     path: Path,  # <folder>/00012.arrow; its quarantine is written to <folder>/00012.json, last
     records: list[Record],
@@ -381,7 +414,7 @@ def write_shard(
     rows, quarantine = [], {}
     for record in records:
         try:
-            rows.append(row(dataclasses.replace(record), options))  # a copy: texts filled in later are not kept for all studies
+            rows.append(row(record, options))
         except RadiographError as error:
             quarantine[record.study_id] = {"reason": error.reason, "path": error.path}
     schema = FEATURES.arrow_schema
@@ -391,36 +424,107 @@ def write_shard(
     write_json(path.with_suffix(".json"), quarantine)
     return len(records)
 
+# %% ../../nbs/data/01_studies.ipynb #44573669
+def list_studies(
+    listing: Listing,  # new
+    source: str,  # the source's name, for messages
+    records: Iterable[Record],  # as a reader yields them
+    root="",  # the archive's folder, for messages
+    encounters: str = "patient",  # see `number_encounters`
+) -> dict:  # how many studies, how many ids that came again, and a digest of it all
+    "Take in an archive's studies and link their priors, a patient at a time; raises `StudyError` where there is not one study."
+    number, sha = listing.add(records), hashlib.sha256()
+    if not number:
+        raise StudyError(f"{source}: no study found in {root}")
+    torn, again, told = dict(listing.in_two_splits()), listing.repeated(), False
+    for studies in listing.patients():
+        for place, record in studies:
+            if record.patient_id in torn:
+                record.flag("patient_in_two_splits")
+            if place in again:
+                record.fault = f"study_id {record.study_id} appears more than once"
+                record.study_id = f"{record.study_id} ({again[place]})"
+        link_priors(visits := [record for _, record in studies])
+        if tells_encounters(visits, encounters):
+            number_encounters(visits, encounters)
+            told = True
+        listing.link(studies)
+        for _, record in studies:
+            sha.update(repr(record).encode())
+    if not told:
+        raise encounters_unknown(source, encounters)
+    return {"studies": number, "ids_twice": len(again), "digest": sha.hexdigest()}
+
+# %% ../../nbs/data/01_studies.ipynb #2f19fb71
+def start_or_resume(
+    work: Path,  # <out>/.<source>.shards
+    source: str,  # the source's name
+    records: Iterable[Record],  # as a reader yields them
+    options: Options,
+    shard: int,  # studies a shard
+    encounters: str = "patient",  # see `number_encounters`
+) -> tuple[Path, dict]:  # the folder of shards, and what `list_studies` gave
+    "List the archive, and keep the shards of a killed run if they belong to the same list, options and code."
+    work.mkdir(parents=True, exist_ok=True)
+    part = work / f".{os.getpid()}.db"
+    part.unlink(missing_ok=True)
+    with Listing(part, new=True) as listing:
+        told = list_studies(listing, source, records, options.root, encounters)
+        listing.note("plan", (options, shard))
+    how, code = options.complete, Path(inspect.getsourcefile(load_radiograph)).parent
+    how = (how.func.__qualname__, how.args, how.keywords) if isinstance(how, functools.partial) else getattr(how, "__qualname__", None)
+    sha = hashlib.sha256(repr((source, told, dataclasses.replace(options, complete=None), how, shard)).encode())
+    for path in sorted(code.glob("*.py")):
+        sha.update(path.read_bytes())
+    folder = work / sha.hexdigest()[:16]
+    for other in work.iterdir():
+        if other not in (folder, part):
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    folder.mkdir(exist_ok=True)
+    os.replace(part, folder / "listing.db")
+    return folder, told
+
+# %% ../../nbs/data/01_studies.ipynb #fc16b254
+def do_shard(
+    folder: Path,  # of shards
+    number: int,
+) -> None:
+    "Read one shard's films, unless somebody has done so."
+    if not shard_path(folder, number).with_suffix(".json").exists():
+        with Listing(folder / "listing.db") as listing:
+            options, size = listing.noted("plan")
+            write_shard(shard_path(folder, number), listing.shard(number, size), options)
+
+
+def shard_path(
+    folder: Path,  # of shards
+    number: int,
+) -> Path:
+    "Where a shard is; it is done when the .json beside it is there."
+    return folder / f"{number:05d}.arrow"
+
 
 def write_shards(
-    folder: Path,  # where the shards go
-    records: list[Record],
-    options: Options,
+    folder: Path,  # with listing.db
     num_proc: int = 1,  # processes
-    shard: int = 256,  # studies a shard
+    mixed: bool = False,  # True: in random order, as a worker beside others does
 ) -> list[Path]:  # the shards' Arrow files, in order
     "Write every shard that is not there yet, in parallel, and tell how far it is."
-    jobs = [(folder / f"{i:05d}.arrow", records[start : start + shard]) for i, start in enumerate(range(0, len(records), shard))]
-    todo = [job for job in jobs if not job[0].with_suffix(".json").exists()]
-    with Progress(len(records), "studies") as progress:
-        progress.resume(len(records) - sum(len(part) for _, part in todo))
-        if num_proc <= 1 or len(todo) <= 1:
-            for path, part in todo:
-                progress.step(write_shard(path, part, options))
-        else:
-            methods = multiprocessing.get_all_start_methods()  # fork where there is one: no second import, works from a notebook
-            context = multiprocessing.get_context("fork" if "fork" in methods else None)
-            with ProcessPoolExecutor(num_proc, mp_context=context, initializer=die_with_parent) as pool:
-                waiting, rest = deque(), iter(todo)
-                while waiting or todo:
-                    for path, part in itertools.islice(rest, 2 * num_proc - len(waiting)):
-                        waiting.append(pool.submit(write_shard, path, part, options))
-                    if not waiting:
-                        break
-                    progress.step(waiting.popleft().result())
-    return [path for path, _ in jobs]
+    with Listing(folder / "listing.db") as listing:
+        total, (_, size) = len(listing), listing.noted("plan")
+    numbers = list(range(math.ceil(total / size)))
+    paths = [shard_path(folder, number) for number in numbers]
+    lengths = [min(size, total - number * size) for number in numbers]
+    todo = [number for number in numbers if not paths[number].with_suffix(".json").exists()]
+    if mixed:
+        random.shuffle(todo)
+    with Progress(total, "studies") as progress:
+        progress.resume(total - sum(lengths[number] for number in todo))
+        for number in work_off(todo, functools.partial(do_shard, folder), lambda n: paths[n].with_suffix(".json").exists(), num_proc):
+            progress.step(lengths[number])
+    return paths
 
-# %% ../../nbs/data/01_studies.ipynb #bd3cc230
+# %% ../../nbs/data/01_studies.ipynb #b702b862
 def collect(
     source: str,  # the source's name
     records: Iterable[Record],  # one a study, as a reader yields them
@@ -437,88 +541,97 @@ def collect(
     shard: int = 256,  # studies a shard
 ) -> Studies:
     "Link priors, load films, set aside what cannot be used, count, save; raises `StudyError` where there is not one study."
-    records = list(itertools.islice(records, limit))
-    if not records:
-        raise StudyError(f"{source}: no study found in {root}")
-    twice = unique_ids(records)
-    link_priors(records)
-    number_encounters(records, encounters)
     options = Options(str(root), size, equalise, pixels, complete)
-    told = {"ids_twice": twice, "limit": limit, "encounters_by": encounters, **({"reader": notes} if notes else {})}
-    if out is None:
-        with tempfile.TemporaryDirectory() as folder:
-            shards = write_shards(Path(folder), records, options, num_proc, shard)
-            return assemble(source, shards, Path(folder) / "joined", told, in_memory=True)
-    out = Path(out)
-    work = out.with_name(f".{out.name}.shards")
-    start_or_resume(work, repr((source, dataclasses.replace(options, complete=None), shard)), records)
-    studies = assemble(source, write_shards(work, records, options, num_proc, shard), out, told)
-    shutil.rmtree(work)
+    with contextlib.nullcontext() if out is not None else scratch() as temporary:
+        target = Path(out if out is not None else temporary / "studies")
+        work = target.with_name(f".{target.name}.shards")
+        folder, listed = start_or_resume(work, source, itertools.islice(records, limit), options, shard, encounters)
+        told = {"ids_twice": listed["ids_twice"], "limit": limit, "encounters_by": encounters, **({"reader": notes} if notes else {})}
+        studies = assemble(source, write_shards(folder, num_proc), target, told, in_memory=out is None)
+        shutil.rmtree(work, ignore_errors=True)
     return studies
 
 
-def unique_ids(
-    records: list[Record],  # changed in place
-) -> int:  # how many came again
-    "Make study ids unique; a study that comes again gets a fault and the id 'name (2)'."
-    seen: Counter = Counter()
-    for record in records:
-        seen[record.study_id] += 1
-        if seen[record.study_id] > 1:
-            record.fault = f"study_id {record.study_id} appears more than once"
-            record.study_id = f"{record.study_id} ({seen[record.study_id]})"
-    return sum(n - 1 for n in seen.values())
+@contextlib.contextmanager
+def scratch():
+    "A temporary folder inside the study's root where there is one: films of patients do not belong into a machine's shared /tmp."
+    try:
+        place = study_root() / "outputs"
+        place.mkdir(exist_ok=True)
+        place = place if os.access(place, os.W_OK) else None
+    except (StudyError, OSError):
+        place = None
+    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=place) as folder:
+        yield Path(folder)
 
-
-def start_or_resume(
-    work: Path,  # the folder of shards
-    plan: str,  # everything beside the records that decides what a shard holds
-    records: list[Record],
+# %% ../../nbs/data/01_studies.ipynb #73df118d
+def join_in(
+    work,  # <profile>/data/.<source>.shards
+    num_proc: int = 1,  # processes
+    patience: float = 3600.0,  # seconds to wait for the list of studies
 ) -> None:
-    "Keep the shards of a killed run if they belong to the same plan and records; else start anew."
-    sha = hashlib.sha256(plan.encode())
-    for record in records:
-        sha.update(repr(record).encode())
-    plan_file = work / "plan.txt"
-    if not plan_file.is_file() or plan_file.read_text() != sha.hexdigest():
+    "Help to prepare an archive: do shards until none is left; raises `StudyError` where nobody is preparing it."
+    work, started, wait = Path(work), time.time(), 0.1
+    while not (listed := sorted(work.glob("*/listing.db"))):
+        if time.time() - started > patience:
+            raise StudyError(f"{work} holds no list of studies: start preparing the source first")
+        time.sleep(wait)
+        wait = min(2 * wait, 5.0)
+    folder = listed[0].parent
+    try:
+        write_shards(folder, num_proc, mixed=True)
+    except (OSError, sqlite3.Error):
+        if listed[0].exists():
+            raise
+    if not listed[0].exists():  # whoever began it has finished, and what we wrote since then is nobody's
         shutil.rmtree(work, ignore_errors=True)
-        write_whole(plan_file, sha.hexdigest())
 
-# %% ../../nbs/data/01_studies.ipynb #ae780e79
+# %% ../../nbs/data/01_studies.ipynb #b359de6d
 def join_shards(
     shards: list[Path],  # Arrow files of `write_shards`
     folder: Path,  # where the table goes
     quarantine: dict,  # studies that are not rows, and so nobody's prior
     together: int = 24,  # shards to a file: about half a gigabyte
 ) -> None:
-    "Write the table as datasets' `save_to_disk` would, priors that are not rows removed."
+    "Write the table as datasets' `save_to_disk` would, with the flags that need all of it."
     with quiet_datasets():
         datasets.Dataset.from_dict({name: [] for name in FEATURES}, features=FEATURES).save_to_disk(str(folder))
     state = read_json(folder / "state.json")
     for empty in state["_data_files"]:
         (folder / empty["filename"]).unlink()
+    learned = training_texts(map(read_shard, shards))
     groups = [shards[i : i + together] for i in range(0, len(shards), together)]
     names = [f"data-{i:05d}-of-{len(groups):05d}.arrow" for i in range(len(groups))]
     for name, group in zip(names, groups, strict=True):
         with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, FEATURES.arrow_schema) as writer:
             for path in group:
-                writer.write_table(without_lost_priors(pa.ipc.open_stream(path.read_bytes()).read_all(), quarantine))
+                writer.write_table(with_late_flags(read_shard(path), quarantine, learned))
     state["_data_files"] = [{"filename": name} for name in names]
     # tables made of the same bytes are the same to datasets' caches
     state["_fingerprint"] = hashlib.sha256("".join(digest(folder / name) for name in names).encode()).hexdigest()[:16]
     write_json(folder / "state.json", state)
 
 
-def without_lost_priors(
+def read_shard(
+    path: Path,  # of `write_shard`
+) -> pa.Table:
+    "One shard, mapped into memory: a column that is not looked at is not read."
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+
+# %% ../../nbs/data/01_studies.ipynb #e9afc711
+def with_late_flags(
     table: pa.Table,  # one shard
     quarantine: dict,  # studies that are not rows
+    learned: dict,  # of `training_texts`
 ) -> pa.Table:
-    "Priors that were set aside become null, flagged prior_unreadable."
+    "Flag priors that were set aside, which become null, and texts that stand in the training split."
     priors, flags = table["prior_study_id"].to_pylist(), table["flags"].to_pylist()
-    lost = [i for i, prior in enumerate(priors) if prior in quarantine]
-    for i in lost:
-        priors[i], flags[i] = None, f"{flags[i]},prior_unreadable".strip(",")
-    for name, values in (("prior_study_id", priors), ("flags", flags)) if lost else ():
+    late = flags_in_train(table, learned)
+    for i, prior in enumerate(priors):
+        if prior in quarantine:
+            priors[i], late[i] = None, ["prior_unreadable", *late[i]]
+    flags = [",".join(filter(None, [said, *more])) for said, more in zip(flags, late, strict=True)]
+    for name, values in (("prior_study_id", priors), ("flags", flags)):
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), pa.array(values, pa.string()))
     return table
 
@@ -538,43 +651,50 @@ def assemble(
         write_json(folder / "counts.json", count(source, datasets.load_from_disk(str(folder)), quarantine) | told)
     return Studies.load(out, in_memory)
 
-# %% ../../nbs/data/01_studies.ipynb #4a46bc62
+# %% ../../nbs/data/01_studies.ipynb #4827024e
 def count(
     source: str,  # the source's name
     table: datasets.Dataset,  # the rows
     quarantine: dict,  # what was set aside
 ) -> dict:
-    "Count a prepared source: seen = rows + quarantined, then by split, view, section, sex, race, flag."
+    "Count a prepared source: seen = rows + quarantined, then by split, view, section, sex, race, flag, and leaks."
     texts = ("indication", "comparison", "findings", "impression")
     there = {name: pc.is_valid(table.data.column(name)) for name in (*texts, "age", "prior_study_id")}
 
-    def tally(values):
-        return dict(sorted(Counter("unknown" if v is None else str(v) for v in values).items()))
-
-    def column(name):
-        return table.data.column(name).to_pylist()
+    def tally(name):
+        pairs = pc.value_counts(table.data.column(name)).to_pylist()
+        counts = (("unknown" if pair["values"] is None else pair["values"], pair["counts"]) for pair in pairs)
+        return dict(sorted(counts, key=lambda count: str(count[0])))
 
     def number(mask):
         return pc.sum(mask).as_py() or 0
 
+    reasons = Counter(re.split(r"[:(]", e["reason"])[0].strip() for e in quarantine.values())
+    encounters = Counter()
+    for visit, times in tally("encounter").items():
+        encounters["unknown" if visit == "unknown" else str(visit) if visit < 5 else "5 or more"] += times
+    flags = Counter()
+    for pair in pc.value_counts(table.data.column("flags")).to_pylist():
+        flags.update({flag: pair["counts"] for flag in pair["values"].split(",") if flag})
     return {
         "source": source,
         "seen": len(table) + len(quarantine),
         "rows": len(table),
         "quarantined": len(quarantine),
-        "quarantined_by_reason": tally(re.split(r"[:(]", e["reason"])[0].strip() for e in quarantine.values()),
-        "patients": len(set(column("patient_id")) - {None}),
-        "split": tally(column("split")),
-        "view": tally(column("view")),
+        "quarantined_by_reason": dict(sorted(reasons.items())),
+        "patients": pc.count_distinct(table.data.column("patient_id"), mode="only_valid").as_py(),
+        "split": tally("split"),
+        "view": tally("view"),
         "sections": {
             **{name: number(there[name]) for name in texts},
             "findings_and_impression": number(pc.and_(there["findings"], there["impression"])),
             "neither": len(table) - number(pc.or_(there["findings"], there["impression"])),
         },
-        "sex": tally(column("sex")),
-        "race": tally(column("race")),
+        "sex": tally("sex"),
+        "race": tally("race"),
         "age_known": number(there["age"]),
         "with_prior": number(there["prior_study_id"]),
-        "encounter": tally(n if n is None or n < 5 else "5 or more" for n in column("encounter")),
-        "flags": tally(flag for flags in column("flags") for flag in flags.split(",") if flag),
+        "encounter": dict(sorted(encounters.items())),
+        "flags": dict(sorted(flags.items())),
+        "leaks": {"patients_in_two_splits": len(patients_in_two_splits(table)), "in_train": counted_in_train(table)},
     }

@@ -1,0 +1,224 @@
+"""Preparing a large archive: memory, damage and kills.
+
+As a program (`python tests/scale.py`, some ten minutes) it prints what it measured; tests use its parts.
+Rendering 20,000 films would take most of the time, so a few hundred phantom studies are written once, with small films, and then repeated
+under new patient, study and film ids by hard links. To the reader every repeated study is one of its own: it has its rows in the tables,
+its files, its place among its patient's studies.
+"""
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pydicom
+from PIL import Image
+
+from unirg.core import digest
+from unirg.data.studies import Studies
+from unirg.phantom import archives
+
+TABLES = ("mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-split.csv.gz")
+
+
+def small_archive(root, studies, film_size=128, seed=3):
+    "A phantom archive in MIMIC-CXR's layout whose films are small, and so cheap to write and to read."
+    usual, archives.FILM_SIZE = archives.FILM_SIZE, film_size
+    try:
+        archives.write_archive("mimic_cxr", root, studies, seed)
+    finally:
+        archives.FILM_SIZE = usual
+    return Path(root) / "mimic_cxr" if (Path(root) / "mimic_cxr").exists() else Path(root)
+
+
+def repeated(base, root, copies):
+    "The archive so many times over, its files hard links; returns the root."
+    root.mkdir(parents=True)
+    numbers: dict[str, int] = {}
+
+    def new(name, copy):  # ids keep their shape: a first digit, and seven more
+        number = numbers.setdefault(name, len(numbers))
+        return f"{name[0]}{copy * 20_000 + number:07d}"
+
+    def film(name, copy):
+        digits = hashlib.sha1(f"{name} {copy}".encode()).hexdigest()
+        return "-".join(digits[i : i + 8] for i in range(0, 40, 8))
+
+    for table in TABLES:
+        with gzip.open(base / table, "rt", newline="") as file:
+            rows = list(csv.DictReader(file))
+        with gzip.open(root / table, "wt", newline="", compresslevel=1) as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            for copy in range(copies):
+                for row in rows:
+                    ids = {"subject_id": new(row["subject_id"], copy), "study_id": new(row["study_id"], copy)}
+                    writer.writerow({**row, **ids, "dicom_id": film(row["dicom_id"], copy)})
+    for path in sorted((base / "files").rglob("*.*")):
+        study, subject = (path.parent.name, path.parents[1].name) if path.suffix == ".dcm" else (path.stem, path.parent.name)
+        for copy in range(copies):
+            patient = f"p{new(subject[1:], copy)}"
+            place = root / "files" / patient[:3] / patient / f"s{new(study[1:], copy)}"
+            place.mkdir(parents=True, exist_ok=True)
+            os.link(path, place.with_suffix(".txt") if path.suffix == ".txt" else place / f"{film(path.stem, copy)}.dcm")
+    return root
+
+
+def edited(path, change):
+    "A DICOM file with some elements changed."
+    dataset = pydicom.dcmread(path)
+    if change == "window":
+        dataset.WindowCenter, dataset.WindowWidth = 1e9, 1
+    else:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dataset.PixelData = bytes(dataset.Rows * dataset.Columns * 2)
+    path.unlink()  # its other names keep the film
+    dataset.save_as(path)
+
+
+def replaced(path, content):
+    path.unlink()
+    path.write_bytes(content)
+
+
+def as_png(path):
+    path.unlink()
+    Image.linear_gradient("L").save(path, format="PNG")
+
+
+# kind of damage -> what is done to the file, and a word of the reason it ends in quarantine with.
+# An absurd window is not in this list: the film behind it is whole, and is shown over its own range (`window_of` in unirg.data.radiographs)
+DAMAGES = {
+    "truncated": (lambda path: replaced(path, path.read_bytes()[:1500]), r"truncated|do not decode"),
+    "zero bytes": (lambda path: replaced(path, b""), r"empty \(0 bytes\)"),
+    "wrong suffix": (as_png, r"wrong suffix: the content is PNG"),
+    "text": (lambda path: replaced(path, b"Dear colleague, the film is in the other folder. " * 30), r"not a DICOM file"),
+    "all black": (lambda path: edited(path, "black"), r"all black"),
+}
+
+
+def damaged(root, studies, share=0.01, seed=1):
+    "Damage the films of a share of these studies; returns study -> kind, and the studies whose film got an absurd window."
+    draw = random.Random(seed)
+    chosen = draw.sample(sorted(studies), max(round(share * len(studies)), len(DAMAGES) + 1))
+    kinds, done, absurd = [*DAMAGES, "absurd window"], {}, set()
+    for number, study in enumerate(chosen):
+        path, kind = root / studies[study], kinds[number % len(kinds)]
+        if kind == "absurd window":
+            edited(path, "window")
+            absurd.add(study)
+        else:
+            DAMAGES[kind][0](path)
+            done[study] = kind
+    return done, absurd
+
+
+# a program's own peak: ru_maxrss would begin with that of the process that started it
+PEAK = """
+import re
+def peak():  # MiB
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+"""
+PREPARE = PEAK + """
+import json, resource, sys
+from unirg.data import mimic_cxr
+from unirg.data.studies import collect
+root, out, size, num_proc, shard = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+studies = collect("mimic_cxr", mimic_cxr.records(root), root=root, size=size, num_proc=num_proc, out=out, shard=shard)
+worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+print(json.dumps({"rows": len(studies.table), "main_mib": peak(), "worker_mib": worker}))
+"""
+
+
+def preparing(root, out, size=64, num_proc=2, shard=256):
+    "A process that prepares an archive in MIMIC-CXR's layout."
+    command = [sys.executable, "-c", PREPARE, str(root), str(out), *map(str, (size, num_proc, shard))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def shards_of(out):
+    "How many shards of a source in the making are done."
+    return len(list(out.with_name(f".{out.name}.shards").glob("*/0*.json")))
+
+
+def killed(root, out, at, **options):
+    "Begin to prepare, kill -9 once so many shards are done, and return how many there were; raises where it had finished before."
+    process = preparing(root, out, **options)
+    while shards_of(out) < at:
+        if process.poll() is not None:
+            raise AssertionError("it ended before it could be killed")
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    time.sleep(1)  # its workers see within half a second that it is gone
+    assert not out.exists()
+    return shards_of(out)
+
+
+def films_of(table):
+    "Study -> path of its film."
+    return dict(zip(table["study_id"][:], table["image_path"][:], strict=True))
+
+
+def rows_of(table):
+    "Study -> all that was prepared of it, but for its prior, which may be among the damaged."
+    kept = table.remove_columns(["prior_study_id", "flags"]).with_format("arrow")
+    return {row["study_id"]: row for batch in kept.iter(500) for row in batch.to_pylist()}
+
+
+PROCESSES = int(os.environ.get("UNIRG_SCALE_PROCESSES", "2"))
+
+
+def main():
+    def measured(root, out, **options):
+        started = time.time()
+        said, _ = preparing(root, out, **options).communicate()
+        return {**json.loads(said.splitlines()[-1]), "seconds": time.time() - started}
+
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parents[1] / "outputs") as folder:
+        folder = Path(folder)
+        base = small_archive(folder / "base", 250)
+        large = repeated(base, folder / "large", 80)
+        few = repeated(base, folder / "few", 8)
+        for name, root in (("few", few), ("large", large)):
+            m = measured(root, folder / "data" / name, num_proc=PROCESSES)
+            print(
+                f"{m['rows']} rows: main process {m['main_mib']:.0f} MiB at its peak, largest worker {m['worker_mib']:.0f} MiB, "
+                f"{m['seconds']:.0f} s, {m['rows'] / m['seconds']:.0f} studies a second", flush=True,
+            )  # fmt: skip
+        whole = Studies.load(folder / "data" / "large")
+        broken, absurd = damaged(large, films_of(whole.table))
+        measured(large, folder / "data" / "broken", num_proc=PROCESSES)
+        after = Studies.load(folder / "data" / "broken")
+        report_damage(whole, after, broken, absurd)
+        out = folder / "data" / "killed"
+        counts = [killed(large, out, at) for at in (20, 50)]
+        measured(large, out)
+        same = digest(out, whole_below=1 << 60) == digest(folder / "data" / "broken", whole_below=1 << 60)
+        print(f"killed -9 at {counts[0]} and at {counts[1]} shards, then finished: {'the same bytes' if same else 'NOT THE SAME'}")
+
+
+def report_damage(whole, after, broken, absurd):
+    wrong = [s for s, kind in broken.items() if not re.search(DAMAGES[kind][1], after.quarantine.get(s, {"reason": ""})["reason"])]
+    before, now = rows_of(whole.table), rows_of(after.table)
+    changed = [s for s in before if s not in broken and s not in absurd and now.get(s) != before[s]]
+    lost = [s for s in absurd if s not in now]
+    print(f"damaged {len(broken)} of {len(before)} films, {dict(Counter(broken.values()))}")
+    print(f"of these not in quarantine, or not with their reason: {len(wrong)}")
+    print(f"other rows that changed: {len(changed)}; absurd windows: {len(absurd)}, of these not shown: {len(lost)}", flush=True)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

@@ -1,0 +1,153 @@
+"Preparing a large archive in small: kills, damage, workers that join in, memory that does not grow with the archive."
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import scale
+
+from unirg.core import StudyError, digest
+from unirg.data import mimic_cxr
+from unirg.data import studies as module
+from unirg.data.shards import Listing, work_off
+from unirg.data.studies import Record, Studies, collect, join_in
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    return scale.repeated(scale.small_archive(folder / "base", 40), folder / "archive", 8)
+
+
+@pytest.fixture(scope="module")
+def whole(archive):
+    return prepared(archive, archive.parent / "data" / "whole")
+
+
+def prepared(archive, out, num_proc=1):
+    return collect("mimic_cxr", mimic_cxr.records(archive), root=archive, size=64, num_proc=num_proc, out=out, shard=8)
+
+
+def test_killed_twice_the_result_is_the_same(archive, whole, tmp_path):
+    counts = [scale.killed(archive, tmp_path / "killed", at, shard=8) for at in (3, 12)]
+    assert counts[0] >= 3 and counts[1] >= 12
+    process = scale.preparing(archive, tmp_path / "killed", shard=8)
+    process.communicate()
+    assert process.returncode == 0 and digest(tmp_path / "killed") == digest(archive.parent / "data" / "whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["killed"]  # nothing is left of the runs that were killed
+
+
+def test_others_join_in_by_the_folder_alone(archive, whole, tmp_path, monkeypatch):
+    out = tmp_path / "shared"
+    scale.killed(archive, out, 2, shard=8)  # whoever began it is gone
+    work = str(tmp_path / ".shared.shards")
+    helpers = [subprocess.Popen([sys.executable, "-m", "unirg.data.shards", work, "1"]) for _ in range(2)]
+    assert [helper.wait() for helper in helpers] == [0, 0]
+
+    def nothing_left(*args):
+        raise AssertionError("the helpers left a shard")
+
+    monkeypatch.setattr(module, "write_shard", nothing_left)
+    prepared(archive, out)
+    assert digest(out) == digest(archive.parent / "data" / "whole")
+
+
+def test_nobody_to_help(tmp_path):
+    with pytest.raises(StudyError, match=r"\.x\.shards"):
+        join_in(tmp_path / ".x.shards", patience=0.2)
+
+
+def test_damaged_films_end_in_quarantine_and_the_rest_is_untouched(archive, whole, tmp_path):
+    copy = scale.repeated(archive, tmp_path / "copy", 1)  # damage must not reach the other tests
+    before = prepared(copy, tmp_path / "before")
+    broken, absurd = scale.damaged(copy, scale.films_of(before.table), share=0.05)
+    after = prepared(copy, tmp_path / "after", num_proc=2)
+    assert set(broken.values()) == set(scale.DAMAGES) and absurd
+    assert set(after.quarantine) - set(before.quarantine) == set(broken)
+    for study, kind in broken.items():
+        assert re.search(scale.DAMAGES[kind][1], after.quarantine[study]["reason"]), (kind, after.quarantine[study])
+        assert after.quarantine[study]["path"].endswith(scale.films_of(before.table)[study])
+    rows, kept = scale.rows_of(before.table), scale.rows_of(after.table)
+    assert set(kept) == set(rows) - set(broken)
+    assert [s for s in kept if kept[s] != rows[s] and s not in absurd] == []
+    lost = [s for s, prior in zip(before.table["study_id"], before.table["prior_study_id"]) if prior in broken and s in kept]
+    flags = dict(zip(after.table["study_id"], after.table["flags"]))
+    assert all("prior_unreadable" in flags[s] for s in lost) and sum("prior_unreadable" in f for f in flags.values()) >= len(lost)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc to read a process's peak from")
+def test_the_list_of_studies_does_not_live_in_memory(tmp_path):
+    code = f"""{scale.PEAK}
+import sys
+from unirg.data.studies import Record, collect
+text = "The lungs are clear. " * 500
+def records():
+    for i in range(int(sys.argv[1])):
+        yield Record("demo", f"s{{i}}", f"p{{i // 3}}", order_key=i % 3, split=None, findings=f"{{text}}{{i}}")
+if len(sys.argv) == 3:
+    collect("demo", records(), pixels=False, out=sys.argv[2])
+else:
+    everything = list(records())
+print(peak())
+"""
+
+    def used(studies, *out):
+        command = [sys.executable, "-c", code, str(studies), *map(str, out)]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+    few, many, as_a_list = used(500, tmp_path / "few"), used(4000, tmp_path / "many"), used(4000) - used(500)
+    assert as_a_list > 30 and many - few < 0.6 * as_a_list, f"{few:.0f} MiB, then {many:.0f} MiB; as a list {as_a_list:.0f} MiB more"
+
+
+def test_another_version_of_the_list_or_of_the_options_starts_anew(archive, tmp_path):
+    out = tmp_path / "other"
+    scale.killed(archive, out, 2, shard=8)
+    first = {p.name for p in (tmp_path / ".other.shards").iterdir()}
+    options = dict(root=str(archive), size=64)
+    folders = []
+    for size, limit in ((64, None), (32, None), (64, 100)):
+        records = list(mimic_cxr.records(archive))[:limit]
+        plan = module.Options(**{**options, "size": size})
+        folders.append(module.start_or_resume(tmp_path / ".other.shards", "mimic_cxr", iter(records), plan, 8)[0])
+    assert {folders[0].name} == first and len(set(folders)) == 3 and not folders[0].exists()
+
+
+def test_studies_come_back_in_the_archives_order(tmp_path):
+    def visits():
+        return (Record("demo", f"s{i}", f"p{i * 7 % 5}" if i % 4 else None, order_key=i) for i in range(40))
+
+    with Listing(tmp_path / "listing.db", new=True) as listing:
+        told = module.list_studies(listing, "demo", visits())
+    with Listing(tmp_path / "listing.db") as listing:
+        again = [record for number in range(6) for record in listing.shard(number, 7)]
+    assert [r.study_id for r in again] == [f"s{i}" for i in range(40)] and told["studies"] == 40
+    by_hand = list(visits())
+    module.link_priors(by_hand)
+    module.number_encounters(by_hand)
+    assert again == by_hand
+
+
+def test_encounters_are_numbered_a_patient_at_a_time():
+    def visits():
+        return (Record("demo", f"s{i}", f"p{i // 2}", order_key=i, admission="stay" if i < 2 else None) for i in range(4))
+
+    assert collect("demo", visits(), pixels=False, encounters="admission").table["encounter"][:] == [1, 2, None, None]
+    with pytest.raises(StudyError, match="gap"):
+        collect("demo", visits(), pixels=False, encounters="gap 30")
+
+
+def _dies(number):
+    import os
+
+    os._exit(9)
+
+
+def test_a_process_that_dies_is_an_error_that_says_what_to_do():
+    with pytest.raises(StudyError, match="num_proc"):
+        list(work_off(range(4), _dies, lambda number: False, num_proc=2))
+
+
+def test_a_prepared_folder_loads(whole):
+    assert len(Studies.load(scale.Path(whole.table.cache_files[0]["filename"]).parent).table) == whole.counts["rows"]
