@@ -3,6 +3,7 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import torch
 from training_toys import toy_table, toy_texts
@@ -74,3 +75,21 @@ def test_prior_film_is_the_prior_study(tmp_path):
     rows = training_rows(toy_table(20), prior=True, split=None, cache=tmp_path)
     assert [len(row["images"]) for row in rows] == [1, 2] * 10
     assert rows[1]["images"][1].tobytes() == rows[0]["images"][0].tobytes()
+
+
+def test_moved_copies_of_films_are_learned_from_in_their_place(tmp_path):
+    table = toy_table(8)
+    plain, moved, again = (
+        training_rows(table, image_size=64, split=None, cache=tmp_path / name, augment=copies)
+        for name, copies in (("plain", 0), ("moved", 3), ("again", 3))
+    )
+    assert list(moved["study_id"]) == [name for name in plain["study_id"] for _ in range(3)]
+    assert moved["reference"][::3] == plain["reference"][:] and moved["prompt"][::3] == plain["prompt"][:]
+    films = [np.asarray(film[0], float) for film in moved["images"]]
+    assert all((a == np.asarray(b[0])).all() for a, b in zip(films, again["images"], strict=True)), "the same every time"
+    for i, original in enumerate(np.asarray(film[0], float) for film in plain["images"]):
+        copies = films[3 * i : 3 * i + 3]
+        assert len({copy.tobytes() for copy in copies}) == 3, "no two copies alike"
+        for copy in copies:  # the same film still, neither mirrored nor upside down
+            likeness = [np.corrcoef(copy.ravel(), other.ravel())[0, 1] for other in (original, original[:, ::-1], original[::-1])]
+            assert likeness[0] > max(likeness[1:])

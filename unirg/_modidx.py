@@ -828,6 +828,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'unirg/training/policy.py'),
                                        'unirg.training.policy.load_processor': ( 'training/policy.html#load_processor',
                                                                                  'unirg/training/policy.py'),
+                                       'unirg.training.policy.moved_film': ('training/policy.html#moved_film', 'unirg/training/policy.py'),
                                        'unirg.training.policy.picked_studies': ( 'training/policy.html#picked_studies',
                                                                                  'unirg/training/policy.py'),
                                        'unirg.training.policy.policy_at': ('training/policy.html#policy_at', 'unirg/training/policy.py'),

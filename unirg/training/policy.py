@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_VERSION', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config',
            'build_tiny_policy', 'refer_to_policy', 'policy_at', 'load_processor', 'load_policy', 'image_size_of',
-           'small_film', 'row_of', 'training_rows', 'digest_of', 'table_name', 'picked_studies', 'write_rows']
+           'moved_film', 'small_film', 'row_of', 'training_rows', 'digest_of', 'table_name', 'picked_studies',
+           'write_rows']
 
-# %% ../../nbs/training/01_policy.ipynb #1ffe6541
+# %% ../../nbs/training/01_policy.ipynb #46fa1445
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from io import BytesIO
 from pathlib import Path
 
 import datasets
+import numpy as np
 import torch
 from PIL import Image
 from transformers import (
@@ -32,7 +34,7 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
-from ..core import StudyError, read_json, whole_file, whole_folder, write_json
+from ..core import StudyError, derived_seed, read_json, whole_file, whole_folder, write_json
 from ..data.reports import prompt_text, target_text
 
 # %% ../../nbs/training/01_policy.ipynb #ba1ba511
@@ -256,11 +258,26 @@ def image_size_of(
     side = round(size["longest_edge"] ** 0.5)
     return side if size["shortest_edge"] == size["longest_edge"] == side**2 else None
 
-# %% ../../nbs/training/01_policy.ipynb #197c52bd
+# %% ../../nbs/training/01_policy.ipynb #96943659
+def moved_film(
+    image: Image.Image,  # mode L
+    rng: np.random.Generator,
+) -> Image.Image:  # the same size
+    "The film as another positioning and exposure might have shown it: turned, shifted and scaled a little, its tones bent; never mirrored."
+    turn, scale = np.deg2rad(rng.normal(0, 2)), np.exp(rng.normal(0, 0.03))
+    (w, h), (dx, dy) = image.size, rng.uniform(-0.04, 0.04, 2) * image.size
+    c, s = np.cos(turn) / scale, np.sin(turn) / scale
+    place = (c, -s, w / 2 * (1 - c) + h / 2 * s + dx, s, c, h / 2 * (1 - c) - w / 2 * s + dy)
+    tones = 255 * np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.08)) + rng.normal(0, 6)
+    moved = image.transform(image.size, Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+    return moved.point(np.clip(tones, 0, 255).round().astype(int).tolist())
+
+
 def small_film(
     image: dict | Image.Image,  # an undecoded image of the table (`bytes`, `path`), or a picture
     size: int | None = None,  # pixels a side; None leaves it as it is
     blind: bool = False,  # an empty film of that size instead: what a policy sees that may learn only the language
+    rng: np.random.Generator | None = None,  # for a film moved at random; None leaves it in place
 ) -> bytes:  # PNG, mode L
     "One film at the policy's size."
     if isinstance(image, dict):
@@ -268,6 +285,10 @@ def small_film(
     if size and image.format == "JPEG":
         image.draft("L", (2 * size, 2 * size))  # decode at half, a quarter or an eighth of the size: much faster, and a fair average
     image = image.convert("L")
+    if rng is not None and not blind:
+        if size and min(image.size) > 2 * size:
+            image = image.resize((2 * size, 2 * size), Image.Resampling.BOX)  # twice the size is fine enough to move
+        image = moved_film(image, rng)
     if size and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BOX if min(image.size) % size == 0 else Image.Resampling.LANCZOS)
     if blind:
@@ -276,7 +297,7 @@ def small_film(
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
-# %% ../../nbs/training/01_policy.ipynb #76ff84ee
+# %% ../../nbs/training/01_policy.ipynb #044e4648
 ROW_FEATURES = datasets.Features(
     {
         "source": datasets.Value("string"),
@@ -297,10 +318,12 @@ def row_of(
     wording: str = "short",  # which prompt; see `unirg.data.reports`
     prior: bool = False,  # mention the prior study, or that there is none
     blind: bool = False,  # empty films
+    copy: int | None = None,  # which of the moved copies; None takes the films as they are
 ) -> dict:  # columns as `ROW_FEATURES`; `reference` is None where the study has no wanted text
     "Prompt, films and reference of one study."
     text = prompt_text(study, want, **({"prior": earlier} if prior else {}), wording=wording)
-    films = [small_film(s["image"], image_size, blind) for s in (study, earlier) if s is not None]
+    rng = None if copy is None else np.random.default_rng(derived_seed(copy, "moved", study["source"], study["study_id"]))
+    films = [small_film(s["image"], image_size, blind, rng) for s in (study, earlier) if s is not None]
     reference = target_text(study, want)
     content = [*({"type": "image", "text": None} for _ in films), {"type": "text", "text": text}]
     return {
@@ -312,7 +335,7 @@ def row_of(
         "reference": reference,
     }
 
-# %% ../../nbs/training/01_policy.ipynb #25b7f7dc
+# %% ../../nbs/training/01_policy.ipynb #9df07f22
 def training_rows(
     tables: datasets.Dataset | list[datasets.Dataset],  # prepared tables of studies
     want: str = "findings_impression",  # or 'findings'
@@ -320,6 +343,7 @@ def training_rows(
     wording: str = "short",  # which prompt
     prior: bool = False,  # with the prior film and report
     blind: bool = False,  # empty films: teaches the language without the sight
+    augment: int = 0,  # learn from so many moved copies of every film in its place; 0 takes it as it is
     split: str | None = "train",  # of each table; None takes every study
     with_text: bool = True,  # leave out studies that have no text to learn; False keeps them, with `reference` None
     limit: int | None = None,  # at most so many studies, drawn by `seed`
@@ -329,18 +353,19 @@ def training_rows(
     "Rows for TRL's trainers and for generation; raises `StudyError` where no study is left."
     tables = [tables] if isinstance(tables, datasets.Dataset) else list(tables)
     options = dict(want=want, image_size=image_size, wording=wording, prior=prior, blind=blind)
+    copies = list(range(augment)) if augment else [None]
     choice = dict(split=split, with_text=with_text, limit=limit, seed=seed)
-    name = digest_of([options, choice, [table._fingerprint for table in tables], ROW_VERSION])
+    name = digest_of([options, choice, copies, [table._fingerprint for table in tables], ROW_VERSION])
     path = Path(cache or datasets.config.HF_DATASETS_CACHE) / f"rows-{name}.arrow"
     if not path.exists():
         picked = picked_studies(tables, want, split, with_text, limit, seed)
         if not picked:
             raise StudyError(f"no study of split '{split}' has text for '{want}' in {', '.join(table_name(t) for t in tables)}")
         with whole_file(path) as part:
-            write_rows(tables, picked, options, part)
+            write_rows(tables, picked, options, part, copies)
     return datasets.Dataset.from_file(str(path))
 
-# %% ../../nbs/training/01_policy.ipynb #7936840e
+# %% ../../nbs/training/01_policy.ipynb #bf7549bf
 ROW_VERSION = 1  # raise it when rows change for the same input
 
 
@@ -387,6 +412,7 @@ def write_rows(
     picked: list[tuple[int, int]],  # (table, row)
     options: dict,  # of `row_of`
     path: Path,  # the file
+    copies: list[int | None],  # which moved copies of each
 ) -> None:
     "Write the rows as an Arrow file."
     from datasets.arrow_writer import ArrowWriter
@@ -397,5 +423,7 @@ def write_rows(
         for number, row in picked:
             study = raw[number][row]
             before = where[number].get(study.get("prior_study_id"))
-            writer.write(ROW_FEATURES.encode_example(row_of(study, None if before is None else raw[number][before], **options)))
+            earlier = None if before is None else raw[number][before]
+            for copy in copies:
+                writer.write(ROW_FEATURES.encode_example(row_of(study, earlier, **options, copy=copy)))
         writer.finalize()

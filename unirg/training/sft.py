@@ -67,7 +67,7 @@ class SftRecipe(Recipe):
     global_batch: int = 16  # rows an optimizer step, over all processes
     muon_learning_rate: float = 0.0  # of the weight matrices, by Muon; 0 leaves them to AdamW like the rest
 
-# %% ../../nbs/training/02_sft.ipynb #c3e31556
+# %% ../../nbs/training/02_sft.ipynb #95a9b527
 @dataclass
 class Job:
     "One training: from where, on what, to where."
@@ -81,6 +81,7 @@ class Job:
     prior: bool = False  # with the prior film and report
     blind: bool = False  # empty films: learns the language only
     image_size: int | None = None  # pixels a side; the policy's own if None
+    augment: int = 0  # learn from so many moved copies of every film in its place; 0 takes it as it is
     studies: int | None = None  # at most so many training studies
     seed: int = 0  # of the order of studies, of sampling
     cache: str | None = None  # folder for prepared rows
@@ -387,7 +388,7 @@ def finish_work(
     for name in ("checkpoints", "best"):
         shutil.rmtree(job.work / name, ignore_errors=True)
 
-# %% ../../nbs/training/02_sft.ipynb #7c3c7b64
+# %% ../../nbs/training/02_sft.ipynb #cc329f79
 def quiet_worker() -> None:
     "Settings of a trainer process: few threads, no bars, and an end when its launcher ends."
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's own use of names transformers is leaving
@@ -441,13 +442,13 @@ def prepare(
         size, tables = image_size_of(processor), [studies_of(folder) for folder in job.tables]
         if state.is_main_process:
             start_work(job, tables)
-        rows = training_rows(tables, image_size=size, limit=job.studies, seed=job.seed, **job.rows)
+        rows = training_rows(tables, image_size=size, limit=job.studies, seed=job.seed, augment=job.augment, **job.rows)
         checks = None
         if recipe.evaluate_every and any("validation" in table.unique("split") for table in tables):
             checks = training_rows(tables, image_size=size, split="validation", limit=recipe.evaluate_studies, **job.rows)
     return job, recipe, model, processor, rows, checks
 
-# %% ../../nbs/training/02_sft.ipynb #b232e562
+# %% ../../nbs/training/02_sft.ipynb #99adcf1e
 def main(
     path: str | os.PathLike,  # the job's JSON
 ) -> None:
@@ -473,7 +474,7 @@ def main(
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work / "checkpoints", tidy=False))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        finish_work(job, recipe, unwrapped(trainer.model), processor, log, "sft", len(rows))
+        finish_work(job, recipe, unwrapped(trainer.model), processor, log, "sft", len(set(rows["study_id"])))
 
 # %% ../../nbs/training/02_sft.ipynb #6d5bf47d
 def worker(
