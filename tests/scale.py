@@ -97,31 +97,24 @@ def as_png(path):
     Image.linear_gradient("L").save(path, format="PNG")
 
 
-# kind of damage -> what is done to the file, and a word of the reason it ends in quarantine with.
-# An absurd window is not in this list: the film behind it is whole, and is shown over its own range (`window_of` in unirg.data.radiographs)
+# kind of damage -> what is done to the file, and a word of the reason it ends in quarantine with
 DAMAGES = {
     "truncated": (lambda path: replaced(path, path.read_bytes()[:1500]), r"truncated|do not decode"),
     "zero bytes": (lambda path: replaced(path, b""), r"empty \(0 bytes\)"),
     "wrong suffix": (as_png, r"wrong suffix: the content is PNG"),
     "text": (lambda path: replaced(path, b"Dear colleague, the film is in the other folder. " * 30), r"not a DICOM file"),
     "all black": (lambda path: edited(path, "black"), r"all black"),
+    "absurd window": (lambda path: edited(path, "window"), r"absurd window"),
 }
 
 
 def damaged(root, studies, share=0.01, seed=1):
-    "Damage the films of a share of these studies; returns study -> kind, and the studies whose film got an absurd window."
-    draw = random.Random(seed)
-    chosen = draw.sample(sorted(studies), max(round(share * len(studies)), len(DAMAGES) + 1))
-    kinds, done, absurd = [*DAMAGES, "absurd window"], {}, set()
-    for number, study in enumerate(chosen):
-        path, kind = root / studies[study], kinds[number % len(kinds)]
-        if kind == "absurd window":
-            edited(path, "window")
-            absurd.add(study)
-        else:
-            DAMAGES[kind][0](path)
-            done[study] = kind
-    return done, absurd
+    "Damage the films of a share of these studies; returns study -> kind."
+    chosen = random.Random(seed).sample(sorted(studies), max(round(share * len(studies)), len(DAMAGES)))
+    done = {study: list(DAMAGES)[number % len(DAMAGES)] for number, study in enumerate(chosen)}
+    for study, kind in done.items():
+        DAMAGES[kind][0](root / studies[study])
+    return done
 
 
 # a program's own peak: ru_maxrss would begin with that of the process that started it
@@ -198,10 +191,10 @@ def main():
                 f"{m['seconds']:.0f} s, {m['rows'] / m['seconds']:.0f} studies a second", flush=True,
             )  # fmt: skip
         whole = Studies.load(folder / "data" / "large")
-        broken, absurd = damaged(large, films_of(whole.table))
+        broken = damaged(large, films_of(whole.table))
         measured(large, folder / "data" / "broken", num_proc=PROCESSES)
         after = Studies.load(folder / "data" / "broken")
-        report_damage(whole, after, broken, absurd)
+        report_damage(whole, after, broken)
         out = folder / "data" / "killed"
         counts = [killed(large, out, at) for at in (20, 50)]
         measured(large, out)
@@ -209,14 +202,13 @@ def main():
         print(f"killed -9 at {counts[0]} and at {counts[1]} shards, then finished: {'the same bytes' if same else 'NOT THE SAME'}")
 
 
-def report_damage(whole, after, broken, absurd):
+def report_damage(whole, after, broken):
     wrong = [s for s, kind in broken.items() if not re.search(DAMAGES[kind][1], after.quarantine.get(s, {"reason": ""})["reason"])]
     before, now = rows_of(whole.table), rows_of(after.table)
-    changed = [s for s in before if s not in broken and s not in absurd and now.get(s) != before[s]]
-    lost = [s for s in absurd if s not in now]
+    changed = [s for s in before if s not in broken and now.get(s) != before[s]]
     print(f"damaged {len(broken)} of {len(before)} films, {dict(Counter(broken.values()))}")
     print(f"of these not in quarantine, or not with their reason: {len(wrong)}")
-    print(f"other rows that changed: {len(changed)}; absurd windows: {len(absurd)}, of these not shown: {len(lost)}", flush=True)
+    print(f"other rows that changed: {len(changed)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -221,12 +221,12 @@ def decompressed(
         raise RadiographError(path, f"header and pixels disagree: {' x '.join(map(str, pixels.shape))} unsigned values in the JPEG")
     return pixels
 
-# %% ../../nbs/data/02_radiographs.ipynb #8293e246
+# %% ../../nbs/data/02_radiographs.ipynb #25c27226
 def window_of(
     dataset: pydicom.Dataset,
     film: np.ndarray,  # values of the film after the modality step
-) -> tuple[float, float, str] | None:  # centre, width, function
-    "The first window of the header where it is there and makes sense."
+) -> tuple[float, float, str] | None:  # centre, width, function; None where the header states none
+    "The first window of the header; raises `ValueError` for one that shows nothing of this film."
     first = [value[0] if isinstance(value, list | pydicom.multival.MultiValue) else value for value in map(dataset.get, WINDOW)]
     try:
         centre, width = map(float, first)
@@ -237,7 +237,9 @@ def window_of(
         return None
     low, high = value_range(film)
     inside = np.mean((film > centre - width / 2) & (film < centre + width / 2))
-    return None if inside < 0.1 or width > 8 * (high - low) else (centre, width, function)
+    if inside < 0.1 or width > 8 * (high - low):
+        raise ValueError(f"absurd window: centre {centre:g}, width {width:g} on values from {low:g} to {high:g}")
+    return centre, width, function
 
 
 WINDOW = ("WindowCenter", "WindowWidth")
@@ -314,16 +316,17 @@ def shown_ends(
         return intercept, 255 * slope + intercept
     return value_range(film_values(pixels, extremes, dataset, 100_000))
 
-# %% ../../nbs/data/02_radiographs.ipynb #164cb308
+# %% ../../nbs/data/02_radiographs.ipynb #11416c0e
 def displayed(
     pixels: np.ndarray,  # stored values, rows x columns
     extremes: list[int],  # the smallest and the largest of them
     dataset: pydicom.Dataset,
 ) -> np.ndarray:  # uint8, rows x columns
     "Modality step, VOI step, inversion; raises `ValueError` and more where the header's numbers lead nowhere."
-    window = window_of(dataset, film_values(pixels, extremes, dataset, 4000))
+    voi_lut = dataset.get("VOILUTSequence")  # goes before a window
+    window = None if voi_lut else window_of(dataset, film_values(pixels, extremes, dataset, 4000))
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-    luts = dataset.get("ModalityLUTSequence") or dataset.get("VOILUTSequence")
+    luts = dataset.get("ModalityLUTSequence") or voi_lut
     if not luts and "PixelPaddingValue" not in dataset and not (window and window[2] == "SIGMOID"):
         slope, intercept = rescale_of(dataset)
         ends = [(end - intercept) / slope for end in shown_ends(pixels, extremes, window, dataset)]
@@ -331,9 +334,9 @@ def displayed(
     low, high = extremes
     values = np.arange(low, high + 1)
     shown = modality(values, dataset)
-    if dataset.get("VOILUTSequence"):
+    if voi_lut:
         shown = pydicom.pixels.apply_voi(np.rint(shown).astype(np.int32), dataset)
-        table = ramp(shown, *lut_range(np.ravel(dataset.VOILUTSequence[0].LUTData), shown))
+        table = ramp(shown, *lut_range(np.ravel(voi_lut[0].LUTData), shown))
     elif window and window[2] == "SIGMOID":
         table = ramp(1 / (1 + np.exp(-4 * (shown - window[0]) / window[1])), 0, 1)
     else:
