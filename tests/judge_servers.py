@@ -29,8 +29,9 @@ def completion(text, usage=(900, 80)):
 
 
 class Server:
-    """Serves while the block lasts. `behave(candidate, number, request)` says what happens to the number-th request on a candidate report: a text
-    is the reply of a good completion; a dict may hold status, body, headers, cut (bytes sent before the line drops), hang (an event waited for)."""
+    """Serves while the block lasts. `behave(candidate, number, request)` says what happens to the number-th request on a candidate report:
+    a text is the reply of a good completion; a dict may hold status, body, headers, cut (bytes sent before the line drops) and hang (an
+    event waited for)."""
 
     def __init__(self, behave):
         self.behave, self.lock = behave, threading.Lock()

@@ -187,10 +187,9 @@ def test_rubrics_without_a_place_for_reports_or_a_limit_are_refused():
 
 def test_chexprompts_own_file_is_read_and_not_run(tmp_path):
     path = tmp_path / "evaluator.py"
-    user = 'Six types.\n{examples_formatted}\nReference Findings: """{eval_reference}"""\nCandidate Findings: """{eval_candidate}"""\nErrors:'
-    path.write_text(
-        f"import openai.error\nraise SystemExit\nSYSTEM_INSTRUCTIONS = 'You judge.'\nUSER_INSTRUCTIONS = {user!r}\nEXAMPLES_FORMATTED = 'such as {{this}}'\n"
-    )
+    user = 'Types.\n{examples_formatted}\nReference Findings: """{eval_reference}"""\nCandidate Findings: """{eval_candidate}"""\nErrors:'
+    texts = f"SYSTEM_INSTRUCTIONS = 'You judge.'\nUSER_INSTRUCTIONS = {user!r}\nEXAMPLES_FORMATTED = 'such as {{this}}'\n"
+    path.write_text("import openai.error\nraise SystemExit\n" + texts)
     rubric = chexprompt_rubric(path)
     first, second = rubric.messages("PRED", "REF")
     assert first["content"] == "You judge." and "such as {this}" in second["content"]
@@ -229,7 +228,7 @@ def test_faults_that_stay_are_missing_and_are_asked_again_in_the_next_call(tmp_p
     faults = {
         "rate limit": ({"status": 429, "headers": SOON}, "HTTP 429"),
         "fault of the server": ({"status": 500, "headers": SOON}, "HTTP 500"),
-        "too long": ({"status": 400, "body": '{"error": {"code": "context_length_exceeded", "message": "SECRET TEXT"}}'}, "HTTP 400 context_length"),
+        "too long": ({"status": 400, "body": '{"error": {"code": "too_long", "message": "SECRET TEXT"}}'}, "HTTP 400 too_long"),
         "half a reply": ({"body": completion(GOOD), "cut": 120}, "broke off"),
         "no reply": ({"hang": never}, "time-out"),
         "no JSON": ({"body": "<html>busy</html>", "headers": {"Content-Type": "text/html"}}, "no chat completion"),
@@ -311,7 +310,7 @@ def test_unequal_lengths_and_what_is_no_text_are_named(tmp_path):
 def test_a_damaged_cache_is_named_and_not_lost(tmp_path):
     path = tmp_path / "replies.sqlite"
     path.write_text("this is a letter, not a data base " * 100)
-    with pytest.raises(StudyError, match="replies.sqlite"):
+    with pytest.raises(StudyError, match=r"replies\.sqlite"):
         judge_at("http://127.0.0.1:9/v1", tmp_path).judge(["a"], ["b"])
     assert path.read_text().startswith("this is a letter")
 
@@ -460,7 +459,8 @@ def test_the_study_takes_sections_of_judges(tmp_path):
 
 def test_the_package_does_not_need_openai(tmp_path):
     code = (
-        "import sys; sys.modules['openai'] = None; import importlib.util as u; import unirg.reward.llm_judge as j; from unirg.core import StudyError\n"
+        "import sys; sys.modules['openai'] = None; import importlib.util as u\n"
+        "import unirg.reward.llm_judge as j; from unirg.core import StudyError\n"
         "assert 'openai' not in [m for m in sys.modules if sys.modules[m]]\n"
         "find = u.find_spec; u.find_spec = lambda name: None if name == 'openai' else find(name)\n"
         "try: j.LlmJudge('http://here:1/v1', 'm', 'x.sqlite', sources=())\n"
@@ -481,9 +481,10 @@ CALLER = (
 )
 
 
-def caller(server, folder, n):
+def caller(server, folder, n, key="key"):
     command = [sys.executable, "-c", CALLER, server.address, str(folder / "replies.sqlite"), str(n)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OPENAI_API_KEY": key, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def until(true, seconds=60):
@@ -498,7 +499,8 @@ def test_killed_it_goes_on_from_the_cache(tmp_path):
     gate = threading.Event()
 
     def behave(candidate, number, request):
-        return GOOD if server.answered.total() + server.at_once <= 12 or gate.is_set() else {"hang": gate, "body": "{}", "status": 500}
+        through = server.answered.total() + server.at_once <= 12 or gate.is_set()
+        return GOOD if through else {"hang": gate, "status": 500}
 
     with Server(behave) as server:
         first = caller(server, tmp_path, 30)
@@ -530,15 +532,19 @@ class ReplyCacheView:
 
 
 def test_two_processes_share_the_work(tmp_path):
+    "Nobody is answered before both have asked, so they are at it together."
+    both = threading.Event()
+
     def behave(candidate, number, request):
-        time.sleep(0.03)
-        return GOOD
+        if len({key for _, key, _ in server.requests}) == 2:
+            both.set()
+        return {"hang": both, "body": completion(GOOD)}
 
     with Server(behave) as server:
-        two = [caller(server, tmp_path, 60) for _ in range(2)]
+        two = [caller(server, tmp_path, 40, key) for key in ("first", "second")]
         outs = [process.communicate()[0] for process in two]
-        assert all("judged 60" in out for out in outs)
-        assert len(server.answered) == 60 and set(server.asked.values()) == {1}
+        assert all("judged 40" in out for out in outs)
+        assert len(server.answered) == 40 and set(server.asked.values()) == {1}
 
 
 def test_two_calls_of_one_process_share_the_work(tmp_path):
@@ -647,7 +653,7 @@ def test_smollm2_served(tmp_path):
 
     texts = ["Small right pleural effusion.", "No acute disease.", "Right pneumothorax. Mild cardiomegaly, worse than before."]
     with ModelServer(model, encode, lambda ids: tokenizer.decode(ids, skip_special_tokens=True)) as server:
-        judge = judge_at(server, tmp_path, timeout=300, patience=600, concurrency=2)
+        judge = judge_at(server, tmp_path, timeout=600, patience=1200, concurrency=2)
         judged = judge.judge(texts, [REFERENCE] * 3)
         for reply, seconds in server.replies:
             print(f"--- {seconds:.0f} s\n{reply}")
@@ -655,5 +661,6 @@ def test_smollm2_served(tmp_path):
         assert len(server.replies) == 3 == judge.totals.paid == judge.totals.judged + judge.totals.missing.total()
         for judgement in judged:
             assert (judgement.errors() is None) == bool(judgement.missing)
-        nonsense = judge_at(server, tmp_path, rubric=Rubric("chat", "You are a poet.", "A poem on {reference} and {candidate} !", {"max_tokens": 30}))
+        poem = Rubric("chat", "You are a poet.", "A poem on {reference} and {candidate} !", {"max_tokens": 30})
+        nonsense = judge_at(server, tmp_path, rubric=poem, timeout=600, patience=1200)
         assert nonsense.judge(texts[:1], [REFERENCE])[0].missing.startswith("unreadable reply")

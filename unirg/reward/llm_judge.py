@@ -458,7 +458,7 @@ class LlmJudge:
             return None
         return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #ce4512e3
+# %% ../../nbs/reward/07_llm_judge.ipynb #faa2c6d8
 def _characters(judge: LlmJudge, pair: tuple[str, str]) -> int:
     return sum(len(message["content"]) for message in judge.rubric.messages(*pair))
 
@@ -472,7 +472,7 @@ def _keyed(judge: LlmJudge, predictions, references) -> tuple[list[str], dict[st
 
 def _estimate(judge: LlmJudge, cache: ReplyCache, pairs: int, asked: dict, cached: int) -> Estimate:
     _, tokens, _, characters = cache.paid(judge.model)
-    prompt = round(sum(_characters(judge, pair) for pair in asked.values()) / (characters / tokens if tokens else 4))
+    prompt = round(sum(_characters(judge, pair) for pair in asked.values()) / (characters / tokens if tokens else 3))
     completion = len(asked) * judge.rubric.longest
     return Estimate(pairs, cached, len(asked), prompt, completion, judge.cost(prompt, completion))
 
