@@ -206,31 +206,35 @@ def test_chexprompts_own_file_is_read_and_not_run(tmp_path):
 
 def test_faults_that_pass_are_waited_out(tmp_path):
     "Each report meets another fault at its first request and is answered at the second."
-    never = threading.Event()
     faults = {
         "rate limit": {"status": 429, "headers": SOON},
         "fault of the server": {"status": 500, "headers": SOON},
         "overload": {"status": 503, "headers": SOON},
         "half a reply": {"body": completion(GOOD), "cut": 120},
-        "no reply in time": {"hang": never},
     }
     with Server(lambda candidate, number, _: faults[candidate] if number == 1 else GOOD) as server:
-        judge = judge_at(server, tmp_path, timeout=1)
+        judge = judge_at(server, tmp_path)
         judged = judge.judge(list(faults), [REFERENCE] * len(faults))
-        never.set()
         assert [j.missing for j in judged] == [""] * len(faults)
         assert set(server.asked.values()) == {2} and set(server.answered.values()) == {1}
         assert judge.totals.retries == len(faults) and judge.totals.paid == len(faults)
 
 
+def test_a_request_without_a_reply_in_time_is_repeated(tmp_path):
+    never = threading.Event()
+    with Server(lambda candidate, number, _: {"hang": never} if number == 1 or candidate == "Report 1." else GOOD) as server:
+        judged = judge_at(server, tmp_path, timeout=2, retries=2).judge(*reports(2))
+        never.set()
+        assert judged[0].errors() and "time-out" in judged[1].missing and server.asked["Report 1."] == 3
+
+
 def test_faults_that_stay_are_missing_and_are_asked_again_in_the_next_call(tmp_path):
-    never, healed = threading.Event(), []
+    healed = []
     faults = {
         "rate limit": ({"status": 429, "headers": SOON}, "HTTP 429"),
         "fault of the server": ({"status": 500, "headers": SOON}, "HTTP 500"),
         "too long": ({"status": 400, "body": '{"error": {"code": "too_long", "message": "SECRET TEXT"}}'}, "HTTP 400 too_long"),
         "half a reply": ({"body": completion(GOOD), "cut": 120}, "broke off"),
-        "no reply": ({"hang": never}, "time-out"),
         "no JSON": ({"body": "<html>busy</html>", "headers": {"Content-Type": "text/html"}}, "no chat completion"),
         "broken JSON": ({"body": completion(GOOD)[:150]}, "no chat completion"),
         "another JSON": ({"body": '{"choices": []}'}, "no chat completion"),
@@ -238,14 +242,13 @@ def test_faults_that_stay_are_missing_and_are_asked_again_in_the_next_call(tmp_p
     }  # fmt: skip
     with Server(lambda candidate, *_: GOOD if healed or candidate == "fine" else faults[candidate][0]) as server:
         texts = ["fine", *faults]
-        judge = judge_at(server, tmp_path, timeout=1, retries=1)
+        judge = judge_at(server, tmp_path, retries=1)
         judged = judge.judge(texts, [REFERENCE] * len(texts))
         assert judged[0].errors() and all(j.errors() is None for j in judged[1:])
         for (_, why), judgement in zip(faults.values(), judged[1:]):
             assert why in judgement.missing and "SECRET" not in judgement.missing
         assert judge.totals.paid == 1 and judge.totals.missing.total() == len(faults)
         healed.append(True)
-        never.set()
         assert all(j.errors() for j in judge.judge(texts, [REFERENCE] * len(texts))) and server.asked["fine"] == 1
 
 
