@@ -71,10 +71,10 @@ def parameters_of(
         found[line.target.id] = (kinds[ast.unparse(line.annotation)], ast.literal_eval(line.value))
     return found
 
-# %% ../nbs/90_study.ipynb #cfffbcef
+# %% ../nbs/90_study.ipynb #a2f28d7c
 RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run"}  # what the graph itself takes
 RUN_KEYS = {"notebook", "start"}
-SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "read_limit"}
+SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit"}
 
 
 class Plan:
@@ -155,7 +155,7 @@ class Plan:
             kind, _, rest = name.partition(":")
             if kind in self.settings.profiles:
                 kind, _, rest = rest.partition(":")
-            if kind not in ("", "shared", "seconds", "source", "run", "stage") or (kind == "stage" and rest not in stages):
+            if kind not in ("", "shared", "seconds", "source", "run", "stage", "judge") or (kind == "stage" and rest not in stages):
                 raise StudyError(f"settings.ini: nothing takes the section [{name}]")
         known = self.taken | RUNNER_KEYS
         for where, names in (("--set", self.settings.overrides), ("settings.ini", self.settings.values())):

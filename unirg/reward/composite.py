@@ -11,9 +11,9 @@ import math
 import typing
 from collections.abc import Callable
 
-# %% ../../nbs/reward/05_composite.ipynb #b372d804
+# %% ../../nbs/reward/05_composite.ipynb #a1937a3c
 from ..core import StudyError
-from .judge import count_errors, judged_errors
+from .judge import judged_errors, rule_judge
 from .metrics import BertScore, bleu2, check_numbers, check_pairs, default_bertscore, fact_f1, label_cosine, label_f1
 
 # %% ../../nbs/reward/05_composite.ipynb #84e62335
@@ -70,7 +70,7 @@ def completion_text(
     parts = [content if isinstance(content, str) else "".join(part.get("text") or "" for part in content) for content in contents]
     return "\n".join(parts)
 
-# %% ../../nbs/reward/05_composite.ipynb #ef21883a
+# %% ../../nbs/reward/05_composite.ipynb #d0b43338
 class Composite:
     "A TRL reward function: the weighted sum of the measures of each completion against its reference."
 
@@ -81,6 +81,7 @@ class Composite:
         name: str | None = None,  # how TRL's logs call it
         watch: tuple[str, ...] = ("judged_errors",),  # components to log though they carry no weight
         bertscore: BertScore | None = None,  # the shared one if None
+        judge: Callable[[list, list], list[dict | None]] = rule_judge,  # (predictions, references) -> error counts, None where it failed
     ):
         if weights is None and step not in (1, 2):
             raise StudyError(f"reward: step is {step!r}; it is 1 or 2")
@@ -88,7 +89,7 @@ class Composite:
         for component in (*self.weights, *watch):
             if component not in COMPONENTS:
                 raise StudyError(f"reward: there is no component '{component}'; there are: {', '.join(COMPONENTS)}")
-        self.watch, self.bertscore = tuple(watch), bertscore
+        self.watch, self.bertscore, self.judge = tuple(watch), bertscore, judge
         self.__name__ = name or (f"composite_step{step}" if weights is None else "composite")
 
     def components(
@@ -105,15 +106,17 @@ class Composite:
         if "bertscore_minilm" in wanted:
             known["bertscore_minilm"] = (self.bertscore or default_bertscore()).score(*zip(*pairs)) if pairs else []
         if wanted & {"judged_errors", "error_term"}:
-            known["judged_errors"] = [float(judged_errors(count_errors(*pair))) for pair in pairs]
-            known["error_term"] = [1 / (errors + 1) for errors in known["judged_errors"]]
+            judged = self.judge(*zip(*pairs)) if pairs else []
+            known["judged_errors"] = [None if errors is None else float(judged_errors(errors)) for errors in judged]
+            known["error_term"] = [None if errors is None else 1 / (errors + 1) for errors in known["judged_errors"]]
         for name, values in known.items():
             if len(values) != len(pairs):
                 raise StudyError(f"reward component {name}: {len(values)} values for {len(pairs)} reports")
         place = {pair: i for i, pair in enumerate(pairs)}
         spread = {name: [values[place[pair]] for pair in zip(predictions, references)] for name, values in known.items() if name in wanted}
         for name, values in spread.items():
-            check_numbers(values, f"reward component {name}", labels)
+            judged = name in ("judged_errors", "error_term")  # a failed judgement is missing, not an error
+            check_numbers([0.0 if judged and value is None else value for value in values], f"reward component {name}", labels)
         return spread
 
     def __call__(
@@ -123,16 +126,22 @@ class Composite:
         prompts: list | None = None,  # given by TRL, not used
         study_id: list | None = None,  # column of the data set, for messages
         log_metric: Callable[[str, float], None] | None = None,  # given by TRL
-        **columns,  # the other columns and arguments TRL passes
-    ) -> list[float]:  # one reward a completion
+        **columns,  # the other columns and arguments TRL passes; `source`, if there, is checked by a judge that asks where texts come from
+    ) -> list[float | None]:  # one reward a completion; None where a judgement that carries weight failed, which TRL leaves out
         "Reward completions; raises `StudyError` naming component and study where one cannot be scored."
         texts = [completion_text(completion) for completion in completions]
+        if hasattr(self.judge, "check_sources"):
+            self.judge.check_sources(columns.get("source"))
         values = self.components(texts, reference, study_id)
         if log_metric and texts:
             for name, scores in values.items():
-                log_metric(f"reward/{name}", sum(scores) / len(scores))
+                if given := [score for score in scores if score is not None]:
+                    log_metric(f"reward/{name}", sum(given) / len(given))
+                if name == "judged_errors":
+                    log_metric("reward/judge_missing", 1 - len(given) / len(scores))
             log_metric("reward/distinct", len(set(texts)) / len(texts))
-        return [sum(weight * values[name][i] for name, weight in self.weights.items()) for i in range(len(texts))]
+        rows = [{name: values[name][i] for name, weight in self.weights.items() if weight} for i in range(len(texts))]
+        return [None if None in row.values() else weighted(row, {name: self.weights[name] for name in row}) for row in rows]
 
 # %% ../../nbs/reward/05_composite.ipynb #d09566e5
 def composite_from(
