@@ -5,11 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+
+from unirg.study import Gate, hanging
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -230,3 +234,28 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def test_what_most_still_hangs_on_goes_first():
+    gate, entered = Gate(1, {"short": 1.0, "long": 5.0, "middle": 3.0, "now": 0.0}, pause=0.0), []
+
+    def pass_through(name):
+        with gate(name):
+            entered.append(name)
+
+    with gate("now"):  # the one place is taken while the others come, the least first
+        threads = [threading.Thread(target=pass_through, args=[name]) for name in ("short", "middle", "long")]
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(gate.waiting) <= number:
+                time.sleep(0.01)
+        assert entered == []
+    for thread in threads:
+        thread.join()
+    assert entered == ["long", "middle", "short"]
+
+
+def test_hanging_is_the_longest_way_to_the_end():
+    plan = SimpleNamespace(tasks={name: SimpleNamespace(name=name, after=after) for name, after in
+                                  {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}.items()})  # fmt: skip
+    assert hanging(plan, {"a": 1, "b": 10, "c": 2, "d": 5}) == {"a": 16, "b": 15, "c": 7, "d": 5}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'Task', 'parameters_of', 'Plan', 'modules_of', 'Digests', 'identity',
-           'record_path', 'stale', 'execute', 'Runner', 'surroundings', 'Clock', 'Screen', 'Reporter', 'run',
-           'last_screen', 'status']
+           'record_path', 'stale', 'execute', 'hanging', 'Gate', 'Runner', 'surroundings', 'Clock', 'Screen',
+           'Reporter', 'run', 'last_screen', 'status']
 
 # %% ../nbs/90_study.ipynb #6fd4e35d
 import argparse
@@ -434,7 +434,60 @@ def _worker(path: str) -> None:
         write_json(order["said"], {"error": str(error)})
         raise SystemExit(1) from error
 
-# %% ../nbs/90_study.ipynb #cd4b71d3
+# %% ../nbs/90_study.ipynb #4f314cd3
+def hanging(
+    plan: Plan,
+    seconds: dict[str, float],  # task -> how long it usually takes
+) -> dict[str, float]:  # task -> seconds of the longest way from its start to the study's end
+    "How much still hangs on each task."
+    after: dict[str, list[str]] = {name: [] for name in plan.tasks}
+    for task in plan.tasks.values():
+        for name in task.after:
+            after[name].append(task.name)
+    known: dict[str, float] = {}
+
+    def longest(name: str) -> float:
+        if name not in known:
+            known[name] = seconds[name] + max((longest(other) for other in after[name]), default=0.0)
+        return known[name]
+
+    return {name: longest(name) for name in plan.tasks}
+
+
+class Gate:
+    "Lets tasks in, so many at a time, the one with most hanging on it first."
+
+    def __init__(
+        self,
+        places: int,  # tasks at a time
+        weight: dict[str, float],  # of `hanging`
+        pause: float = 0.3,  # seconds after an end in which what it made ready can come to the gate
+    ):
+        self.places, self.weight, self.pause = places, weight, pause
+        self.order = {name: -number for number, name in enumerate(weight)}  # as planned, where as much hangs on both
+        self.changed, self.waiting, self.last = threading.Condition(), set(), time.monotonic()
+
+    @contextlib.contextmanager
+    def __call__(self, name: str):
+        "Wait for a place and keep it."
+        with self.changed:
+            self.waiting.add(name)
+            while not self._is_next(name):
+                self.changed.wait(0.1)
+            self.waiting.remove(name)
+            self.places -= 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.places, self.last = self.places + 1, time.monotonic()
+                self.changed.notify_all()
+
+    def _is_next(self, name: str) -> bool:
+        quiet = time.monotonic() - self.last >= self.pause
+        return self.places > 0 and quiet and name == max(self.waiting, key=lambda other: (self.weight[other], self.order[other]))
+
+# %% ../nbs/90_study.ipynb #ece2565a
 class Runner:
     "Run a plan's tasks, several side by side, showing how far each is."
 
@@ -447,6 +500,7 @@ class Runner:
         self.plan, self.workers, self.runs = plan, workers, plan.out / "runs"
         self.runs.mkdir(parents=True, exist_ok=True)
         self.digests, self.screen = Digests(self.runs / ".digests.json"), Screen(plan, workers, screen or sys.stdout)
+        self.gate = Gate(workers, hanging(plan, self.screen.clock.usual))
         self.children: dict[str, subprocess.Popen] = {}
         self.failed: dict[str, str] = {}
 
@@ -469,7 +523,7 @@ class Runner:
                     "verbosity": 0,
                     "reporter": Reporter(runner.screen, runner),
                     "continue": True,
-                    "num_process": runner.workers,
+                    "num_process": len(runner.plan.tasks),  # whatever is ready comes to the gate, which counts the workers
                     "par_type": "thread",
                 }
 
@@ -503,7 +557,12 @@ class Runner:
         self,
         task: Task,
     ) -> bool:
-        "Run one task and write its record; False if it failed."
+        "Run one task when its turn comes, and write its record; False if it failed."
+        with self.gate(task.name):
+            self.screen.clock.start(task.name)
+            return self._run(task)
+
+    def _run(self, task: Task) -> bool:
         now, started = identity(task, self.plan, self.digests), time.time()
         record, said, order = record_path(self.plan, task), self.runs / f".{task.name}.said.json", self.runs / f".{task.name}.order.json"
         record.unlink(missing_ok=True)  # whatever happens now, the old record no longer speaks for what is on disk
@@ -601,7 +660,7 @@ def surroundings(root: Path) -> dict:
     )
     return {"versions": versions, "python": platform.python_version(), "commit": commit or None, "cores": os.cpu_count()}
 
-# %% ../nbs/90_study.ipynb #faf0390e
+# %% ../nbs/90_study.ipynb #708c3158
 class Clock:
     "Which tasks of a run wait, are running and are over, and since when."
 
@@ -636,14 +695,15 @@ class Clock:
 
     def left(self) -> float | None:
         "Seconds the rest may take, from the usual times scaled by this run's own."
-        gone = sum(self.over.values()) + sum(time.time() - start for start in self.running.values())
-        usual = sum(self.usual[name] for name in self.over)
-        scale = sum(self.over.values()) / usual if usual > 60 else 1.0
-        rest = sum(self.usual[name] for name in self.waiting) * scale
-        rest += sum(max(self.usual[name] * scale - (time.time() - start), 5) for name, start in self.running.items())
+        running, over, waiting = dict(self.running), dict(self.over), list(self.waiting)  # other threads write them
+        gone = sum(over.values()) + sum(time.time() - start for start in running.values())
+        usual = sum(self.usual[name] for name in over)
+        scale = sum(over.values()) / usual if usual > 60 else 1.0
+        rest = sum(self.usual[name] for name in waiting) * scale
+        rest += sum(max(self.usual[name] * scale - (time.time() - start), 5) for name, start in running.items())
         return rest / self.workers if gone else None
 
-# %% ../nbs/90_study.ipynb #831cffe3
+# %% ../nbs/90_study.ipynb #65b1080f
 class Screen:
     "Shows a run on a terminal or in a log."
 
@@ -682,7 +742,7 @@ class Screen:
                 self.line(f"{self.clock.count()} {running}" + (f"; all: about {duration(left)} left" if left else ""))
 
     def _draw(self) -> None:
-        lines = [f"  {name:<20} {self._progress(name)}" for name in self.clock.running]
+        lines = [f"  {name:<20} {self._progress(name)}" for name in list(self.clock.running)]
         if left := self.clock.left():
             lines.append(f"  {self.clock.count()} {duration(time.time() - self.clock.begun)} gone, about {duration(left)} left")
         width = shutil.get_terminal_size().columns - 1
@@ -706,7 +766,7 @@ class Screen:
             self.stream.write(f"\x1b[{self.drawn}F\x1b[J")
             self.drawn = 0
 
-# %% ../nbs/90_study.ipynb #26722d88
+# %% ../nbs/90_study.ipynb #743e22c8
 class Reporter:
     "A doit reporter: one line a task."
 
@@ -718,9 +778,6 @@ class Reporter:
     def initialize(self, tasks, selected_tasks):
         names = list(tasks) if len(selected_tasks) >= len(tasks) else _closure(self.runner.plan, selected_tasks)
         self.clock.total, self.clock.waiting = len(names), names
-
-    def execute_task(self, task):
-        self.clock.start(task.name)
 
     def add_success(self, task):
         self.clock.finish(task.name)
@@ -748,7 +805,7 @@ class Reporter:
     def _nothing(self, *ignored):
         "What doit also tells, and nobody needs to see."
 
-    get_status = skip_ignore = teardown_task = complete_run = _nothing
+    get_status = execute_task = skip_ignore = teardown_task = complete_run = _nothing
 
 
 def _closure(plan: Plan, names: list[str]) -> list[str]:
