@@ -7,11 +7,12 @@ __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'Task', 'parameters_of', 'P
            'record_path', 'stale', 'execute', 'hanging', 'Gate', 'Runner', 'surroundings', 'Clock', 'Screen',
            'Reporter', 'run', 'last_screen', 'status']
 
-# %% ../nbs/90_study.ipynb #6fd4e35d
+# %% ../nbs/90_study.ipynb #05b945d8
 import argparse
 import ast
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -269,7 +270,7 @@ def _missing(run: str, key: str):
 
 Plan._plan = _plan
 
-# %% ../nbs/90_study.ipynb #1170a196
+# %% ../nbs/90_study.ipynb #3153e56d
 def modules_of(
     source: str,  # Python code
     package: Path,  # the folder of `unirg`
@@ -277,7 +278,7 @@ def modules_of(
 ) -> set[str]:  # names such as 'unirg.reward.findings'
     "The `unirg` modules that some code imports, directly or through others."
     found: set[str] = set()
-    waiting = _imports(source, inside)
+    waiting = set(_imports(source, inside))
     while waiting:
         name = waiting.pop()
         path = package.parent / (name.replace(".", "/") + ".py")
@@ -288,7 +289,8 @@ def modules_of(
     return found
 
 
-def _imports(source: str, inside: str) -> set[str]:
+@functools.cache  # every task's notebook leads to the same modules
+def _imports(source: str, inside: str) -> frozenset[str]:
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -296,7 +298,7 @@ def _imports(source: str, inside: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join([*inside.split(".")[: -node.level], *filter(None, [node.module])]) if node.level else node.module or ""
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] == "unirg"}
+    return frozenset(name for name in names if name.split(".")[0] == "unirg")
 
 # %% ../nbs/90_study.ipynb #9ce63bdc
 class Digests:
