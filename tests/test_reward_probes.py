@@ -10,6 +10,7 @@ from unirg.core import StudyError, study_root
 from unirg.phantom.dictation import dictate
 from unirg.phantom.patients import INSTITUTIONS, draw_patient
 from unirg.reward.findings import facts
+from unirg.reward.metrics import default_bertscore, fact_f1, label_cosine, repeated_share
 from unirg.reward.probes import (
     DEGREES,
     NORMAL,
@@ -117,6 +118,8 @@ def test_a_measure_that_can_be_gamed_is_shown_as_such():
     means = shares(table, ["hits"]).groupby("probe")[["hits"]].mean()
     assert means.hits["reference twice"] == 2 and set(gamed(means).index[gamed(means).hits]) >= {"reference twice", "side swapped"}
     assert not gamed(means).hits[["reference", "paraphrase", "empty"]].any() and "empty" not in RIGHT
+    exact = pandas.DataFrame({"facts": {name: 1.0 if name in RIGHT[:2] else 0.5 for name in means.index}})
+    assert not gamed(exact).any(axis=None)  # a paraphrase worth as much as the reference is no fault
     frames = sum(patch.get_linewidth() > 1 for patch in heat_map(table, ["hits"]).axes[0].patches)
     assert frames == gamed(means).sum(axis=None)
 
@@ -126,3 +129,20 @@ def test_what_is_missing_is_named():
         probe_table([])
     with pytest.raises(StudyError, match="abnormal"):
         heat_map(probe_table([{"reference": "The heart is normal."}], lambda h, r: pandas.DataFrame({"hits": [1.0] * len(h)})))
+
+
+def test_a_wrong_side_is_worse_than_a_missing_finding_and_half_a_bilateral_one_is_not_wrong():
+    reference = "Small left pleural effusion. Mild cardiomegaly. Pulmonary edema."
+    missing, wrong = reference.replace("Small left pleural effusion. ", ""), reference.replace("left", "right")
+    assert fact_f1(wrong, reference) < fact_f1(missing, reference)
+    both = reference.replace("left pleural effusion", "bilateral pleural effusions")
+    assert fact_f1(reference, both) == pytest.approx(fact_f1(both, reference)) and fact_f1(both, reference) > fact_f1(wrong, reference)
+    assert label_cosine(wrong, reference) < label_cosine(reference.replace("left ", ""), reference) < 1
+
+
+def test_repetition_is_unmatched_as_far_as_it_makes_a_report_longer():
+    text = "No edema. Small left effusion. "
+    assert repeated_share(text * 2, text) == 0.5 and repeated_share(text * 2, text * 2) == 0 == repeated_share("", text)
+    assert repeated_share("No edema. No edema.", "No edema. There is no pneumothorax.") == 0  # no longer than the reference
+    once, twice = default_bertscore().score([text, text * 2], [text, text])
+    assert once > 0.999 and twice < 0.5

@@ -16,10 +16,11 @@ from ..core import StudyError
 from .findings import CHEXPERT_NAMES, Fact, facts, sentence_facts, sentences
 from .metrics import positive_labels, score_pairs
 
-# %% ../../nbs/reward/06_probes.ipynb #691edc26
+# %% ../../nbs/reward/06_probes.ipynb #7914f206
 SIDES = {"left": "right", "right": "left", "lul": "rul", "rul": "lul", "lll": "rll", "rll": "lll", "lingula": "right middle lobe"}
 DEGREES = {
-    "mild": "severe", "mildly": "severely", "small": "large", "minimal": "severe", "minimally": "severely", "tiny": "large", "trace": "large",
+    "mild": "severe", "mildly": "severely", "small": "large", "minimal": "severe", "minimally": "severely", "tiny": "large",
+    "trace": "large",
     "slight": "severe", "slightly": "severely", "moderate": "mild", "moderately": "mildly", "severe": "mild", "severely": "mildly",
     "large": "small", "marked": "mild", "markedly": "mildly",
 }  # fmt: skip
@@ -242,7 +243,7 @@ def probe_table(
     scores = score(*map(list, zip(*pairs))).reset_index(drop=True)
     return pandas.concat([pandas.DataFrame(rows, columns=["source", "study_id", "probe", "abnormal"]), scores], axis=1)
 
-# %% ../../nbs/reward/06_probes.ipynb #3117d2f4
+# %% ../../nbs/reward/06_probes.ipynb #5dcedf45
 SHOWN = {  # column of `score_pairs` -> what a figure calls it; a column that is not there is left out
     "bleu2": "BLEU-2",
     "bleu4": "BLEU-4",
@@ -273,10 +274,12 @@ def shares(
 def gamed(
     means,  # DataFrame: a row a probe, a column a measure, shares of the reference's score
 ):  # DataFrame of bools of the same form
-    "Which probes a measure pays as well as the paraphrase, or, where they are right, as well as the reference."
-    wrong = means.index.map(lambda probe: probe not in RIGHT)
-    beaten = means.ge(means.loc["paraphrase"] - 1e-9).mul(wrong, axis=0)
-    return beaten | means.drop(index="reference").ge(1 - 1e-6).reindex(means.index, fill_value=False)
+    "Which wrong texts a measure pays as well as the paraphrase, and whether it pays repetition as well as the reference."
+    enough = means.ge(means.loc["paraphrase"] - 1e-9)
+    enough.loc[means.index.isin(RIGHT)] = False
+    if "reference twice" in means.index:
+        enough.loc["reference twice"] = means.loc["reference twice"] >= 1 - 1e-6
+    return enough
 
 # %% ../../nbs/reward/06_probes.ipynb #4bfca5c8
 def with_others(
@@ -295,7 +298,7 @@ def with_others(
         completed.append({**study, "other": next(fitting, None)})
     return completed
 
-# %% ../../nbs/reward/06_probes.ipynb #8b79f0f9
+# %% ../../nbs/reward/06_probes.ipynb #dc76ed75
 def heat_map(
     table,  # of `probe_table`; one panel for each source
     measures: typing.Sequence[str] | None = None,  # columns; those of `SHOWN` that are there if None
@@ -319,10 +322,10 @@ def heat_map(
             cbar=axis is axes[0][-1], cbar_kws={"label": "share of the reference's own score"},
         )  # fmt: skip
         for row, column in zip(*gamed(means).to_numpy().nonzero()):
-            axis.add_patch(plt.Rectangle((column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor="#d55e00", linewidth=1.8))
+            axis.add_patch(plt.Rectangle((column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor="#d55e00", linewidth=1.8, zorder=3))
         axis.set_xticklabels([SHOWN.get(name, name) for name in measures], rotation=90, fontsize=8)
         axis.set(xlabel="", ylabel="", title=f"{source}, {group.study_id.nunique()} abnormal studies")
         axis.tick_params(axis="y", labelsize=8, rotation=0)
-        axis.axhline(sum(probe in means.index for probe in RIGHT), color="white", linewidth=3)
+        axis.axhline(sum(probe in means.index for probe in RIGHT), color="white", linewidth=2, zorder=1.5)
     figure.supxlabel("Framed: a wrong text paid like a paraphrase, or repetition paid like the reference", fontsize=8)
     return figure
