@@ -4,7 +4,6 @@ import collections
 import json
 import re
 import tarfile
-import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -12,16 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unirg.core import study_root
+from unirg.phantom import dictation, patients
+from unirg.reward import findings
 from unirg.reward.findings import (
     CHEXPERT_NAMES,
     FINDINGS,
     LEXICON,
+    LONGEST_CLAUSE,
     Fact,
     chexpert_labels,
+    clauses,
     facts,
     labels_from,
     merge,
     phrases,
+    search_tree,
+    section_facts,
     sentence_facts,
 )
 
@@ -37,7 +42,18 @@ CASES = {
     "NO PNEUMOTHORAX OR PLEURAL EFFUSION": "pneumothorax- effusion-",
     "No change in the left effusion. No new consolidation.": "effusion+ left unchanged consolidation-",
     "Effusion and pneumothorax are not identified.": "effusion- pneumothorax-",
+    "There are no effusions or edema and the heart is normal.": "effusion- edema- cardiomegaly-",
+    "The heart is enlarged, and pleural effusions are not seen.": "cardiomegaly+ effusion-",
+    "Left effusion is stable and pneumothorax is not seen.": "effusion+ left unchanged pneumothorax-",
+    "Pneumothorax: None. Effusion: small left.": "pneumothorax- effusion+ left mild",
     # doubt
+    "Pneumonia is felt to be less likely.": "pneumonia?",
+    "Aspiration or edema are also possible.": "edema?",
+    "Differential diagnosis including pneumonia, edema, and hemorrhage.": "pneumonia? edema?",
+    "Atelectasis and/or pneumonia.": "atelectasis? pneumonia?",
+    "Atelectasis vs. pneumonia at the left base.": "atelectasis? pneumonia? left lower",
+    "?pneumonia at the left base. Small effusion?": "pneumonia? left lower effusion? mild",
+    "Possible mild edema, small left effusion, and cardiomegaly.": "edema? mild effusion+ left mild cardiomegaly+",
     "Possible left lower lobe pneumonia.": "pneumonia? left lower",
     "Effusion cannot be excluded.": "effusion?",
     "Left basilar opacity may represent atelectasis or consolidation.": "opacity+ left lower atelectasis? consolidation?",
@@ -55,6 +71,9 @@ CASES = {
     "Normal heart size and widened mediastinum.": "cardiomegaly- mediastinum+",
     "The heart is borderline enlarged.": "cardiomegaly? mild",
     "Heart size is upper limits of normal.": "cardiomegaly-",
+    "Heart size is stable.": "",
+    "Heart size has increased.": "cardiomegaly+ worsened",
+    "Heart: Normal in size. Lungs: Clear.": "cardiomegaly- consolidation- opacity-",
     # lungs, pleura, bones
     "The lungs are clear.": "consolidation- opacity-",
     "The pleural spaces are clear.": "effusion- pneumothorax-",
@@ -69,7 +88,13 @@ CASES = {
     "Interval resolution of left effusion.": "effusion- left resolved",
     "Right chest tube has been removed.": "devices- right resolved",
     "Pneumothorax is no longer seen.": "pneumothorax- resolved",
+    "History of rib fractures. Prior left rib fractures.": "fracture+ left",
+    "Left effusion is unchanged and the pneumothorax has resolved.": "effusion+ left unchanged pneumothorax- resolved",
+    "Interval clearing of right lower lobe consolidation.": "consolidation- right resolved",
+    "The effusions and edema have resolved.": "effusion- resolved edema- resolved",
     # otherwise, aside from
+    "Right consolidation. Otherwise, no pneumothorax or effusion.": "consolidation+ right pneumothorax- effusion-",
+    "Heart is mildly enlarged, but otherwise the lungs are clear.": "cardiomegaly+ mild consolidation- opacity-",
     "Mild cardiomegaly, otherwise normal.": "cardiomegaly+ mild",
     "Aside from mild bibasilar atelectasis, the lungs are clear.": "atelectasis+ bilateral lower mild consolidation- opacity-",
     # side, place, severity, change
@@ -90,7 +115,25 @@ CASES = {
     "Left basal opacity could represent either atelectasis or early pneumonia.": "opacity+ left lower atelectasis? pneumonia?",
     "No pneumothorax after removal of the right chest tube.": "pneumothorax- devices- right resolved",
     "In the appropriate clinical setting compatible with pneumonia.": "pneumonia?",
+    "No increase in the left effusion.": "effusion+ left unchanged",
+    "There is more edema than before.": "edema+ worsened",
+    "Cardiomegaly and pulmonary edema have both worsened.": "cardiomegaly+ worsened edema+ worsened",
+    # lists
+    "Left basilar consolidation, atelectasis and effusion.":
+        "consolidation+ left lower atelectasis+ left lower effusion+ left lower",
+    "Consolidation, atelectasis and effusion at the left base.":
+        "consolidation+ left lower atelectasis+ left lower effusion+ left lower",
+    "Small left effusion, edema, and cardiomegaly.": "effusion+ left mild edema+ cardiomegaly+",
+    "Mild edema, small left effusion, and right consolidation, all unchanged.":
+        "edema+ mild unchanged effusion+ left mild unchanged consolidation+ right unchanged",
+    "Bilateral pleural effusions and bibasilar atelectasis are unchanged.":
+        "effusion+ bilateral unchanged atelectasis+ bilateral lower unchanged",
+    "Bilateral effusions, small on the right and moderate on the left.": "effusion+ right mild effusion+ left moderate",
+    "Large right and small left effusions are unchanged.": "effusion+ right severe unchanged effusion+ left mild unchanged",
     # devices and things that are none
+    "Interval extubation.": "devices- resolved",
+    "The right jugular catheter is unchanged, and the left chest tube has been removed.":
+        "devices+ right unchanged devices- left resolved",
     "Right PICC in place. Sternotomy wires and clips.": "devices+ right",
     "Endotracheal tube 4.5 cm above the carina.": "devices+",
     "Stable pacemaker.": "devices+ unchanged",
@@ -127,6 +170,27 @@ def test_sections_are_merged():
     assert facts(report) == [Fact("pleural_effusion", "present", "right", None, "mild", "unchanged"), Fact("edema", "uncertain")]
     assert facts("No effusion. Impression: Left effusion.") == [Fact("pleural_effusion", "present", "left")]
     assert len(facts("Right lower lobe consolidation. Left lower lobe consolidation.")) == 2
+
+
+def test_sections_are_read_apart():
+    effusion, clear = Fact("pleural_effusion", "present", "left", None, "mild"), Fact("pneumothorax", "absent")
+    for report in (
+        "Comparison: Pneumonia. Findings: Small left effusion. Impression: No pneumothorax.",
+        "**Findings:** Small left effusion. **Impression:** No pneumothorax.",
+        "FINDINGS\nSmall left effusion\n\nIMPRESSION\n1. No pneumothorax.\n\nRECOMMENDATION: Exclude pneumonia.",
+    ):
+        assert section_facts(report) == {"findings": [effusion], "impression": [clear]}
+    assert section_facts("Small left effusion.") == {"text": [effusion]} and section_facts("Findings:") == {}
+
+
+def test_a_phrase_is_taught_in_one_table(monkeypatch):
+    assert facts("No pleural puddle.") == []
+    taught = {**LEXICON, ("finding", "pleural_effusion"): LEXICON["finding", "pleural_effusion"] + ", pleural puddles?"}
+    monkeypatch.setattr(findings, "TREE", search_tree(taught))
+    sentence_facts.cache_clear()
+    assert facts("No pleural puddle.") == [Fact("pleural_effusion", "absent")]
+    assert facts("Possible small left pleural puddles.") == [Fact("pleural_effusion", "uncertain", "left", None, "mild")]
+    sentence_facts.cache_clear()
 
 
 def test_no_finding_rule():
@@ -213,47 +277,32 @@ def test_against_human_codes():
         assert micro >= 0.87 and macro >= 0.80
 
 
-def test_speed():
-    "A report takes about 0.2 ms on one core; five times the promised 1 ms is left for slow machines."
-    texts = [f"Findings: {a} {b} The trachea is midline. Impression: {b}" for a in list(CASES)[:20] for b in list(CASES)[20:30]]
-    start = time.perf_counter()
-    for text in texts:
-        sentence_facts.cache_clear()
-        chexpert_labels(text)
-    assert (time.perf_counter() - start) / len(texts) < 5e-3
-
-
 def test_endless_sentence():
-    "A policy that repeats itself does not hold up training."
-    start = time.perf_counter()
+    "A policy that repeats itself does not hold up training: the rules look no further than a clause, and clauses have an end."
     assert facts("no effusion " * 400) == [Fact("pleural_effusion", "absent")]
-    assert time.perf_counter() - start < 1.0
+    assert max(map(len, clauses("no effusion " * 400))) <= LONGEST_CLAUSE
 
 
-def test_phantom_readers():
-    "What the phantom's readers dictated is what is read from their reports."
-    from unirg.phantom import dictation, patients
+@pytest.mark.parametrize("institution", patients.INSTITUTIONS)
+def test_phantom_readers(institution):
+    "What the phantom's readers dictated is what is read from their reports, at every institution."
+    statuses, attributes = collections.defaultdict(lambda: [0, 0, 0]), collections.defaultdict(lambda: [0, 0, 0])
+    for index in range(40):
+        patient = patients.draw_patient(institution, index, 11)
+        for visit in range(len(patient.visits)):
+            dictated = dictation.dictate(patient, visit, 11)
+            read = facts(dictated.text)
+            said = merge([Fact(**{name: fact[name] for name in Fact._fields}) for fact in dictated.facts])
+            compare(statuses, {(fact.status, fact.finding) for fact in read}, {(fact.status, fact.finding) for fact in said})
+            described = [{(n, f.finding, getattr(f, n)) for f in some for n in Fact._fields[2:] if getattr(f, n)} for some in (read, said)]
+            compare(attributes, *described)
+    assert set(statuses) == {"present", "absent", "uncertain"} and {"side", "location", "severity"} <= set(attributes)
+    for kind, row in {**statuses, **attributes}.items():
+        assert f1(*row) >= 0.99, (kind, row)
 
-    counts, agreed, told = collections.Counter(), collections.Counter(), collections.Counter()
-    for institution in patients.INSTITUTIONS:
-        for index in range(40):
-            patient = patients.draw_patient(institution, index, 11)
-            for visit in range(len(patient.visits)):
-                dictated = dictation.dictate(patient, visit, 11)
-                read = facts(dictated.text)
-                said = merge([Fact(**{name: fact[name] for name in Fact._fields}) for fact in dictated.facts])
-                mine, theirs = labels_from(read), labels_from(said)
-                for name in mine:
-                    for kind, values in {"present": (1, -1), "absent": (0,)}.items():
-                        if name != "No Finding" and (mine[name] in values or theirs[name] in values):
-                            counts[kind, mine[name] in values, theirs[name] in values] += 1
-                for fact in said:
-                    if fact.status == "present":
-                        told["facts"] += 1
-                        match = [r for r in read if r.finding == fact.finding and r.status == "present"]
-                        for field in ("side", "location", "severity", "change"):
-                            agreed[field] += any(getattr(r, field) == getattr(fact, field) for r in match)
-    for kind in ("present", "absent"):
-        assert f1(counts[kind, True, True], counts[kind, True, False], counts[kind, False, True]) >= 0.99
-    for field in ("side", "location", "severity", "change"):
-        assert agreed[field] / told["facts"] >= 0.97, field
+
+def compare(rows: dict[str, list[int]], read: set[tuple], said: set[tuple]) -> None:
+    "Count hits, extra and missed items under their first word."
+    for number, items in enumerate((read & said, read - said, said - read)):
+        for item in items:
+            rows[item[0]][number] += 1

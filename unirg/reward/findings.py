@@ -6,10 +6,10 @@
 __all__ = ['CHEXPERT_NAMES', 'FINDINGS', 'LUNG_AND_PLEURA_WORDS', 'OTHER_FINDING_WORDS', 'FINDING_WORDS', 'NO_FINDING_WORDS',
            'ANATOMY_WORDS', 'STATE_WORDS', 'DENIED_BY_NORMAL', 'SHOWN_BY_ENLARGED', 'NEGATION_WORDS', 'DOUBT_WORDS',
            'HISTORY_WORDS', 'SIDE_WORDS', 'ZONE_WORDS', 'SEVERITY_WORDS', 'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS',
-           'SKIP_WORDS', 'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'KINDS', 'SIDELESS', 'LONGEST_CLAUSE', 'HEADERS',
-           'Fact', 'phrases', 'search_tree', 'Mark', 'marks', 'Mention', 'parts_of', 'mentions', 'reaches', 'either_or',
-           'status_of', 'descriptions', 'by_side', 'described', 'clauses', 'sentence_facts', 'sentences', 'merge',
-           'facts', 'labels_from', 'chexpert_labels']
+           'SKIP_WORDS', 'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'LONGEST_CLAUSE',
+           'HEADERS', 'REWRITTEN', 'Fact', 'phrases', 'search_tree', 'Mark', 'marks', 'Mention', 'parts_of', 'mentions',
+           'reaches', 'either_or', 'status_of', 'descriptions', 'by_side', 'described', 'clauses', 'sentence_facts',
+           'sections', 'sentences', 'merge', 'facts', 'section_facts', 'labels_from', 'chexpert_labels']
 
 # %% ../../nbs/reward/01_findings.ipynb #d94b28a6
 import functools
@@ -87,7 +87,7 @@ LUNG_AND_PLEURA_WORDS = {
     """,
 }
 
-# %% ../../nbs/reward/01_findings.ipynb #35e848c4
+# %% ../../nbs/reward/01_findings.ipynb #58478ea2
 OTHER_FINDING_WORDS = {
     "cardiomegaly": """
         cardiomegaly, enlargement of (the )?(heart|cardiac silhouette|cardiac shadow), cardiac enlargement, cardiac prominence,
@@ -112,7 +112,8 @@ OTHER_FINDING_WORDS = {
         (surgical |vascular |mediastinal |metallic |cholecystectomy |axillary |cabg |hilar |skin )?(clips?|staples|sutures),
         (prosthetic|mechanical|artificial|replaced|aortic|mitral) (heart )?valves?( replacement| prosthesis)?,
         valve (replacement|prosthesis), valvular prosthesis, stents?, leads?, generator( pack)?, (intra ?aortic )balloon pump, iabp,
-        lvad, (ventricular assist )devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus), hardware,
+        lvad, (ventricular assist )devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus), support lines?, hardware,
+        intubat(ed|ion), extubat(ed|ion),
         (orthopedic |fixation )(hardware|plates?|screws?|rods?), (spinal |harrington )(rods?|fusion hardware), tubes?,
         (vagal nerve )stimulators?, loop recorder, lines and tubes, tubes and lines, wires?, vp shunt, shunt (catheter|tubing),
         (intravenous )?vascular access device, pleurx, ivc filter
@@ -140,9 +141,9 @@ NO_FINDING_WORDS = """
     compression (deformity|deformities|of)
 """
 
-# %% ../../nbs/reward/01_findings.ipynb #f2fa9abb
+# %% ../../nbs/reward/01_findings.ipynb #9cfa908c
 ANATOMY_WORDS = {
-    "heart": "cardiac, heart( size| silhouette| shadow)?, cardiac (size|silhouettes?|contours?|shadow|outline|xxxx)",
+    "heart": "cardiac, heart( size| silhouette| shadow)?, cardiac (size|silhouettes?|contours?|shadow|outline|xxxx), cardiothoracic ratio",
     "mediastinum": """
         mediastinal, (hilar and mediastinal|mediastinal and hilar) (contours?|structures|silhouettes?), mediastinum,
         mediastinal (silhouettes?|contours?|structures|shadow|width|size)
@@ -170,7 +171,7 @@ STATE_WORDS = {
         normally inflated and clear
     """,
     "enlarged": """
-        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased in size, large, enlarging
+        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging
     """,
     "borderline": """
         borderline, borderline (in size|enlarged|enlargement|size|prominent|prominence|large),
@@ -189,7 +190,7 @@ DENIED_BY_NORMAL = {
 }
 SHOWN_BY_ENLARGED = {part: DENIED_BY_NORMAL[part] for part in ("heart", "mediastinum", "heart_and_mediastinum")}
 
-# %% ../../nbs/reward/01_findings.ipynb #b48daa5e
+# %% ../../nbs/reward/01_findings.ipynb #fdeb9a5a
 NEGATION_WORDS = {
     "before": """
         no, without, free of, clear of, negative for, absence of, absent, denies, nor, neither, never, lack of, rather than, not,
@@ -199,7 +200,7 @@ NEGATION_WORDS = {
 
         (is|are|was|were|has|have)? ?not (been )?(clearly |definitely |definitively )?(seen|identified|present|visuali(s|z)ed|
         evident|appreciated|demonstrated|detected|apparent|noted|observed|found),
-        (is|are|has been|have been)? ?(ruled out|excluded|absent),
+        (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?,
         no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated)
     """,
 }
@@ -209,27 +210,29 @@ DOUBT_WORDS = {
         questionable, question( of)?, questioned, suspected, suspicious for, suspicion (for|of), suggest(s|ing|ed|ive)?( of)?,
         concern(ing)? for, worrisome for, cannot (entirely |completely )?exclude, cannot rule out, can not exclude,
         difficult to (completely |entirely )*exclude, not exclude, could represent, may represent, may reflect, equivocal( for)?,
-        presumed, presumably, perhaps, differential( diagnosis)?( includes?| considerations include)?, considered, consideration,
+        presumed, presumably, perhaps, considered, consideration,
         appearance of possible, borderline, maybe, potential, potentially, doubtful, rule out, favou?r(s|ed|ing)?, xxxx representing,
         xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to represent, indeterminate for,
-        developing or
+        developing or, (less |least )likely, unlikely( to represent)?
     """,
+    "list": "differential( diagnosis| considerations)?( of which)?( is| are| includes?| including)?",
     "versus": "versus, vs",
     "after": """
         (in the )?(right|correct|appropriate|proper) clinical (setting|context), (cannot|can not|could not|can't) (be )?(entirely |
         completely |definitively |totally )?(be )?(excluded|ruled out),
-        (is|are)? ?(not|difficult to) (entirely |completely )?(be )?(excluded?|ruled out), (is|are|would be) (possible|suspected|
+        (is|are)? ?(not|difficult to) (entirely |completely )?(be )?(excluded?|ruled out), (is|are|would be) (also )?(possible|suspected|
         questioned|questionable|likely|probable|equivocal|favou?red|considered)( as well)?, suspected, questioned, to be excluded,
         would be a consideration, is a consideration, is a possibility, in the differential, not (well )?excluded, may be present,
         may also be present, might be present, could be present, difficult to (completely |entirely )*exclude,
-        cannot entirely be excluded
+        cannot entirely be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely)
     """,
 }
 HISTORY_WORDS = {
     "past": """
-        history of, hx of, status post, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from),
-        sequelae? of( prior| old)?, remote history of, treated for, on (a |the )?(previous|prior)( outside)?
+        status post, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from),
+        sequelae? of( prior| old)?, on (a |the )?(previous|prior)( outside)?
     """,
+    "told": "(remote )?history of( prior| previous)?, hx of, treated for",
     "asked": """
         evaluate for, evaluation (for|of), to evaluate, assess for, may obscure, could obscure, obscuring, concern for further,
         if there is (further |clinical |continued |persistent )*concern for, if (further |clinical |continued |persistent )*concern for,
@@ -240,7 +243,7 @@ HISTORY_WORDS = {
     """,
 }
 
-# %% ../../nbs/reward/01_findings.ipynb #3d9cfd72
+# %% ../../nbs/reward/01_findings.ipynb #ffc87fb3
 SIDE_WORDS = {
     "left": "left( sided)?, lul, lll, lingula(r)?, retrocardiac",
     "right": "right( sided)?, rul, rml, rll",
@@ -279,8 +282,9 @@ CHANGE_WORDS = {
         interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed
     """,
     "unchanged": """
-        unchanged, stable, (no|without) (significant |interval |appreciable |definite |substantial |relevant |major |apparent |obvious |
-        other |xxxx )*change( in| of)?, not (significantly |appreciably |substantially )?changed, persistent, persists?, persisting,
+        unchanged, stable, (no|without|little) (significant |interval |appreciable |definite |substantial |relevant |major |apparent |
+        obvious |other |xxxx )*(change|increase|decrease|improvement|worsening|progression)( in| of)?,
+        not (significantly |appreciably |substantially )?changed, persistent, persists?, persisting,
         similar( in appearance| to prior)?, (again )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?,
         grossly unchanged, as before, redemonstrated, re demonstrated, unaltered, the same( as)?
     """,
@@ -291,15 +295,17 @@ CHANGE_WORDS = {
     """,
     "worsened": """
         worsened, worsening( of)?, worse, increas(ed|e|ing)( in size)?( of| in)?, larger( than before)?, progress(ed|ion|ive)( of)?,
-        more (pronounced|prominent|extensive|conspicuous), grown, enlarging, bigger, aggravated, increased compared
+        more( pronounced| prominent| extensive| conspicuous)?,
+        grown, enlarging, bigger, aggravated, increased compared
     """,
     "resolved": """
-        resolved, (complete )?resolution( of)?, has cleared, have cleared, cleared, removed, (interval )?removal( of)?, extubated,
+        resolved, (complete |interval )*resolution( of)?, (complete |interval )*clearing( of)?, extubation, has cleared,
+        have cleared, cleared, removed, (interval )?removal( of)?, extubated,
         no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated), no longer, disappeared, gone
     """,
 }
 
-# %% ../../nbs/reward/01_findings.ipynb #7c44fea7
+# %% ../../nbs/reward/01_findings.ipynb #6829aaa3
 JOIN_WORDS = {
     "stop": """
         but, however, although, though, except( for)?, aside from, apart from, other than, whereas, while, besides, in addition to,
@@ -322,7 +328,9 @@ JOIN_WORDS = {
 ADVERBS = "slightly, mildly, minimally, moderately, markedly, significantly, substantially, severely, massively"
 SKIP_WORDS = """
     (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart,
-    increased (markings|lung markings|lucency), (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes,
+    increased (markings|lung markings|lucency),
+    more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
+    (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes,
     increased (lung )?volumes, left (ventric|atri)(le|al|ular|um)?, right (atri|ventric)(al|um|le|ular)?, right paratracheal,
     large (body|habitus|patient), not (well|fully|completely|optimally) (seen|evaluated|visuali(s|z)ed|assessed|imaged),
     may not be (demonstrated|visible|seen), less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
@@ -534,7 +542,7 @@ def reaches(
         named, part = named or mark.says("finding"), part or mark.says("part")
     return True
 
-# %% ../../nbs/reward/01_findings.ipynb #cb81d6d7
+# %% ../../nbs/reward/01_findings.ipynb #35486f77
 def either_or(
     clause: list[Mark],
     at: int,  # number of the mark of a finding
@@ -549,7 +557,7 @@ def either_or(
                     return True
                 break
             choice = choice or mark.says("join", "or") or mark.says("doubt", "versus")
-            if not (choice or mark.says("join", "and") or {"side", "location", "severity"} & mark.means.keys()):
+            if not (choice or mark.says("join", "and", "slash") or {"side", "location", "severity"} & mark.means.keys()):
                 break
             number += step
     return False
@@ -571,16 +579,16 @@ def status_of(
         return "uncertain", False
     return "present", False
 
-# %% ../../nbs/reward/01_findings.ipynb #48d184f4
+# %% ../../nbs/reward/01_findings.ipynb #351fb611
 def _before(clause: list[Mark], mention: Mention) -> set[str] | None:
     "Which of absent, gone and doubt the words before a mention say; None for history and questions."
-    said = set()
+    said = {"absent", "gone"} if clause[mention.at].says("change", "resolved") else set()  # "extubated"
     for number in range(mention.first - 1, -1, -1):  # "resolved edema"
         if clause[number].says("change", "resolved") and mention.state is None:
             said |= {"absent", "gone"}
         if not {"side", "location", "severity"} & clause[number].means.keys():
             break
-    predicate = mention.state in ("enlarged", "borderline") and mention.at > mention.first  # "the heart is enlarged"
+    predicate = mention.state not in (None, "abnormal") and mention.at > mention.first  # "the heart is enlarged"
     begin = mention.first if predicate else mention.at
     seen_here = mention.findings[0] in ("fracture", "support_devices") or any(m.says("change") for m in clause[mention.last + 1 :])
     for number in range(mention.at - 1, -1, -1):
@@ -588,22 +596,28 @@ def _before(clause: list[Mark], mention: Mention) -> set[str] | None:
         if not {"no", "doubt", "history"} & mark.means.keys():
             continue
         inside = number > begin  # "the heart is not enlarged"
-        if mark.says("history") and (inside or reaches(clause, number, begin, True)) and (mark.says("history", "asked") or not seen_here):
+        still = seen_here and not mark.says("history", "asked", "told")
+        if mark.says("history") and not still and (inside or reaches(clause, number, begin, True)):
             return None
         if mark.says("no", "before") and (inside or (not predicate and reaches(clause, number, begin))):
             said |= {"absent", "gone"} if mark.says("change", "resolved") else {"absent"}
-        if mark.says("doubt", "before", "versus") and (inside or reaches(clause, number, begin, True)):
+        if mark.says("doubt", "before", "versus", "list") and (inside or reaches(clause, number, begin, not mark.says("doubt", "list"))):
             said.add("doubt")
     return said
 
 
 def _behind(clause: list[Mark], mention: Mention) -> set[str]:
     "Which of absent, gone and doubt the words behind a mention say."
-    said = set()
+    said: set[str] = set()
+    told, joint = mention.state is not None and mention.at > mention.first, False  # "the heart is enlarged"
     for number in range(mention.last + 1, len(clause)):
         mark = clause[number]
         if mark.says("join", "with") and number > mention.last + 1:
             break
+        if joint and (mark.says("finding") or mark.says("part")):  # "the effusion is stable and the pneumothorax has resolved"
+            break
+        told = told or mark.says("join", "verb") or mark.says("change") or mark.says("state")
+        joint = joint or (told and mark.says("join", "and", "comma"))
         if mark.says("no", "after"):
             said |= {"absent", "gone"} if mark.says("change", "resolved") else {"absent"}
         elif mark.says("doubt", "after"):
@@ -663,26 +677,55 @@ def _of_another(clause: list[Mark], number: int, target: int) -> bool:
             return True
     return False
 
-# %% ../../nbs/reward/01_findings.ipynb #473ee249
+# %% ../../nbs/reward/01_findings.ipynb #4375a50a
+SAME_PLACE = ("consolidation", "atelectasis", "lung_opacity", "pneumonia", "pleural_effusion", "pleural_other")
+
+
+def _listed(clause: list[Mark], said: list[Mention]) -> set[int]:
+    "Mentions that stand behind their neighbour in one list of findings of one place: `consolidation, atelectasis and effusion`."
+    found: set[int] = set()
+    run: list[int] = []
+    for i in range(1, len(said)):
+        joints = clause[said[i - 1].at + 1 : said[i].at]
+        near = all(finding in SAME_PLACE for mention in said[i - 1 : i + 1] for finding in mention.findings)
+        bare = bool(joints) and all(mark.says("join", "and", "or", "slash", "comma") for mark in joints)
+        run = [*run, i] if near and bare else []
+        if any(mark.says("join", "and", "or") for mark in joints):
+            found.update(run)
+    return found
+
+
+def _tail(clause: list[Mark], said: list[Mention], i: int, listed: set[int]) -> list[Mark]:
+    "What stands behind a mention, or behind the last of its list, up to the next one; behind all of them where it speaks of all."
+    if any(mark.says("join", "all") for mark in clause[said[-1].at :]):
+        return clause[said[-1].at + 1 :]
+    while i + 1 in listed:
+        i += 1
+    return clause[said[i].at + 1 : said[i + 1].at if i + 1 < len(said) else None]
+
+# %% ../../nbs/reward/01_findings.ipynb #9d406418
 def _shared(clause: list[Mark], said: list[Mention], result: list[list[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
     "Let neighbours share a place or a change that is said once for both."
-    kinds = [{kind for kind, _ in words} for words in result]
+    kinds, listed = [{kind for kind, _ in words} for words in result], _listed(clause, said)
     for i in range(1, len(said)):  # "left effusion and adjacent atelectasis"
         joints = clause[said[i - 1].at + 1 : said[i].at]
-        plain = all(mark.says("join", "and", "or", "slash") for mark in joints)
-        if "side" not in kinds[i] and (plain or any(mark.says("join", "beside") for mark in joints)):
+        plain = all(mark.says("join", "and", "or", "slash") for mark in joints) and said[i].findings != ("edema",)
+        if "side" not in kinds[i] and (plain or i in listed or any(mark.says("join", "beside") for mark in joints)):
             result[i] += [(kind, value) for kind, value in result[i - 1] if kind in ("side", "location") and kind not in kinds[i]]
     for i in range(len(said) - 1, 0, -1):  # "consolidation and small effusion on the left are unchanged"
-        joints, behind = clause[said[i - 1].at + 1 : said[i].at], clause[said[i].at + 1 :]
+        joints, behind = clause[said[i - 1].at + 1 : said[i].at], _tail(clause, said, i, listed)
         plain = all(mark.says("severity") or mark.says("join", "and", "or", "slash") for mark in joints)
-        if plain or any(mark.says("join", "all") for mark in behind):
+        both = all({"side", "location", "severity"} & mark.means.keys() or mark.says("join", "and") for mark in joints)
+        if plain or i in listed or any(mark.says("join", "all") for mark in clause[said[-1].at :]):
             given = {kind for kind in ("side", "location", "change") if any(mark.says(kind) for mark in behind)} - kinds[i - 1]
             if kinds[i - 1] & {"side", "location"}:
                 given &= {"change"}
-            result[i - 1] += [(kind, value) for kind, value in result[i] if kind in given]
+        else:  # "left effusion and right atelectasis are unchanged"
+            given = {"change"} - kinds[i - 1] if both and behind and behind[0].says("join", "verb") else set()
+        result[i - 1] += [(kind, value) for kind, value in result[i] if kind in given]
     return result
 
-# %% ../../nbs/reward/01_findings.ipynb #2d8e432d
+# %% ../../nbs/reward/01_findings.ipynb #095ef11d
 SIDELESS = ("cardiomegaly", "enlarged_mediastinum")
 
 
@@ -694,16 +737,17 @@ def by_side(
     for kind, value in words:
         values.setdefault(kind, []).append(value)
     own = [kind for kind in ("location", "severity", "change") if len(values.get(kind, ())) > 1]
-    if sorted(values.get("side", ())) != ["left", "right"] or not own:
+    sides = [side for side in values.get("side", ()) if side != "bilateral"]  # "bilateral effusions, small right and moderate left"
+    if sorted(sides) != ["left", "right"] or not own:
         return [values]
-    ends = words[-1][0] == "side" and words[0][0] != "side"  # the side comes last in "small left and moderate right"
+    apart = [(kind, value) for kind, value in words if kind in own or value in ("left", "right")]
+    ends = apart[-1][0] == "side" and apart[0][0] != "side"  # the side comes last in "small left and moderate right"
     parts: list[dict[str, list[str]]] = [{}, {}]
     number = 0
-    for kind, value in words:
+    for kind, value in apart:
         if kind == "side" and not ends and "side" in parts[0]:
             number = 1
-        if kind == "side" or kind in own:
-            parts[number].setdefault(kind, []).append(value)
+        parts[number].setdefault(kind, []).append(value)
         if kind == "side" and ends:
             number = 1
     return [{**{kind: found for kind, found in values.items() if kind != "side" and kind not in own}, **part} for part in parts]
@@ -763,38 +807,56 @@ def sentence_facts(
                 found += [described(finding, status, part, gone) for finding in mention.findings for part in by_side(words)]
     return tuple(found), all(fact.status == "absent" for fact in found) and bool(_NORMAL.search(sentence))
 
-# %% ../../nbs/reward/01_findings.ipynb #dfecc43e
+# %% ../../nbs/reward/01_findings.ipynb #62f5f7e3
 HEADERS = {
-    "read": """
-        findings, impression, conclusion, conclusions, summary, finding, opinion, result, results, chest, report, final report
-    """,
+    "findings": "findings, finding, chest, report, final report, result, results",
+    "impression": "impression, conclusion, conclusions, summary, opinion",
     "passed over": """
-        indication, history, clinical history, clinical information, comparison, comparisons, technique, examination, exam,
-        reason for exam, reason for examination, recommendation, procedure, view, views
+        indication, clinical indication, history, clinical history, clinical information, clinical data, comparison, comparisons,
+        comparison study, comparison exam, technique, examination, exam, reason for exam, reason for examination, reason for study,
+        recommendation, recommendations, notification, procedure, view, views
     """,
 }
-
-
-def _header_pattern() -> re.Pattern:
-    "Any header with its colon, at the start or after a blank or a full stop; the longest first."
-    names = sorted((header.strip() for row in HEADERS.values() for header in row.split(",")), key=len, reverse=True)
-    return re.compile(r"(?:^|(?<=[\s.]))(" + "|".join(names) + r") *:")
-
-
-_HEADER, _PASSED_OVER = _header_pattern(), {header.strip() for header in HEADERS["passed over"].split(",")}
+_SECTION = {header.strip(): section for section, row in HEADERS.items() for header in row.split(",")}
+_ANY_HEADER = "|".join(sorted(_SECTION, key=len, reverse=True))  # the longest first
+_HEADER = re.compile(rf"(?:^|(?<=[\s.]))({_ANY_HEADER}) *:")
+REWRITTEN = (  # regular expression, what stands for it before anything is read
+    (r"_{2,}", " xxxx "),  # what was taken out for privacy
+    (r"\*\*", ""),  # headers in bold, as language models write them
+    (rf"(?m)^[ \t]*({_ANY_HEADER})[ \t]*$", r"\1:"),  # a header on a line of its own
+    (r"\bvs\.", "vs"),
+    (r"(?:^|(?<=[\s(.,;:]))\?\s*(?=[a-z])", "possible "),  # "?pneumonia"
+    (r"(?<=[a-z)])\s*\?", " questioned."),  # "pneumonia?"
+)
+_REWRITTEN = tuple((re.compile(pattern), by) for pattern, by in REWRITTEN)
 # after a word or bracket any full stop ends a sentence, after a digit only one before a blank (2.5 cm); so do empty lines and list signs
-_SENTENCE = re.compile(r"(?<=[a-z_)\]%])[.!?:]+(?=\s|$|[a-z])|(?<=\d)[.!?:]+(?=\s|$)|(?<=\s)[.]+(?=\s|$)|\n\s*\n|\n\s*(?=[-*•\d])")
+_SENTENCE = re.compile(r"(?<=[a-z_)\]%])[.!?]+(?=\s|$|[a-z])|(?<=\d)[.!?:]+(?=\s|$)|(?<=\s)[.]+(?=\s|$)|\n\s*\n|\n\s*(?=[-*•\d])")
+
+
+def sections(
+    text: str,  # a report in any case
+) -> dict[str, list[str]]:  # "text" (under no header), "findings", "impression" -> sentences in lower case
+    "Part a report into the sections that are read, and these into sentences."
+    text = text.lower()
+    for pattern, by in _REWRITTEN:
+        text = pattern.sub(by, text)
+    found: dict[str, list[str]] = {}
+    name, *pieces = ["text", *_HEADER.split(text)]
+    for number, piece in enumerate(pieces):
+        if number % 2:  # a header
+            name = _SECTION[piece]
+        elif name != "passed over":
+            found.setdefault(name, []).extend(" ".join(part.split()) for part in _SENTENCE.split(piece) if part and not part.isspace())
+    return {name: parts for name, parts in found.items() if parts}
 
 
 def sentences(
     text: str,  # a report in any case
 ) -> list[str]:  # lower case, of the sections that are read
     "Cut a report into sentences, leaving out history, comparison and technique."
-    pieces = _HEADER.split(text.lower().replace("___", " xxxx "))
-    kept = [pieces[0]] + [body for header, body in zip(pieces[1::2], pieces[2::2], strict=True) if header not in _PASSED_OVER]
-    return [" ".join(sentence.split()) for body in kept for sentence in _SENTENCE.split(body) if sentence and not sentence.isspace()]
+    return [sentence for parts in sections(text).values() for sentence in parts]
 
-# %% ../../nbs/reward/01_findings.ipynb #c6e66dd0
+# %% ../../nbs/reward/01_findings.ipynb #8e6c8885
 def merge(
     stated: list[Fact],  # in the order of the text
 ) -> list[Fact]:  # each thing once, in the order in which the findings are first mentioned
@@ -829,6 +891,13 @@ def facts(
 ) -> list[Fact]:  # in the order in which the findings are first mentioned
     "What a report states."
     return merge([fact for sentence in sentences(text) for fact in sentence_facts(sentence)[0]])
+
+
+def section_facts(
+    text: str,  # a report with headers
+) -> dict[str, list[Fact]]:  # section, as in `sections` -> its facts
+    "What each section of a report states, for whoever scores findings and impression apart."
+    return {name: merge([fact for part in parts for fact in sentence_facts(part)[0]]) for name, parts in sections(text).items()}
 
 # %% ../../nbs/reward/01_findings.ipynb #46501523
 def labels_from(
