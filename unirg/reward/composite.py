@@ -228,7 +228,7 @@ class Processes:
             self.pool.shutdown()
             self.pool = None
 
-# %% ../../nbs/reward/05_composite.ipynb #a0235eb2
+# %% ../../nbs/reward/05_composite.ipynb #93d7fd1e
 class RayActors:
     "Workers on the machines of a Ray cluster, this one included."
 
@@ -247,7 +247,7 @@ class RayActors:
             raise StudyError("reward: Ray is not installed: pip install 'unirg[ray]'") from error
         if not self.actors:
             if not ray.is_initialized():
-                ray.init(log_to_driver=False)  # RAY_ADDRESS names a cluster; without it, this machine
+                ray.init(include_dashboard=False, log_to_driver=False)  # RAY_ADDRESS names a cluster; without it, this machine
             actor = ray.remote(Measures).options(**self.options)
             self.actors = [actor.remote(measures.names, measures.own, measures.bertscore) for _ in range(self.count)]
         try:

@@ -8,7 +8,7 @@ __all__ = ['BERT_FILES', 'NEEDS', 'ROBERTA_LAYER', 'ROBERTA_BASELINE', 'CHEXBERT
            'chexbert_model', 'SembScore', 'set_f1', 'radgraph_items', 'older_tokenizers', 'RadGraph', 'rate_half',
            'entity_spans', 'RateScore', 'green_from', 'Green']
 
-# %% ../../nbs/reward/03_model_metrics.ipynb #d320d5b4
+# %% ../../nbs/reward/03_model_metrics.ipynb #19626984
 import importlib.util
 import json
 import os
@@ -17,6 +17,7 @@ import tempfile
 import typing
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def find_weights(
             raise StudyError(f"{measure}: {missing} is missing in {folder}; from {needs.source}")
     return Path(folder)
 
-# %% ../../nbs/reward/03_model_metrics.ipynb #b3bfcadd
+# %% ../../nbs/reward/03_model_metrics.ipynb #ad9f5da3
 class ModelMeasure:
     "A measure that a model gives."
 
@@ -112,7 +113,7 @@ class ModelMeasure:
             self.device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
             try:
                 self._model = self.open()
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
+            except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
                 raise StudyError(
                     f"{self.name}: the weights in {self.folder} cannot be used: {str(error).strip().splitlines()[0]}"
                 ) from error
@@ -142,7 +143,7 @@ class ModelMeasure:
         known = self.readings([*predictions, *references])
         return [self.compare(known[prediction], known[reference]) for prediction, reference in zip(predictions, references)]
 
-# %% ../../nbs/reward/03_model_metrics.ipynb #42279c65
+# %% ../../nbs/reward/03_model_metrics.ipynb #421f591e
 ROBERTA_LAYER = 5
 ROBERTA_BASELINE = 0.8473319  # F of layer 5 in bert_score's rescale_baseline/en/distilroberta-base.tsv
 
@@ -166,10 +167,12 @@ class ReferenceBertScore(ModelMeasure):
 
         tokenizer, model = self.load()
         weights = defaultdict(lambda: 1.0, {tokenizer.sep_token_id: 0.0, tokenizer.cls_token_id: 0.0})
-        stripped = [text.strip() for text in texts]
-        vectors, mask, weight = get_bert_embedding(stripped, model, tokenizer, weights, batch_size=len(texts), device=self.device)
-        sizes = mask.sum(1).tolist()
-        return [(vectors[i, : int(size)].cpu(), weight[i, : int(size)].cpu()) if stripped[i] else None for i, size in enumerate(sizes)]
+        spoken = [text.strip() for text in texts if text.strip()]  # the library fails on an empty one with transformers 5
+        if not spoken:
+            return [None] * len(texts)
+        vectors, mask, weight = get_bert_embedding(spoken, model, tokenizer, weights, batch_size=len(spoken), device=self.device)
+        made = iter([(vectors[i, : int(size)].cpu(), weight[i, : int(size)].cpu()) for i, size in enumerate(mask.sum(1).tolist())])
+        return [next(made) if text.strip() else None for text in texts]
 
     def compare(self, ours, theirs):
         "The library's greedy matching."
@@ -304,7 +307,7 @@ def _named_bert(config, folder: str):
         return {key: folder if key == "model_name" else _named_bert(value, folder) for key, value in config.items()}
     return config
 
-# %% ../../nbs/reward/03_model_metrics.ipynb #a33fadc4
+# %% ../../nbs/reward/03_model_metrics.ipynb #9b2ddd12
 class RadGraph(ModelMeasure):
     "RadGraph F1 by the radgraph package; `level` says which."
 
@@ -343,11 +346,13 @@ class RadGraph(ModelMeasure):
 
     def read(self, texts):
         "Each text's items; raises `StudyError` where the package lost a text."
+        spoken = [text for text in texts if text.strip()]  # the package fails on white space
         with older_tokenizers():
-            graphs = self.load()(list(texts))
-        if len(graphs) != len(texts):
-            raise StudyError(f"radgraph: {len(graphs)} graphs for {len(texts)} texts")
-        return [radgraph_items(graphs[str(i)]["entities"] if text.strip() else {}) for i, text in enumerate(texts)]
+            graphs = self.load()(spoken) if spoken else {}
+        if len(graphs) != len(spoken):
+            raise StudyError(f"radgraph: {len(graphs)} graphs for {len(spoken)} texts")
+        made = iter([radgraph_items(graphs[str(i)]["entities"]) for i in range(len(spoken))])
+        return [next(made) if text.strip() else radgraph_items({}) for text in texts]
 
     def compare(self, ours, theirs):
         "F1 at the chosen level."
