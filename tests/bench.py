@@ -94,15 +94,16 @@ def reward_rows():
     one = 1000 * seconds(lambda: [bleu.sentence_score(p, [r]) for p, r in few * 8], 1) / len(few) / 8
     yield "sacrebleu per pair (BLEU-2), ms a pair", one, f"{one / (1000 * parts.seconds['bleu2'] / n):.1f} times bleu2"
 
-    taken = {}
-    for count in (1, 2):
+    taken = {1: [], 2: []}
+    for count in (1, 2) * 3:  # in turn and the best of three: whatever else the machine does should hit both alike
         many = Composite(weights=STEP2, workers=count)
-        many(warm[0] * 2, warm[1] * 2)  # starts them
+        many(warm[0] * count, warm[1] * count)  # starts them
         many(*warm)
         start = time.perf_counter()
         many(completions, references)
-        taken[count] = time.perf_counter() - start
+        taken[count].append(time.perf_counter() - start)
         many.close()
+    taken = {count: min(times) for count, times in taken.items()}
     yield "composite by one worker process, ms a completion", 1000 * taken[1] / n, ""
     yield "composite by two, ms a completion", 1000 * taken[2] / n, f"{taken[1] / taken[2]:.2f} times as fast as one"
 
@@ -116,9 +117,9 @@ def share_of_a_step(steps=10):
     job = read_json(finished)["job"]
     recipe = job["recipe"] | {"steps": steps, "evaluate_every": 0, "save_every": 1000, "log_every": 1, "reward": "step2"}
     with tempfile.TemporaryDirectory() as folder:
-        launch("unirg.training.grpo", job | {"recipe": recipe, "out": f"{folder}/rl"}, show=False)
+        launch("unirg.training.grpo", job | {"recipe": recipe, "out": f"{folder}/rl", "cache": folder, "studies": 200}, show=False)
         with open(f"{folder}/rl/log.csv", encoding="utf-8") as file:
-            log = [row for row in csv.DictReader(file) if row.get("step_time")]
+            log = [row for row in csv.DictReader(file) if row.get("step_time")][1:]  # the first step loads the weights
     spent, whole = (sum(float(row[name]) for row in log) for name in ("reward/seconds", "step_time"))
     share = f"{spent / len(log):.3f} of {whole / len(log):.2f} s; {recipe['completions_per_step']} completions, reward step2"
     return what, 100 * spent / whole, share
