@@ -1,7 +1,10 @@
 """`make bench`: timings of one run on one machine, written to BENCHMARKS.md. Only ratios within a run compare."""
 
+import csv
 import os
 import platform
+import random
+import re
 import tempfile
 import time
 import warnings
@@ -14,15 +17,17 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from unirg.core import derived_seed, write_whole
+from unirg.core import derived_seed, read_json, write_whole
 from unirg.data.radiographs import load_radiograph
 from unirg.data.sources import read_source
 from unirg.phantom.anatomy import CAMERAS, film
 from unirg.phantom.archives import write_archive
 from unirg.phantom.dictation import dictate
 from unirg.phantom.patients import INSTITUTIONS, draw_patient
-from unirg.reward.composite import Composite
+from unirg.reward import judge, metrics
+from unirg.reward.composite import STEP2, Composite, Measures
 from unirg.reward.findings import facts, sentence_facts
+from unirg.training.launch import launch
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared/real_data/dicom"
@@ -146,6 +151,95 @@ def reader_rows(studies=60):
         yield "reader table, rows per second", rows / (time.perf_counter() - start), ""
 
 
+def rollouts(prompts=256, each=16, seed=1):
+    "Reports as a policy samples them, (completions, references): a reference's sentences, some dropped, some replaced by a neighbour's."
+    dice = random.Random(derived_seed(seed, "rollouts"))
+    names = list(INSTITUTIONS)
+    references = [dictate(draw_patient(names[i % len(names)], i, seed), 0, seed).text for i in range(prompts)]
+    cut = [re.split(r"(?<=[.])\s+", text) for text in references]
+    pools = [[sentence for parts in cut[k :: len(names)] for sentence in parts] for k in range(len(names))]
+    sampled = []
+    for i, parts in enumerate(cut):
+        for _ in range(each):
+            drawn = [dice.choice(pools[i % len(names)]) if dice.random() < 0.3 else part for part in parts if dice.random() < 0.9]
+            sampled.append(" ".join(drawn))
+    return sampled, [reference for reference in references for _ in range(each)]
+
+
+def forget():
+    "Empty every cache that a reward fills, but keep what is loaded."
+    for cached in (sentence_facts, metrics.reading, metrics._ngrams, judge.compares):
+        cached.cache_clear()
+
+
+def reward_rows():
+    "The composite at 256 prompts x 16 rollouts: by component, beside libraries called per pair, by one worker and by two."
+    completions, references = rollouts()
+    n, warm = len(completions), rollouts(8, 2, seed=2)
+    bertscore = metrics.BertScore(keep=8192)
+    reward = Composite(weights=STEP2, bertscore=bertscore)
+    reward(*warm)
+    forget()
+    start = time.perf_counter()
+    reward(completions, references)
+    whole = 1000 * (time.perf_counter() - start) / n
+    distinct = f"{len(set(completions))} different texts of {n}, {np.mean([len(text.split()) for text in completions]):.0f} words"
+    yield "composite of step 2, 256 prompts x 16 rollouts, nothing known, ms a completion", whole, distinct
+    pairs = list(dict.fromkeys(zip(completions, references)))
+    forget()
+    texts = list(dict.fromkeys([*completions, *references]))
+    yield "- facts and labels, each text once", 1000 * seconds(lambda: [metrics.reading(text) for text in texts], 1) / n, ""
+    fresh = metrics.BertScore(keep=8192)
+    fresh.load()
+    yield "- bertscore_minilm: sentences embedded", 1000 * seconds(lambda: fresh.vectors(texts), 1) / n, ""
+    parts = Measures([*STEP2, "judged_errors"], bertscore=fresh)
+    parts(pairs)
+    for name, spent in parts.seconds.items():
+        yield f"- {name}, texts read", 1000 * spent / n, ""
+    yield "- the same completions again, all known", 1000 * seconds(lambda: reward(completions, references), 1) / n, ""
+
+    import bert_score
+    import sacrebleu
+
+    scorer = bert_score.BERTScorer(model_type=str(metrics.minilm_folder()), num_layers=metrics.MINILM_LAYER, device="cpu")
+    few = pairs[:: len(pairs) // 64][:64]
+    one = 1000 * seconds(lambda: [scorer.score([p], [r]) for p, r in few], 1) / len(few)
+    yield "bert-score per pair (the same weights), ms a pair", one, f"{one / whole:.1f} times the whole composite"
+    bleu = sacrebleu.metrics.BLEU(effective_order=True, max_ngram_order=2)
+    one = 1000 * seconds(lambda: [bleu.sentence_score(p, [r]) for p, r in few * 8], 1) / len(few) / 8
+    yield "sacrebleu per pair (BLEU-2), ms a pair", one, f"{one / (1000 * parts.seconds['bleu2'] / n):.1f} times bleu2"
+
+    taken = {1: [], 2: []}
+    for count in (1, 2) * 3:  # in turn and the best of three: whatever else the machine does should hit both alike
+        many = Composite(weights=STEP2, workers=count)
+        many(warm[0] * count, warm[1] * count)  # starts them
+        many(*warm)
+        start = time.perf_counter()
+        many(completions, references)
+        taken[count].append(time.perf_counter() - start)
+        many.close()
+    taken = {count: min(times) for count, times in taken.items()}
+    yield "composite by one worker process, ms a completion", 1000 * taken[1] / n, ""
+    yield "composite by two, ms a completion", 1000 * taken[2] / n, f"{taken[1] / taken[2]:.2f} times as fast as one"
+
+
+def share_of_a_step(steps=10):
+    "The reward's share of a GRPO step: the phantom profile's own run, a few steps from its SFT policy."
+    finished = ROOT / "outputs" / "phantom" / "models" / "rl1-s1" / "training.json"
+    what = "reward's share of a GRPO step, phantom profile, %"
+    if not finished.exists():
+        return what, float("nan"), "needs `make study` first"
+    job = read_json(finished)["job"]
+    recipe = job["recipe"] | {"steps": steps, "evaluate_every": 0, "save_every": 1000, "log_every": 1, "reward": "step2"}
+    with tempfile.TemporaryDirectory() as folder:
+        launch("unirg.training.grpo", job | {"recipe": recipe, "out": f"{folder}/rl", "cache": folder, "studies": 200}, show=False)
+        with open(f"{folder}/rl/log.csv", encoding="utf-8") as file:
+            log = [row for row in csv.DictReader(file) if row.get("step_time")][1:]  # the first step loads the weights
+    spent, whole = (sum(float(row[name]) for row in log) for name in ("reward/seconds", "step_time"))
+    share = f"{spent / len(log):.3f} of {whole / len(log):.2f} s; {recipe['completions_per_step']} completions, reward step2"
+    return what, 100 * spent / whole, share
+
+
 def main():
     load_before = os.getloadavg()[0]
     warnings.simplefilter("ignore")  # pydicom's, of the real files' headers
@@ -166,11 +260,8 @@ def main():
             facts(text)
 
     rows.append(("facts of a report, cold, ms", 1000 * seconds(cold) / len(reports), ""))
-    reward, rng = Composite(step=2), np.random.default_rng(derived_seed(1, "bench"))
-    sampled = [reports[i] for i in rng.integers(0, len(reports), 64)]
-    references = [reports[i // 8] for i in range(64)]
-    reward(sampled, reference=references)
-    rows.append(("composite of step 2, warm, ms a completion", 1000 * seconds(lambda: reward(sampled, reference=references)) / 64, ""))
+    rows += reward_rows()
+    rows.append(share_of_a_step())
     rows += reader_rows()
     lines = [
         "# Benchmarks",

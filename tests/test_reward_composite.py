@@ -6,7 +6,8 @@ import pytest
 
 from unirg.core import StudyError
 from unirg.reward import composite
-from unirg.reward.composite import REWARDS, STEP1, STEP2, Composite, completion_text, composite_from, parse_weights
+from unirg.reward.composite import REWARDS, STEP1, STEP2, Composite, RayActors, completion_text, composite_from, parse_weights
+from unirg.reward.judge import count_errors
 from unirg.reward.metrics import BertScore
 
 REFERENCES = {
@@ -119,7 +120,7 @@ def test_what_is_wrong_is_named(monkeypatch):
 
 def test_settings_name_rewards():
     assert composite_from("step2").weights == STEP2 and composite_from("step2").__name__ == "composite_step2"
-    assert composite_from("bleu").weights == {"bleu2": 1.0} and set(REWARDS) == {"step1", "step2", "bleu", "labels", "facts"}
+    assert composite_from("bleu").weights == {"bleu2": 1.0} and {"step1", "step2", "bleu", "labels", "facts"} < set(REWARDS)
     assert composite_from("bleu2=0 bertscore_minilm=0.37 label_cosine=0.253 fact_f1=0.377").weights == STEP1
     refused = {"steps": "step1", "radgraph=1": "radgraph", "fact_f1=much": "fact_f1=much", "fact_f1=0": "nothing", "fact_f1=nan": "nan"}
     for setting, part in refused.items():
@@ -136,3 +137,102 @@ def test_completions_come_as_text_or_messages():
     assert completion_text("a") == "a" and completion_text([]) == ""
     assert completion_text([{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "image"}]}]) == "a"
     assert completion_text([{"role": "assistant", "content": None}]) == ""
+
+
+def test_the_papers_reward_needs_its_weights_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIRG_WEIGHTS", str(tmp_path))
+    with pytest.raises(StudyError, match=r"bertscore: config.json is missing"):
+        composite_from("paper_step1")
+    with pytest.raises(StudyError, match="give the composite a judge"):
+        composite_from("paper_step2")
+    assert {name: weight for name, weight in REWARDS["paper_step2"].items() if weight} == {
+        "bertscore": 0.370,
+        "sembscore": 0.253,
+        "radgraph": 0.377,
+        "error_term": 0.5,
+    }
+
+
+def test_what_is_logged():
+    left, logged = REFERENCES["effusion"], {}
+    texts, studies = [left, NORMAL, left, left], ["a", "a", "b", "b"]
+    reward = Composite(weights={"fact_f1": 1}, watch=("label_f1",), end_ids=[9])
+    scores = reward(texts, [left] * 4, completion_ids=[[1, 9], [1, 2], [9], []], study_id=studies, log_metric=logged.__setitem__)
+    assert logged["reward/fact_f1"] == pytest.approx(sum(scores) / 4) and logged["reward/label_f1"] == pytest.approx(0.75)
+    assert logged["reward/label_f1_std"] == pytest.approx((0.75 * 0.25) ** 0.5)
+    assert logged["reward/group_variance"] == pytest.approx(((scores[0] - scores[1]) / 2) ** 2 / 2)
+    assert logged["reward/truncated"] == 0.5 and logged["reward/distinct"] == 0.5 and logged["reward/seconds"] > 0
+
+
+def test_a_failed_judgement_is_none_for_that_completion_alone():
+    reference, logged = REFERENCES["edema"], {}
+
+    def judge(predictions, references):
+        return [None if text == NORMAL else count_errors(text, to) for text, to in zip(predictions, references)]
+
+    reward = Composite(step=2, judge=judge)
+    scores = reward([reference, NORMAL, EVERYTHING], [reference] * 3, log_metric=logged.__setitem__)
+    by_rule = Composite(step=2)([reference, NORMAL, EVERYTHING], [reference] * 3)
+    assert scores[1] is None and [scores[0], scores[2]] == pytest.approx([by_rule[0], by_rule[2]])
+    assert logged["reward/judge_missing"] == pytest.approx(1 / 3) and logged["reward/judged_errors"] > 0
+    assert None not in Composite(step=1, judge=judge)([NORMAL], [reference]), "a judgement that carries no weight is not needed"
+    with pytest.raises(StudyError, match="judged_errors: 0 judgements for 1"):
+        Composite(judge=lambda predictions, references: [])([NORMAL], [reference])
+
+
+def silence(prediction, reference):
+    return float(not prediction)
+
+
+def test_a_measure_of_ones_own(monkeypatch, tmp_path):
+    (tmp_path / "our_measures.py").write_text("def half(prediction, reference):\n    return 0.5\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert composite_from("our_measures.half=2")([NORMAL], [NORMAL]) == [1.0]
+    assert Composite(weights={"silence": 1}, measures={"silence": silence})(["", NORMAL], [NORMAL] * 2) == [1.0, 0.0]
+    with pytest.raises(StudyError, match=r"our_measures.third"):
+        composite_from("our_measures.third=1")
+    with pytest.raises(StudyError, match="study s4 scored nan"):
+        Composite(weights={"it": 1}, measures={"it": lambda *pair: math.nan})([NORMAL], [NORMAL], study_id=["s4"])
+    with pytest.raises(StudyError, match="study s4 scored None"):
+        Composite(weights={"it": 1}, measures={"it": lambda *pair: None})([NORMAL], [NORMAL], study_id=["s4"])
+
+
+def some_rollouts():
+    texts = [*REFERENCES.values(), NORMAL, EVERYTHING, "", *PARAPHRASE.values()]
+    return [text for text in texts for _ in REFERENCES], [*REFERENCES.values()] * len(texts)
+
+
+def test_workers_give_the_same_rewards():
+    texts, references = some_rollouts()
+    reward = Composite(weights={**STEP2, "silence": 1}, measures={"silence": silence}, workers=2)
+    try:
+        rewards = reward(texts, references)
+        assert rewards == pytest.approx(
+            Composite(weights={**STEP2, "silence": 1}, measures={"silence": silence})(texts, references), abs=1e-6
+        )
+        assert reward(texts[:1], references[:1]) == pytest.approx(rewards[:1], abs=1e-6)
+    finally:
+        reward.close()
+
+
+def test_ray_actors_give_the_same_rewards():
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    import ray
+
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    except Exception as error:  # Ray gives its own processes 30 seconds, which a crowded machine may not grant
+        pytest.skip(f"Ray does not start here: {error}")
+    texts, references = some_rollouts()
+    reward = Composite(step=2, workers=RayActors(2, num_cpus=0.5))
+    try:
+        assert reward(texts, references) == pytest.approx(Composite(step=2)(texts, references), abs=1e-6)
+    finally:
+        reward.close()
+        ray.shutdown()
+
+
+def test_workers_that_settings_cannot_mean():
+    for setting in ("two", "ray:", "cluster:2", "-1"):
+        with pytest.raises(StudyError, match="reward workers"):
+            Composite(step=1, workers=setting)

@@ -15,7 +15,8 @@ import pytest
 
 from unirg.core import StudyError, study_root
 from unirg.reward import metrics
-from unirg.reward.metrics import MEASURES, BertScore, bleu2, fact_f1, label_cosine, label_f1, score_pairs
+from unirg.reward.findings import CHEXPERT_NAMES, chexpert_labels
+from unirg.reward.metrics import MEASURES, BertScore, bleu2, bleu4, fact_f1, fact_scores, label_cosine, label_f1, rouge_l, score_pairs
 
 GOLDEN = Path(__file__).parent / "data" / "radcliq_rows.csv"
 LEFT = "Small left pleural effusion. No pneumothorax."
@@ -29,37 +30,61 @@ def some_reports(n: int, seed: int = 0) -> list[str]:
     return [" ".join(dice.choices(words, k=dice.randint(1, 40))) for _ in range(n)]
 
 
-def plain_bleu2(prediction: str, reference: str) -> float:
-    "BLEU-2 once more, written another way: n-grams by counting over lists, logarithms as in fast_bleu."
+def iu_texts() -> list[str]:
+    "The 590 reports of ReXrank's IU-Xray test set; skips where they are not here."
+    path = study_root().parent / "shared" / "real_data" / "iu_xray_text" / "ReXRank_IUXray_test.json"
+    if not path.exists():
+        pytest.skip("real_data/iu_xray_text is not here")
+    rows = json.loads(path.read_text()).values()
+    return [f"Findings: {row['section_findings']} Impression: {row['section_impression']}" for row in rows]
 
-    def split(text):
-        return list(filter(lambda value: value != "", text.lower().replace(".", " .").split(" ")))
 
-    hypothesis, target = split(prediction), split(reference)
+def words_of(text: str) -> list[str]:
+    "CXR-Report-Metric's tokens."
+    return [word for word in text.lower().replace(".", " .").split(" ") if word]
+
+
+def plain_bleu(prediction: str, reference: str, order: int = 2) -> float:
+    "BLEU once more, written another way: n-grams by counting over lists, logarithms as in fast_bleu."
+    hypothesis, target = words_of(prediction), words_of(reference)
     total = 0.0
-    for n in (1, 2):
+    for n in range(1, order + 1):
         ours = [" ".join(hypothesis[i : i + n]) for i in range(len(hypothesis) - n + 1)]
         theirs = [" ".join(target[i : i + n]) for i in range(len(target) - n + 1)]
         hits = sum(min(ours.count(gram), theirs.count(gram)) for gram in set(ours))
         if n == 1 and hits == 0:
             return 0.0
-        total += 0.5 * math.log((hits if hits else 0.1) / max(1, len(ours)))
+        total += math.log((hits if hits else 0.1) / max(1, len(ours))) / order
     brevity = 1 if len(hypothesis) > len(target) else math.exp(1 - len(target) / len(hypothesis))
     return brevity * math.exp(total)
 
 
-def test_bleu2_agrees_with_another_writing_of_it():
-    for prediction, reference in zip(some_reports(590, 1), some_reports(590, 2)):
-        assert bleu2(prediction, reference) == pytest.approx(plain_bleu2(prediction, reference), abs=1e-9)
-
-
-def test_bleu2_agrees_with_nltk():
+def nltk_bleu(prediction: str, reference: str, order: int = 2) -> float:
     nltk = pytest.importorskip("nltk.translate.bleu_score", reason="nltk is not installed")
     method1 = nltk.SmoothingFunction().method1
-    for prediction, reference in zip(some_reports(590, 3), some_reports(590, 4)):
-        ours, theirs = ([w for w in text.lower().replace(".", " .").split(" ") if w] for text in (prediction, reference))
-        expected = nltk.sentence_bleu([theirs], ours, weights=(0.5, 0.5), smoothing_function=method1)
-        assert bleu2(prediction, reference) == pytest.approx(expected, abs=1e-9)
+    return nltk.sentence_bleu([words_of(reference)], words_of(prediction), weights=(1 / order,) * order, smoothing_function=method1)
+
+
+def fast_bleu(prediction: str, reference: str, order: int = 2) -> float:
+    "The library that CXR-Report-Metric itself calls; it must be built from source, so it is rarely here."
+    library = pytest.importorskip("fast_bleu", reason="fast_bleu is not installed")
+    return library.BLEU([words_of(reference)], {"it": (1 / order,) * order}).get_score([words_of(prediction)])["it"][0]
+
+
+@pytest.mark.parametrize("other", [plain_bleu, nltk_bleu, fast_bleu])
+def test_bleu_agrees_with_another_implementation(other):
+    for prediction, reference in zip(some_reports(590, 1), some_reports(590, 2)):
+        assert bleu2(prediction, reference) == pytest.approx(other(prediction, reference), abs=1e-9)
+        if min(len(words_of(prediction)), len(words_of(reference))) >= 4:  # nltk counts missing orders of shorter texts its own way
+            assert bleu4(prediction, reference) == pytest.approx(other(prediction, reference, 4), abs=1e-9)
+
+
+@pytest.mark.parametrize("other", [plain_bleu, nltk_bleu, fast_bleu])
+def test_bleu2_agrees_on_590_pairs_of_real_reports(other):
+    texts = iu_texts()
+    assert len(texts) == 590
+    for prediction, reference in zip(texts, texts[1:] + texts[:1]):
+        assert bleu2(prediction, reference) == pytest.approx(other(prediction, reference), abs=1e-9)
 
 
 def test_bleu2_at_its_edges():
@@ -67,16 +92,6 @@ def test_bleu2_at_its_edges():
     assert bleu2("a b c d", "a x b y") == pytest.approx(math.sqrt(2 / 4 * 0.1 / 3))
     assert bleu2("a", "a") == pytest.approx(math.sqrt(0.1)) and bleu2("a b", "a b") == 1
     assert bleu2("", "a b") == 0 and bleu2("a b", "") == 0 and bleu2("", "") == 0
-
-
-def test_bleu2_on_real_reports():
-    path = study_root().parent / "shared" / "real_data" / "iu_xray_text" / "ReXRank_IUXray_test.json"
-    if not path.exists():
-        pytest.skip("real_data/iu_xray_text is not here")
-    rows = json.loads(path.read_text())
-    texts = [f"Findings: {row['section_findings']} Impression: {row['section_impression']}" for row in rows.values()]
-    for prediction, reference in zip(texts, texts[1:] + texts[:1]):
-        assert bleu2(prediction, reference) == pytest.approx(plain_bleu2(prediction, reference), abs=1e-9)
 
 
 @pytest.mark.parametrize("row", list(csv.DictReader(GOLDEN.open())), ids=lambda row: f"{row['board']}-{row['system']}")
@@ -213,3 +228,59 @@ def test_importing_the_reward_room_loads_no_torch():
     code = f"import sys, {modules}; print(sorted({{'torch', 'transformers', 'pandas'}} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=study_root(), check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_rouge_l_at_its_edges():
+    "Worked out by hand: longest common subsequence over the lengths; case and punctuation aside."
+    assert rouge_l("No effusion.", "no, effusion") == 1 and rouge_l("", "a b") == 0 == rouge_l("a b", "")
+    assert rouge_l("a b c d", "a x c") == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
+
+
+def test_label_scores_are_scikit_learns():
+    learn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    texts = iu_texts()[:120]
+    ours, theirs = ([chexpert_labels(text) for text in rows] for rows in (texts, texts[1:] + texts[:1]))
+    ones = [np.array([[row[name] in (1, -1) for name in CHEXPERT_NAMES.values()] for row in rows], int) for rows in (ours, theirs)]
+    table = metrics.label_scores(ours, theirs)
+    for average in ("micro", "macro"):
+        expected = learn.precision_recall_fscore_support(ones[1], ones[0], average=average, zero_division=0)[:3]
+        assert table.loc[average, ["precision", "recall", "f1"]].tolist() == pytest.approx(expected)
+    assert table.f1.iloc[:14].tolist() == pytest.approx(learn.f1_score(ones[1], ones[0], average=None, zero_division=0).tolist())
+
+
+def test_the_rule_for_labels_that_nobody_has_is_the_callers():
+    nothing, edema = dict.fromkeys(CHEXPERT_NAMES.values()), dict.fromkeys(CHEXPERT_NAMES.values()) | {"Edema": -1}
+    macro = {empty: metrics.label_scores([edema], [edema], metrics.FIVE, empty).loc["macro", "f1"] for empty in (0.0, 1.0, None)}
+    assert macro == {0.0: pytest.approx(0.2), 1.0: 1.0, None: 1.0}
+    assert metrics.label_scores([edema], [nothing], metrics.FIVE, None).loc["macro", "f1"] == 0
+    with pytest.raises(StudyError, match="1 predictions but 2"):
+        metrics.label_scores([edema], [edema, edema])
+
+
+def test_precision_and_recall_of_facts_say_which_side_says_too_much():
+    more = LEFT + " Cardiomegaly."
+    assert fact_scores(more, LEFT).precision < 0.6 < fact_scores(more, LEFT).recall
+    assert fact_scores(LEFT, more).recall < 0.6 < fact_scores(LEFT, more).precision
+    assert fact_scores(more, LEFT).f1 == fact_f1(more, LEFT)
+
+
+def test_temporal_scores_look_at_finding_and_direction():
+    reference = "The left pleural effusion has increased. Cardiomegaly is unchanged."
+    assert metrics.temporal_scores([reference], [reference])["change_f1"] == 1
+    for wrong in (reference.replace("increased", "decreased"), reference.replace("left pleural effusion", "edema")):
+        assert metrics.temporal_scores([wrong], [reference])["change_f1"] == 0.5
+    scores = metrics.temporal_scores([reference, LEFT, ""], [LEFT, LEFT, reference], has_prior=[False, False, True])
+    assert scores["hallucinated_prior"] == 0.5 and scores["reference_hallucinated_prior"] == 0 and scores["change_precision"] == 0
+    assert math.isnan(metrics.temporal_scores([LEFT], [LEFT])["change_f1"])
+
+
+def test_constants_are_chosen_on_validation_and_scored_on_test():
+    validation, test = [NORMAL, NORMAL, LEFT, LEFT + " The heart is normal."], [LEFT, NORMAL]
+    table = metrics.constant_baselines(validation, test)
+    assert table.loc["most common", "text"] == NORMAL and table.loc["best single", "text"] in validation
+    assert table.loc["most common", "bleu2"] == pytest.approx((1 + bleu2(NORMAL, LEFT)) / 2)
+    means = {text: np.mean([bleu2(text, reference) for reference in validation]) for text in validation}
+    assert means[table.loc["best single", "text"]] == max(means.values())
+    assert metrics.distinct_rate([LEFT, LEFT.upper(), NORMAL, NORMAL]) == 0.5
+    with pytest.raises(StudyError, match="0 validation"):
+        metrics.constant_baselines([], test)

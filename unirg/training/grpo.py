@@ -30,7 +30,7 @@ from unirg.training.sft import (
     world,
 )
 
-# %% ../../nbs/training/03_grpo.ipynb #a417af0c
+# %% ../../nbs/training/03_grpo.ipynb #c98321db
 @dataclass
 class GrpoRecipe(Recipe):
     "How GRPO is done."
@@ -52,6 +52,7 @@ class GrpoRecipe(Recipe):
     scale_rewards: str = "group"  # or batch, none
     mask_truncated_completions: bool = False
     reward: str = "step1"  # a reward's name, or weights such as 'fact_f1=1 error_term=0.5'
+    reward_workers: str = "0"  # processes that compute the reward, or ray:NUMBER; 0: the trainer's own
     use_vllm: bool = False  # rollouts by vLLM
     vllm_mode: str = "colocate"  # or server
 
@@ -77,7 +78,7 @@ def grpo_arguments(
         steps_per_generation=rounds,
     )
 
-# %% ../../nbs/training/03_grpo.ipynb #5eb9afdf
+# %% ../../nbs/training/03_grpo.ipynb #867d9d07
 def main(
     path: str | os.PathLike,  # the job's JSON
 ) -> None:
@@ -87,11 +88,12 @@ def main(
     if len(rows) * recipe.num_generations < recipe.completions_per_step:
         groups = f"{recipe.completions_per_step} completions in groups of {recipe.num_generations}"
         raise StudyError(f"{groups} need more than the {len(rows)} training studies there are")
-    log = RunLog(job.work)
+    log, tokenizer = RunLog(job.work), getattr(processor, "tokenizer", processor)
+    reward = composite_from(recipe.reward, workers=recipe.reward_workers, end_ids=(tokenizer.eos_token_id, tokenizer.pad_token_id))
     watch = [log, Validation(checks, processor, recipe, log, job.work / "best" if recipe.best else None), WholeCheckpoints()]
     trainer = GRPOTrainer(
         model,
-        reward_funcs=[composite_from(recipe.reward)],
+        reward_funcs=[reward],
         args=arguments,
         train_dataset=rows.remove_columns("completion"),
         processing_class=processor,
@@ -99,6 +101,7 @@ def main(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work / "checkpoints", tidy=False))
+    reward.close()
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         finish_work(job, recipe, unwrapped(trainer.model), processor, log, "grpo", len(rows))
