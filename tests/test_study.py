@@ -171,6 +171,22 @@ def test_a_setting_nobody_takes_is_refused_wherever_it_stands(toy):
         assert code == 2 and (line.split()[0] in err or section in err), err
 
 
+def test_a_judge_that_cannot_be_is_refused_before_anything_runs(toy):
+    parameters, code = NOTEBOOKS["50_score"]
+    write_notebook(toy, "50_score", f"{parameters}\njudge: str = ''", code)
+    described = "endpoint = https://example.org/v1\nmodel = m\n"
+    for sections, said in [
+        ("", "judge:far"),
+        ("[judge:far]\nmodel = m\n", "has no 'endpoint'"),
+        (f"[judge:far]\n{described}modle = m\n", "modle"),
+        (f"[judge:far]\n{described}", "'clinic' is credentialed"),  # unless a source says that it is not
+    ]:
+        (toy / "settings.ini").write_text(f"{SETTINGS}\n[stage:score]\njudge = far\n{sections}")
+        code, _, err = run(toy)
+        assert code == 2 and said in err and len(err.strip().splitlines()) == 1, err
+    assert not (toy / "outputs").exists()
+
+
 def test_a_failed_task_names_the_culprit_stops_what_rests_on_it_and_is_run_again(toy):
     (toy / "archive" / "damaged").touch()
     code, out, err = run(toy)

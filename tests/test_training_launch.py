@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from judge_servers import Server, answer
 from training_toys import toy_studies, toy_texts
 
 from unirg.core import StudyError
@@ -115,6 +116,28 @@ def test_killed_grpo_goes_on(place):
     assert sorted(log(place / "rl", "kl")) == [1, 2, 3, 4], "the KL term is there where beta is"
     looks = log(place / "rl", "validation_composite_step1")
     assert sorted(looks) == [0, 2, 4] and looks[record["kept_step"]] == max(looks.values()), "the best weights were kept"
+
+
+def test_a_language_model_judges_the_rollouts(place, tmp_path, monkeypatch):
+    "Every second text is judged; the others are missing, which TRL leaves out."
+    judged = []
+
+    def judge(candidate, number, request):
+        judged.append(candidate)
+        return answer("100000") if len(candidate) % 2 else {"status": 400, "body": "{}"}
+
+    with Server(judge) as server:
+        monkeypatch.setenv("UNIRG_ROOT", str(tmp_path))
+        described = f"[judge:scripted]\nendpoint = {server.address}\nmodel = m\nretries = 0\n"
+        (tmp_path / "settings.ini").write_text(f"[shared]\n[toy]\n[source:toy]\nlayout = table\ncredentialed = no\n{described}")
+        recipe = GRPO | {"steps": 2, "reward": "error_term=1", "evaluate_every": 0, "best": False, "beta": 0.0}
+        config = job(place, "rl_judged", recipe, judge={"name": "scripted", "profile": "toy"})
+        launch("unirg.training.grpo", config, show=False)
+    missing, errors = (log(place / "rl_judged", f"reward/{name}") for name in ("judge_missing", "judged_errors"))
+    assert judged and (tmp_path / "outputs/toy/judge/scripted.sqlite").exists()
+    assert all(0 <= share <= 1 for share in missing.values()) and set(errors.values()) <= {1.0}
+    with pytest.raises(StudyError, match=r"no section \[judge:absent\]"):
+        launch("unirg.training.grpo", config | {"out": str(place / "unjudged"), "judge": {"name": "absent", "profile": "toy"}}, show=False)
 
 
 def test_an_interrupt_takes_the_trainer_along(place, monkeypatch):

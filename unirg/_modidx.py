@@ -398,6 +398,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'unirg.phantom.anatomy.ellipsoid': ('phantom/anatomy.html#ellipsoid', 'unirg/phantom/anatomy.py'),
                                        'unirg.phantom.anatomy.enlarge': ('phantom/anatomy.html#enlarge', 'unirg/phantom/anatomy.py'),
                                        'unirg.phantom.anatomy.expose': ('phantom/anatomy.html#expose', 'unirg/phantom/anatomy.py'),
+                                       'unirg.phantom.anatomy.extent': ('phantom/anatomy.html#extent', 'unirg/phantom/anatomy.py'),
                                        'unirg.phantom.anatomy.film': ('phantom/anatomy.html#film', 'unirg/phantom/anatomy.py'),
                                        'unirg.phantom.anatomy.finer': ('phantom/anatomy.html#finer', 'unirg/phantom/anatomy.py'),
                                        'unirg.phantom.anatomy.heart_and_vessels': ( 'phantom/anatomy.html#heart_and_vessels',

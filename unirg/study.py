@@ -72,7 +72,7 @@ def parameters_of(
         found[line.target.id] = (kinds[ast.unparse(line.annotation)], ast.literal_eval(line.value))
     return found
 
-# %% ../nbs/90_study.ipynb #a2f28d7c
+# %% ../nbs/90_study.ipynb #8014f1e6
 RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run"}  # what the graph itself takes
 RUN_KEYS = {"notebook", "start"}
 SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit"}
@@ -126,7 +126,7 @@ class Plan:
         values = self._values(sections)
         parameters = {}
         for key, (kind, default) in parameters_of(self.books[notebook]).items():
-            text = given.get(key, values.get(key, default))
+            text = ({"profile": self.settings.profile} | given).get(key, values.get(key, default))
             self.taken.add(key)
             parameters[key] = typed(text, kind, key)
         unknown = set(given) - set(parameters)
@@ -137,6 +137,10 @@ class Plan:
             stray = set(own) - set(parameters) - RUN_KEYS
             if stray:
                 raise StudyError(f"settings.ini: '{sorted(stray)[0]}' in [{section}] is taken by nothing in {notebook}.ipynb")
+        if judge := parameters.get("judge"):
+            from unirg.reward.llm_judge import judge_from
+
+            judge_from(judge, self.settings, parameters["sources"])  # what is wrong with it is said before anything runs
         self.tasks[name] = Task(name, notebook, parameters, needs, makes)
 
     def _values(self, sections: tuple[str, ...]) -> dict[str, str]:

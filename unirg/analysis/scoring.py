@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['read_predictions', 'score_predictions', 'save_scores', 'read_scores', 'label_counts']
 
-# %% ../../nbs/analysis/02_scoring.ipynb #1c260ed8
+# %% ../../nbs/analysis/02_scoring.ipynb #3c111482
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from ..core import StudyError, whole_file
 from ..data.reports import target_text
 from ..reward.findings import chexpert_labels
+from ..reward.judge import ERROR_TYPES
 from ..reward.metrics import MEASURES, score_pairs
 
 # %% ../../nbs/analysis/02_scoring.ipynb #13138072
@@ -54,12 +56,13 @@ def read_predictions(
             raise StudyError(f"{path}: {' and '.join(said)}")
     return {study: record["model_prediction"] for study, record in records.items()}
 
-# %% ../../nbs/analysis/02_scoring.ipynb #39d6c52e
+# %% ../../nbs/analysis/02_scoring.ipynb #acb3310b
 def score_predictions(
     predictions: dict[str, str],  # study id -> text
     studies,  # rows of the study schema (a datasets.Dataset without its image column, or dictionaries)
     want: str = "findings",  # which sections the reference has: 'findings' or 'findings_impression'
     system: str = "",  # such as 'sft-s1'
+    judges: dict[str, Callable] | None = None,  # name -> judge (`LlmJudge`) that counts errors too, in columns errors_NAME and NAME:TYPE
 ) -> (
     pd.DataFrame
 ):  # a row a scored study: system, dataset, study_id, patient_id, measures, labels; `.attrs['without_reference']` counts the others
@@ -78,13 +81,18 @@ def score_predictions(
     if not rows:
         raise StudyError(f"{system or 'the predictions'}: none of {len(predictions)} predicted studies has a reference to score against")
     table = pd.concat([pd.DataFrame(rows), score_pairs(texts, references).reset_index(drop=True)], axis=1)
+    for name, judge in (judges or {}).items():
+        judged = pd.DataFrame([errors or {} for errors in judge(texts, references)], columns=list(ERROR_TYPES)).astype("Int64")
+        table[f"errors_{name}"] = judged.sum(axis=1, min_count=len(ERROR_TYPES)).astype("Int64")  # missing where the judge could not tell
+        table = pd.concat([table, judged.add_prefix(f"{name}:")], axis=1)
     for kind, group in (("reference", references), ("prediction", texts)):
         labels = pd.DataFrame([chexpert_labels(text) for text in group]).astype("Int8")
         table = pd.concat([table, labels.add_prefix(f"{kind}:")], axis=1)
     table.attrs["without_reference"] = without
+    table.attrs["judges"] = {f"errors_{name}": f"errors of six types, counted by {judge.model}" for name, judge in (judges or {}).items()}
     return table
 
-# %% ../../nbs/analysis/02_scoring.ipynb #a9a6c6e6
+# %% ../../nbs/analysis/02_scoring.ipynb #6574ac78
 def save_scores(
     table: pd.DataFrame,  # of `score_predictions`
     path: str | Path,  # ends in .parquet
@@ -92,7 +100,7 @@ def save_scores(
     "Write a score table with its measures' provenance."
     arrow = pa.Table.from_pandas(table.rename_axis(None), preserve_index=False)
     notes = {
-        "unirg.measures": json.dumps({name: said for name, said in MEASURES.items() if name in table}),
+        "unirg.measures": json.dumps({name: said for name, said in (MEASURES | table.attrs.get("judges", {})).items() if name in table}),
         "unirg.without_reference": str(table.attrs.get("without_reference", 0)),
     }
     with whole_file(path) as part:

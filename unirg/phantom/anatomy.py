@@ -8,7 +8,7 @@ __all__ = ['MU', 'FINDINGS', 'MISS', 'SIDES', 'ZONES', 'ADD', 'CAMERAS', 'Body',
            'Chest', 'own', 'cage_profile', 'rib_cage', 'diaphragm', 'heart_and_vessels', 'rib_paths', 'spine',
            'shoulders', 'soft_parts', 'vessel_tree', 'sides_of', 'lung_place', 'zone_of', 'add_cardiomegaly',
            'add_enlarged_mediastinum', 'add_pleural_effusion', 'add_pneumothorax', 'add_consolidation', 'add_edema',
-           'add_atelectasis', 'add_lung_lesion', 'add_fracture', 'add_support_devices', 'positioned', 'build',
+           'add_atelectasis', 'add_lung_lesion', 'add_fracture', 'add_support_devices', 'positioned', 'extent', 'build',
            'lung_shadows', 'attenuation', 'finer', 'vessel_points', 'rib_points', 'Camera', 'expose', 'develop',
            'shutter_and_mark', 'film', 'window', 'photograph']
 
@@ -785,7 +785,7 @@ def add_pneumothorax(
         dome = chest.dome[s]
         chest.dome[s] = replace(dome, y=dome.y + 2.0 * max(0, v - 0.5))
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #eaf55ef8
+# %% ../../nbs/phantom/01_anatomy.ipynb #30df22d5
 def add_consolidation(
     chest: Chest,
     sign: Sign,
@@ -795,11 +795,11 @@ def add_consolidation(
         r = own(sign.seed, "consolidation", s)
         v, zone = sign.severity, zone_of(sign)
         x, y, _ = lung_place(chest, s, zone, r.uniform(0.4, 0.62), r.normal(-0.04, 0.03))
-        size = 1.2 + 4.0 * v
+        size = 1.3 + 4.4 * v
         for k in range(7):
             dx, dy = (r.normal(0, 0.75), r.normal(0, 0.6)) if k else (0, 0)
             rx, ry = size * (r.uniform(0.35, 0.8) if k else 0.8), size * (r.uniform(0.3, 0.7) if k else 0.7)
-            chest.blobs[s].append((x + dx * size, y + dy * size, 0.0, rx, ry, 1.5 * v * r.uniform(0.5, 1), 0.6))
+            chest.blobs[s].append((x + dx * size, y + dy * size, 0.0, rx, ry, 1.9 * v * r.uniform(0.5, 1), 0.6))
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #1767e195
 def add_edema(
@@ -861,16 +861,16 @@ def add_atelectasis(
                 (x + s * t * 3.0 * v, y - lift * 0.5 + t * 1.2, 0.0, 0.5 + 1.6 * v, 0.5 + 2.1 * v * (1 - 0.4 * t), 0.6 * v**1.3, 0.15)
             )
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #63e8e69b
+# %% ../../nbs/phantom/01_anatomy.ipynb #55dcd62c
 def add_lung_lesion(
     chest: Chest,
     sign: Sign,
 ) -> None:
-    "A round mass, 0.8 to 5 cm across, a little lobed."
+    "A round mass, 0.8 to 6 cm across, a little lobed; the large ones have spread."
     for s in sides_of(sign):
         r, v = own(sign.seed, "lesion", s), sign.severity
         x, y, _ = lung_place(chest, s, zone_of(sign, (0.4, 0.35, 0.25)), r.uniform(0.48, 0.66), r.normal(0, 0.015))
-        radius = 0.4 + 2.1 * v**0.6
+        radius = 0.4 + 2.6 * v**0.8
         mu = (0.2 + 1.95 * v) * (MU["soft"] - MU["lung"])  # the largest hold calcium
         z = r.uniform(-2.5, 2.5)
         body = ellipsoid((x, y, z), (radius, radius * r.uniform(0.9, 1.1), radius * (1 + 0.7 * v)), lean=r.normal(0, 0.1))
@@ -880,12 +880,12 @@ def add_lung_lesion(
             lobe = radius * r.uniform(0.35, 0.5)
             at = (x + 0.7 * radius * np.cos(a), y + 0.7 * radius * np.sin(a), z)
             chest.extra.append((ellipsoid(at, (lobe, lobe, lobe)), 0.6 * mu))
-        for _ in range(int(3.2 * v)):  # satellites
-            a, far, small = r.uniform(0, 2 * np.pi), radius * r.uniform(1.5, 2.0), radius * r.uniform(0.25, 0.4)
+        for _ in range(int(5 * v**2)):  # satellites
+            a, far, small = r.uniform(0, 2 * np.pi), radius * r.uniform(1.5, 2.2), radius * r.uniform(0.3, 0.5)
             at = (x + far * np.cos(a) * 0.7, y + far * np.sin(a), z)
             chest.extra.append((ellipsoid(at, (small, small, small)), mu))
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #030038a2
+# %% ../../nbs/phantom/01_anatomy.ipynb #21e312ba
 def add_fracture(
     chest: Chest,
     sign: Sign,
@@ -895,7 +895,7 @@ def add_fracture(
         r, v = own(sign.seed, "fracture", s), sign.severity
         zone = zone_of(sign, (0.25, 0.45, 0.3))
         first = {"upper": 2, "middle": 4, "lower": 6}[zone] + int(r.integers(0, 2))
-        count = 1 + int(3.6 * v)
+        count = 1 + int(4.0 * v)
         rows = [(0 if s < 0 else 12) + first + k for k in range(count)]
         at = r.uniform(0.44, 0.54)
         for row in rows:
@@ -908,7 +908,7 @@ def add_fracture(
             knot = 0.30 + 0.62 * v
             chest.extra.append((ellipsoid((x, y - step / 2, z), (knot, knot, knot)), 0.22 * v))
         middle = chest.ribs[rows, int(at * chest.ribs.shape[1])].mean(0)
-        deep, tall = 0.15 + 2.25 * v**1.3, 1.0 + 1.6 * count
+        deep, tall = 0.15 + 2.8 * v**1.2, 1.0 + 1.6 * count
         chest.pleural[s].append(ellipsoid((middle[0] - s * 0.5, middle[1], middle[2]), (deep, tall, 3.0 + 3.5 * v)))
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #f1b3d106
@@ -999,7 +999,15 @@ def positioned(
 # %% ../../nbs/phantom/01_anatomy.ipynb #70a3ea87
 ADD = {name: globals()[f"add_{name}"] for name in FINDINGS}  # each finding's change to a chest
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #1c19035b
+# %% ../../nbs/phantom/01_anatomy.ipynb #4131b2eb
+def extent(
+    severity: float,  # 0..1
+) -> float:  # 0..1
+    "How much of a finding's full picture a severity shows: little below a quarter, most of it above two thirds (a Hill curve)."
+    steep, middle = 2.2, 0.48
+    return (1 + middle**steep) * severity**steep / (severity**steep + middle**steep)
+
+
 def build(
     body: Body,
     signs,  # of Sign
@@ -1012,7 +1020,7 @@ def build(
     rib_cage(chest, m)
     diaphragm(chest, m, breath)
     heart_and_vessels(chest, m, view)
-    seen = [s for s in signs if s.severity > 0]
+    seen = [replace(s, severity=extent(s.severity)) for s in signs if s.severity > 0]
     rib_paths(chest, m)
     spine(chest, m, view)
     shoulders(chest, m, view)

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['GrpoRecipe', 'grpo_arguments', 'main']
 
-# %% ../../nbs/training/03_grpo.ipynb #462490b9
+# %% ../../nbs/training/03_grpo.ipynb #78e68764
 import os
 from dataclasses import dataclass
 
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from ..core import StudyError
+from ..core import Settings, StudyError
 from ..reward.composite import composite_from
+from ..reward.llm_judge import judge_from
 from unirg.training.sft import (
     Job,
     Recipe,
@@ -78,7 +79,7 @@ def grpo_arguments(
         steps_per_generation=rounds,
     )
 
-# %% ../../nbs/training/03_grpo.ipynb #867d9d07
+# %% ../../nbs/training/03_grpo.ipynb #9845fe1b
 def main(
     path: str | os.PathLike,  # the job's JSON
 ) -> None:
@@ -89,7 +90,10 @@ def main(
         groups = f"{recipe.completions_per_step} completions in groups of {recipe.num_generations}"
         raise StudyError(f"{groups} need more than the {len(rows)} training studies there are")
     log, tokenizer = RunLog(job.work), getattr(processor, "tokenizer", processor)
-    reward = composite_from(recipe.reward, workers=recipe.reward_workers, end_ids=(tokenizer.eos_token_id, tokenizer.pad_token_id))
+    sources = sorted(set(rows["source"]))
+    judge = judge_from(job.judge["name"], Settings(job.judge["profile"]), sources) if job.judge else None
+    ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    reward = composite_from(recipe.reward, judge=judge, workers=recipe.reward_workers, end_ids=ends)
     watch = [log, Validation(checks, processor, recipe, log, job.work / "best" if recipe.best else None), WholeCheckpoints()]
     trainer = GRPOTrainer(
         model,

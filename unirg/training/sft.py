@@ -67,7 +67,7 @@ class SftRecipe(Recipe):
     global_batch: int = 16  # rows an optimizer step, over all processes
     muon_learning_rate: float = 0.0  # of the weight matrices, by Muon; 0 leaves them to AdamW like the rest
 
-# %% ../../nbs/training/02_sft.ipynb #95a9b527
+# %% ../../nbs/training/02_sft.ipynb #5a8b9ac8
 @dataclass
 class Job:
     "One training: from where, on what, to where."
@@ -84,6 +84,7 @@ class Job:
     augment: int = 0  # learn from so many moved copies of every film in its place; 0 takes it as it is
     studies: int | None = None  # at most so many training studies
     seed: int = 0  # of the order of studies, of sampling
+    judge: dict[str, str] | None = None  # a judge by language model in the reward: {"name": of [judge:NAME], "profile": of settings.ini}
     cache: str | None = None  # folder for prepared rows
 
     @classmethod
