@@ -145,14 +145,14 @@ class Style:
     numbered: str = "no"  # numbers before the items of an impression: no, several, always
     zones: dict[str, str] = dataclasses.field(default_factory=lambda: LOBES)
 
-# %% ../../nbs/phantom/03_dictation.ipynb #c9d1b8e3
+# %% ../../nbs/phantom/03_dictation.ipynb #94d249f0
 _aldermoor = Style(
     order=(
         "support_devices cardiomegaly enlarged_mediastinum edema consolidation "
         "atelectasis lung_lesion pleural_effusion pneumothorax fracture rest normal"
     ),
     phrases=framed(
-        "there {is} {a} {x}{y}", "{a} {x} {is} seen{y}", "{a} {x} {is} present{y}", cardiomegaly="the heart is {sevly} enlarged"
+        "{a} {x} {is} seen{y}", "{a} {x} {is} present{y}", "{x} {is} demonstrated{y}", cardiomegaly="the heart is {sevly} enlarged"
     ),
     hedges={
         "any": ("possible {}", "{} cannot be excluded"),
@@ -249,13 +249,13 @@ _corvane = Style(
     zones=LUNG_ZONES,
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #af6f853f
+# %% ../../nbs/phantom/03_dictation.ipynb #525f331f
 _dunmere = Style(
     order=(
         "cardiomegaly enlarged_mediastinum edema consolidation atelectasis lung_lesion "
         "pleural_effusion pneumothorax fracture support_devices rest normal"
     ),
-    phrases=framed("there {is} {a} {x}{y}", "{x} {is} noted{y}"),
+    phrases=framed("{x} {is} seen{y}", "{x} {is} noted{y}"),
     hedges={"any": ("questionable {}", "{} cannot be excluded"), "cardiomegaly": ("heart size is borderline",)},
     denies=("there is no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
     normal=(
