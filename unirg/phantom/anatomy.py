@@ -713,13 +713,13 @@ def zone_of(
     "The sign's zone, or the one its seed chooses."
     return sign.location or str(own(sign.seed, "zone").choice(["upper", "middle", "lower"], p=odds))
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #7baac327
+# %% ../../nbs/phantom/01_anatomy.ipynb #73d39d95
 def add_cardiomegaly(
     chest: Chest,
     sign: Sign,
 ) -> None:
-    "A wider heart: cardiothoracic ratio from about 0.45 up to 0.68."
-    grow = 0.52 * sign.severity**1.2
+    "A wider heart: cardiothoracic ratio from about 0.45 up to 0.70."
+    grow = 0.58 * sign.severity**1.2
     heart, atrium = chest.middle["heart"], chest.middle["atrium"]
     k = 1 + grow
     chest.middle["heart"] = replace(
@@ -785,7 +785,7 @@ def add_pneumothorax(
         dome = chest.dome[s]
         chest.dome[s] = replace(dome, y=dome.y + 2.0 * max(0, v - 0.5))
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #30df22d5
+# %% ../../nbs/phantom/01_anatomy.ipynb #90d8d1bb
 def add_consolidation(
     chest: Chest,
     sign: Sign,
@@ -799,7 +799,7 @@ def add_consolidation(
         for k in range(7):
             dx, dy = (r.normal(0, 0.75), r.normal(0, 0.6)) if k else (0, 0)
             rx, ry = size * (r.uniform(0.35, 0.8) if k else 0.8), size * (r.uniform(0.3, 0.7) if k else 0.7)
-            chest.blobs[s].append((x + dx * size, y + dy * size, 0.0, rx, ry, 1.9 * v * r.uniform(0.5, 1), 0.6))
+            chest.blobs[s].append((x + dx * size, y + dy * size, 0.0, rx, ry, 2.2 * v * r.uniform(0.5, 1), 0.6))
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #1767e195
 def add_edema(
@@ -861,7 +861,7 @@ def add_atelectasis(
                 (x + s * t * 3.0 * v, y - lift * 0.5 + t * 1.2, 0.0, 0.5 + 1.6 * v, 0.5 + 2.1 * v * (1 - 0.4 * t), 0.6 * v**1.3, 0.15)
             )
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #55dcd62c
+# %% ../../nbs/phantom/01_anatomy.ipynb #07226626
 def add_lung_lesion(
     chest: Chest,
     sign: Sign,
@@ -870,7 +870,7 @@ def add_lung_lesion(
     for s in sides_of(sign):
         r, v = own(sign.seed, "lesion", s), sign.severity
         x, y, _ = lung_place(chest, s, zone_of(sign, (0.4, 0.35, 0.25)), r.uniform(0.48, 0.66), r.normal(0, 0.015))
-        radius = 0.4 + 2.6 * v**0.8
+        radius = 0.4 + 2.8 * v**0.7
         mu = (0.2 + 1.95 * v) * (MU["soft"] - MU["lung"])  # the largest hold calcium
         z = r.uniform(-2.5, 2.5)
         body = ellipsoid((x, y, z), (radius, radius * r.uniform(0.9, 1.1), radius * (1 + 0.7 * v)), lean=r.normal(0, 0.1))
