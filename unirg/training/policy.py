@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_VERSION', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config',
-           'build_tiny_policy', 'refer_to_policy', 'policy_at', 'load_processor', 'load_policy', 'fix_image_size',
-           'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film', 'small_film', 'row_of', 'training_rows',
-           'digest_of', 'table_name', 'picked_studies', 'write_rows']
+           'build_tiny_policy', 'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor', 'load_policy',
+           'fix_image_size', 'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film', 'small_film', 'row_of',
+           'training_rows', 'digest_of', 'table_name', 'picked_studies', 'write_rows']
 
 # %% ../../nbs/training/01_policy.ipynb #b31355e2
 import json
@@ -212,7 +212,14 @@ def policy_at(
         raise StudyError(f"{where} is no policy: there is no such folder, and a hub id has the form owner/name")
     return where
 
-# %% ../../nbs/training/01_policy.ipynb #d9a1b5c0
+# %% ../../nbs/training/01_policy.ipynb #3ca2be34
+def needs_image_only(
+    where: str,  # a policy's folder or a hub id
+) -> bool:
+    "Whether it is a Qwen3-VL whose stock processor cannot be had; the hub's folders ask for that by name."
+    return find_spec("torchvision") is None and AutoConfig.from_pretrained(where).model_type.startswith("qwen3_vl")
+
+# %% ../../nbs/training/01_policy.ipynb #1555f48a
 def load_processor(
     where: str | os.PathLike,  # a policy's folder or a hub id
     image_size: int | None = None,  # pixels a side, fixed for every film; None keeps the policy's own
@@ -220,7 +227,7 @@ def load_processor(
     "A policy's processor, padding on the left as generation and GRPO need; raises `StudyError` where it is none."
     where = policy_at(where)
     try:
-        processor = AutoProcessor.from_pretrained(where)
+        processor = (ImageOnlyProcessor if needs_image_only(where) else AutoProcessor).from_pretrained(where)
     except (OSError, ValueError, ImportError) as error:
         raise StudyError(f"no processor in {where}: {str(error).strip().splitlines()[0]}") from error
     if not isinstance(processor, ProcessorMixin):

@@ -287,7 +287,7 @@ class RunLog(TrainerCallback):
             far = {"done": state.global_step, "total": state.max_steps, "unit": "steps", "note": note}
             print(PROGRESS + json.dumps(far), flush=True)
 
-# %% ../../nbs/training/02_sft.ipynb #05b37035
+# %% ../../nbs/training/02_sft.ipynb #cf4691c7
 class Validation(TrainerCallback):
     "Every so often, greedy reports of some validation studies, scored into the log; the best weights are kept if wanted."
 
@@ -340,7 +340,9 @@ class Validation(TrainerCallback):
         "The greedy report of every validation study; each process writes equally many, a few twice where they do not come out even."
         (rank, processes), studies = world(), len(self.rows)
         share = [(rank + i * processes) % studies for i in range(-(-studies // processes))]
-        with unwrap_model_for_generation(self.trainer.model_wrapped, self.trainer.accelerator) as model:
+        trainer = self.trainer
+        kept = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **kept) as model:
             written = write_reports(model, self.processor, self.rows.select(share), max_new_tokens=self.recipe.max_completion_length)
         found = dict(gather_object(list(zip(share, written, strict=True))) if processes > 1 else zip(share, written, strict=True))
         return [found[study] for study in range(studies)]
