@@ -8,7 +8,7 @@ __all__ = ['Recipe', 'SftRecipe', 'Job', 'checked', 'batch_split', 'shared_argum
            'WholeCheckpoints', 'last_checkpoint', 'start_work', 'finish_work', 'finished_policy', 'quiet_worker',
            'keep_freed_memory', 'die_with_launcher', 'prepare', 'main', 'worker']
 
-# %% ../../nbs/training/02_sft.ipynb #1778212a
+# %% ../../nbs/training/02_sft.ipynb #8a2b13da
 import contextlib
 import csv
 import io
@@ -21,7 +21,6 @@ import sys
 import time
 import traceback
 import warnings
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -287,7 +286,7 @@ class RunLog(TrainerCallback):
             far = {"done": state.global_step, "total": state.max_steps, "unit": "steps", "note": note}
             print(PROGRESS + json.dumps(far), flush=True)
 
-# %% ../../nbs/training/02_sft.ipynb #cf4691c7
+# %% ../../nbs/training/02_sft.ipynb #98b601fa
 class Validation(TrainerCallback):
     "Every so often, greedy reports of some validation studies, scored into the log; the best weights are kept if wanted."
 
@@ -353,7 +352,7 @@ def save_weights(
     folder: Path,  # appears whole
 ) -> None:
     "Write the policy as it is now, gathered from where it is sharded; every process comes here. Under LoRA only what was learned."
-    with whole_folder(folder) if trainer.is_world_process_zero() else nullcontext(folder) as part:
+    with whole_folder(folder) if trainer.is_world_process_zero() else contextlib.nullcontext(folder) as part:
         trainer.save_model(str(part))
 
 # %% ../../nbs/training/02_sft.ipynb #13193b2f
@@ -463,7 +462,7 @@ def last_checkpoint(
     whole = [path for path in found if (path / "whole").exists()]
     return str(whole[-1]) if whole else None
 
-# %% ../../nbs/training/02_sft.ipynb #5a469ce9
+# %% ../../nbs/training/02_sft.ipynb #bd5b8d29
 def start_work(
     job: Job,
     tables: list[datasets.Dataset],  # prepared studies
@@ -473,7 +472,7 @@ def start_work(
     asked |= {"matched": [digest(Path(run) / "training.json") for run in job.recipe.get("match_runs", [])]}
     noted = job.work / "begun.json"
     if noted.exists() and read_json(noted) != asked:
-        for name in ("checkpoints", "best"):
+        for name in ("checkpoints", "best", "last", "tensorboard"):
             shutil.rmtree(job.work / name, ignore_errors=True)
     write_json(noted, asked)
     last_checkpoint(job.work / "checkpoints")
