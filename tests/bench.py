@@ -256,8 +256,9 @@ def bench_world(folder, studies=80):
 def trainer_run(who, kind, job, folder):
     "One short training in a process of its own: what its clock said."
     path, out = write_json(f"{folder}/{who}.json", job | {"out": f"{folder}/{who}.{kind}"}), f"{folder}/{who}.clock.json"
-    line = [sys.executable, Path(__file__).with_name("trainer_bench.py"), who, kind, path, out]
-    done = subprocess.run(line, env=environment(), stdin=subprocess.PIPE, capture_output=True, text=True)
+    line = [sys.executable, str(Path(__file__).with_name("trainer_bench.py")), who, kind, str(path), out]
+    own = {name: value for name, value in environment().items() if name != "UNIRG_LAUNCHED"}  # it has no launcher to end with
+    done = subprocess.run(line, env=own, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
     return read_json(out)

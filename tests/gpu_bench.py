@@ -63,7 +63,7 @@ def forward_flops(config, tokens, written, patches):
 
 
 def build_policy(shape, texts, folder, device):
-    "A policy with random weights in bf16."
+    "A policy with random weights in bf16, (config, tokenizer)."
     tokenizer = train_tokenizer(texts)
     films = Qwen2VLImageProcessorPil(patch_size=16, merge_size=2, size={"shortest_edge": 512**2, "longest_edge": 512**2})
     template = (Path(find_spec("trl").origin).parent / "chat_templates/qwen3_vl.jinja").read_text()
@@ -78,7 +78,7 @@ def build_policy(shape, texts, folder, device):
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=pad, do_sample=False)
     model.save_pretrained(folder)
     ImageOnlyProcessor(films, tokenizer, template).save_pretrained(folder)
-    return config
+    return config, tokenizer
 
 
 def run(kind, job, folder):
@@ -96,7 +96,8 @@ def measured(shape, folder, options, device="cuda"):
     write_archive("iu_xray", f"{folder}/world", options.studies, 1)
     table = read_source("iu_xray", f"{folder}/world/iu_xray", out=f"{folder}/data").table.remove_columns("image")
     texts = [text for study in table for text in (target_text(study), prompt_text(study, wording="full")) if text]
-    config = build_policy(shape, texts, f"{folder}/policy", device)
+    config, tokenizer = build_policy(shape, texts, f"{folder}/policy", device)
+    written = np.mean([len(tokenizer(text)["input_ids"]) for study in table if (text := target_text(study))])
     gpu = device == "cuda"
     name = torch.cuda.get_device_name() if gpu else "CPU"
     peak = next((value for part, value in PEAK.items() if part in name), None)
@@ -107,9 +108,8 @@ def measured(shape, folder, options, device="cuda"):
     clock, record = run("sft", job | {"out": f"{folder}/sft", "recipe": recipe | {"global_batch": options.batch}}, folder)
     seconds = np.median(np.diff(np.array(clock["steps"])[:, 0])[2:])
     tokens = record["spent"]["num_tokens"] / record["spent"]["step"] / options.batch  # a row
-    flops = forward_flops(config, tokens, tokens - 256 - 60, 1024) * (
-        3 if options.full else 2
-    )  # frozen weights need no gradient of their own
+    times = 3 if options.full else 2  # frozen weights need no gradient of their own
+    flops = times * forward_flops(config, tokens, written, 1024)
     how = f"{shape}, {'all weights' if options.full else 'LoRA 64'}"
     beside = f"batch {options.batch}, {tokens:.0f} tokens a row, {seconds:.2f} s a step"
     yield f"{how}: SFT, tokens a second", options.batch * tokens / seconds, beside
