@@ -5,6 +5,8 @@ import os
 import platform
 import random
 import re
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -17,8 +19,9 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from unirg.core import derived_seed, read_json, write_whole
+from unirg.core import derived_seed, read_json, write_json, write_whole
 from unirg.data.radiographs import load_radiograph
+from unirg.data.reports import prompt_text, target_text
 from unirg.data.sources import read_source
 from unirg.phantom.anatomy import CAMERAS, film
 from unirg.phantom.archives import write_archive
@@ -27,7 +30,8 @@ from unirg.phantom.patients import INSTITUTIONS, draw_patient
 from unirg.reward import judge, metrics
 from unirg.reward.composite import STEP2, Composite, Measures
 from unirg.reward.findings import facts, sentence_facts
-from unirg.training.launch import launch
+from unirg.training.launch import environment, launch
+from unirg.training.policy import build_tiny_policy
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared/real_data/dicom"
@@ -240,6 +244,57 @@ def share_of_a_step(steps=10):
     return what, 100 * spent / whole, share
 
 
+def bench_world(folder, studies=80):
+    "A prepared source and a tiny policy for the trainers, (source, policy)."
+    write_archive("iu_xray", f"{folder}/world", studies, 1)
+    source = Path(folder, "data", "iu_xray")
+    table = read_source("iu_xray", f"{folder}/world/iu_xray", out=source).table.remove_columns("image")
+    texts = [text for study in table for text in (target_text(study), prompt_text(study)) if text]
+    return source, build_tiny_policy(texts, f"{folder}/policy")
+
+
+def trainer_run(who, kind, job, folder):
+    "One short training in a process of its own: what its clock said."
+    path, out = write_json(f"{folder}/{who}.json", job | {"out": f"{folder}/{who}.{kind}"}), f"{folder}/{who}.clock.json"
+    line = [sys.executable, str(Path(__file__).with_name("trainer_bench.py")), who, kind, str(path), out]
+    own = {name: value for name, value in environment().items() if name != "UNIRG_LAUNCHED"}  # it has no launcher to end with
+    done = subprocess.run(line, env=own, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    return read_json(out)
+
+
+def trainer_rows(sft_steps=40, grpo_steps=12, rounds=2, warm=3):
+    "Seconds a step of ours beside a plain script with the same trainer of TRL's, model, rows and batch; and where they go."
+    shared = {"learning_rate": 2e-4, "log_every": 10, "save_every": 1000, "evaluate_every": 0}
+    kinds = {"sft": shared | {"steps": sft_steps, "global_batch": 16}}
+    kinds["grpo"] = shared | {"steps": grpo_steps, "completions_per_step": 64, "num_generations": 8, "max_completion_length": 48}
+    kinds["grpo"] |= {"beta": 0.0, "reward": "step1"}
+    with tempfile.TemporaryDirectory() as folder:
+        source, policy = bench_world(folder)
+        for kind, recipe in kinds.items():
+            job = {
+                "start": str(policy),
+                "tables": [str(source)],
+                "recipe": recipe,
+                "want": "findings_impression",
+                "seed": 1,
+                "cache": folder,
+            }
+            taken = {"ours": [], "plain": []}
+            for who in [*taken] * rounds:  # taking turns
+                clock = trainer_run(who, kind, job, folder)
+                taken[who].append(np.median(np.diff(clock["steps"], axis=0)[warm:], axis=0))
+                if who == "ours":
+                    step = np.diff(clock["steps"], axis=0)[warm:, 0].mean()
+                    parts = {what: np.mean(spent[warm:]) / step for what, spent in clock["parts"].items() if spent}
+            (wall, processor), (_, theirs) = np.min(taken["ours"], axis=0), np.min(taken["plain"], axis=0)
+            beside = f"{processor / theirs:.3f} x the plain script, by processor time; aim at most 1.05"
+            yield f"{kind.upper()} step of the tiny policy, ms", 1000 * wall, beside
+            for what, share in parts.items():
+                yield f"- {what}, % of a step", 100 * share, ""
+
+
 def main():
     load_before = os.getloadavg()[0]
     warnings.simplefilter("ignore")  # pydicom's, of the real files' headers
@@ -262,6 +317,7 @@ def main():
     rows.append(("facts of a report, cold, ms", 1000 * seconds(cold) / len(reports), ""))
     rows += reward_rows()
     rows.append(share_of_a_step())
+    rows += trainer_rows()
     rows += reader_rows()
     lines = [
         "# Benchmarks",
@@ -274,9 +330,10 @@ def main():
         "| what | value | beside |",
         "|---|---|---|",
     ]
-    write_whole(
-        ROOT / "BENCHMARKS.md", "\n".join([*lines, *(f"| {what} | {value:.3g} | {beside} |" for what, value, beside in rows)]) + "\n"
-    )
+    written = "\n".join([*lines, *(f"| {what} | {value:.3g} | {beside} |" for what, value, beside in rows)]) + "\n"
+    before = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
+    gpus = before[before.find("\n## ") :] if "\n## " in before else ""  # what tests/gpu_bench.py wrote
+    write_whole(ROOT / "BENCHMARKS.md", written + gpus)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,11 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from judge_servers import Server, answer
 from training_toys import toy_studies, toy_texts
 
 from unirg.core import StudyError
-from unirg.training.launch import Follower, environment, launch
+from unirg.training.launch import Follower, accelerate_with, cause_in, command, environment, launch, other_machines
 from unirg.training.policy import build_tiny_policy, load_policy
 from unirg.training.sft import batch_split
 
@@ -51,18 +54,29 @@ def log(folder, column="loss"):
         return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row.get(column)}
 
 
-def killed(module, config, checkpoint, processes=1):
-    "Start a launcher, kill it with -9 once that checkpoint is whole, and see that its trainers end too."
-    code = f"import json, sys; from unirg.training.launch import launch; launch({module!r}, json.loads(sys.argv[1]), processes={processes})"
-    launcher = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)], env=environment(), stdout=subprocess.DEVNULL)
+def started(module, config, checkpoint, processes=1):
+    "Start a launcher in a process of its own and wait until that checkpoint is whole; it writes the error it ends with."
+    code = (
+        "import json, sys; from unirg.core import StudyError; from unirg.training.launch import launch\n"
+        f"try: launch({module!r}, json.loads(sys.argv[1]), processes={processes}, show=False)\n"
+        "except StudyError as error: sys.exit(str(error))"
+    )
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    launcher = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)], env=environment(), **pipes)
     work = Path(config["out"] + ".work")
-    deadline = time.time() + 120
+    deadline = time.time() + 600
     while not (work / "checkpoints" / f"checkpoint-{checkpoint}" / "whole").exists():
         assert launcher.poll() is None and time.time() < deadline, (work / "output.txt").read_text()[-2000:]
         time.sleep(0.005)
+    return launcher, work
+
+
+def killed(module, config, checkpoint, processes=1):
+    "Start a launcher, kill it with -9 once that checkpoint is whole, and see that its trainers end too."
+    launcher, work = started(module, config, checkpoint, processes)
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()
-    deadline = time.time() + 10
+    deadline = time.time() + 60
     while left := trainers(work):
         assert time.time() < deadline, f"still there after their launcher: {left}"
         time.sleep(0.1)
@@ -73,6 +87,15 @@ def trainers(work):
     "Processes that train in this folder."
     lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
     return [line for line in lines if str(work / "job.json") in line]
+
+
+def of_rank(work, rank):
+    "The process number of one of several trainers."
+    for line in trainers(work):
+        pid = int(line.split()[0])
+        if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text().split("\0"):
+            return pid
+    raise AssertionError(f"no rank {rank} among {trainers(work)}")
 
 
 def test_finished_policy_is_whole_and_tidy(place, undisturbed):
@@ -97,22 +120,75 @@ def test_killed_sft_resumes_to_the_same_losses(place, undisturbed):
     assert losses == pytest.approx(undisturbed[1], abs=1e-5)
     ours, theirs = ((place / name / "model.safetensors").read_bytes() for name in ("sft", "sft_killed"))
     assert ours == theirs
+    assert log(place / "sft_killed", "num_tokens") == log(place / "sft", "num_tokens"), "what was spent before the kill counts"
 
 
 def test_two_processes_take_the_same_steps(place, undisturbed):
     config = job(place, "sft_two", {**SFT, "per_device_batch": 2})  # and two rounds of accumulation
     killed("unirg.training.sft", config, 4, processes=2)
+    launcher, work = started("unirg.training.sft", config, 8, processes=2)
+    os.kill(of_rank(work, 1), signal.SIGKILL)  # one of the two, as when memory runs out
+    told = launcher.communicate()[1]
+    assert "process 1 of the training was killed by signal 9" in told.splitlines()[0], told
+    assert not trainers(work) and not Path(config["out"]).exists()
     record = launch("unirg.training.sft", config, processes=2, show=False)
     assert record["processes"] == 2
     assert log(place / "sft_two") == pytest.approx(undisturbed[1], abs=1e-3)
 
 
-def test_killed_grpo_goes_on(place):
+def test_a_full_disk_ends_in_one_line_and_costs_only_the_steps_since_the_last_checkpoint(place, undisturbed):
+    config = job(place, "sft_full", SFT)
+    launcher, work = started("unirg.training.sft", config, 4)
+    trainer = int(trainers(work)[0].split()[0])
+    resource.prlimit(trainer, resource.RLIMIT_FSIZE, (100_000, 100_000))  # from now on no large file can be written
+    told = launcher.communicate()[1]
+    assert "sft_full: the disk is full: free some space; last lines" in told.splitlines()[0], told
+    assert not Path(config["out"]).exists() and (work / "checkpoints" / "checkpoint-4" / "whole").exists()
+    launch("unirg.training.sft", config, show=False)
+    assert log(place / "sft_full") == pytest.approx(undisturbed[1], abs=1e-5)
+
+
+def test_causes_are_told_from_what_the_libraries_say():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**50)
+    assert cause_in(str(error.value)).startswith("out of memory: lower per_device_batch")
+    with pytest.raises(OSError) as error, open("/dev/full", "w") as file:
+        file.write("x" * 100_000)
+    assert cause_in(str(error.value)).startswith("the disk is full")
+    assert cause_in("ValueError: nothing of the kind") is None
+
+
+def test_launch_configurations_are_accelerates_own_and_are_chosen_by_name(tmp_path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    kinds = {"one_gpu": "NO", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP", "several_nodes": "DEEPSPEED"}
+    for name, kind in kinds.items():
+        line = command("unirg.training.sft", Path("job.json"), 4, name)
+        read = load_config_from_file(line[line.index("--config_file") + 1])
+        assert read.distributed_type == kind and read.mixed_precision == "bf16" and not read.use_cpu
+        assert line[line.index("--num_processes") + 1] == "4" and line[-3:] == ["-m", "unirg.training.sft", "job.json"]
+        assert len(other_machines(line)) == read.num_machines - 1
+    assert "--machine_rank 1" in other_machines(line)[0]
+    with pytest.raises(StudyError, match="there is no zero9; there are fsdp2, one_gpu, several_nodes, zero2, zero3"):
+        accelerate_with("zero9")
+
+
+def test_accelerate_launches_what_a_configuration_says(place, tmp_path, undisturbed):
+    own = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "use_cpu": True, "num_machines": 1, "num_processes": 1}
+    (tmp_path / "cpu.yaml").write_text(yaml.safe_dump(own | {"mixed_precision": "no"}))
+    launch("unirg.training.sft", job(place, "sft_accelerate", SFT), launcher=str(tmp_path / "cpu.yaml"), show=False)
+    assert log(place / "sft_accelerate") == pytest.approx(undisturbed[1], abs=1e-5)
+
+
+def test_killed_grpo_goes_on_as_if_nothing_had_been(place):
+    launch("unirg.training.grpo", job(place, "rl_whole", GRPO), show=False)
     config = job(place, "rl", GRPO)
     killed("unirg.training.grpo", config, 1)
     record = launch("unirg.training.grpo", config, show=False)
     rewards = log(place / "rl", "reward")
     assert sorted(rewards) == [1, 2, 3, 4] and record["spent"]["step"] == 4 and record["kind"] == "grpo"
+    for column in ("reward", "loss", "completions/mean_length", "num_tokens"):  # the same studies, the same dice
+        assert log(place / "rl", column) == pytest.approx(log(place / "rl_whole", column), abs=1e-5)
     assert sorted(log(place / "rl", "kl")) == [1, 2, 3, 4], "the KL term is there where beta is"
     looks = log(place / "rl", "validation_composite_step1")
     assert sorted(looks) == [0, 2, 4] and looks[record["kept_step"]] == max(looks.values()), "the best weights were kept"

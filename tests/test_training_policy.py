@@ -1,6 +1,7 @@
 "The policy's loader and its rows: what must hold whatever the notebooks tell."
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -9,8 +10,18 @@ import torch
 from training_toys import toy_table, toy_texts
 
 from unirg.core import StudyError
-from unirg.training.generation import model_inputs
-from unirg.training.policy import build_tiny_policy, load_policy, load_processor, refer_to_policy, training_rows
+from unirg.training.generation import model_inputs, write_reports
+from unirg.training.policy import (
+    ImageOnlyProcessor,
+    build_tiny_policy,
+    image_size_of,
+    image_tokens,
+    load_policy,
+    load_processor,
+    lora,
+    refer_to_policy,
+    training_rows,
+)
 
 
 @pytest.mark.parametrize(("size", "tokens"), [(64, 4), (96, 9)])
@@ -93,3 +104,86 @@ def test_moved_copies_of_films_are_learned_from_in_their_place(tmp_path):
         for copy in copies:  # the same film still, neither mirrored nor upside down
             likeness = [np.corrcoef(copy.ravel(), other.ravel())[0, 1] for other in (original, original[:, ::-1], original[::-1])]
             assert likeness[0] > max(likeness[1:])
+
+
+def test_a_film_of_512_pixels_is_256_tokens_of_qwen(tmp_path):
+    folder = build_tiny_policy(toy_texts(), tmp_path / "tiny", image_size=128, patch=16, merge=2)  # Qwen3-VL's own patches
+    processor = load_processor(folder, image_size=512)
+    assert image_size_of(processor) == 512 and image_tokens(processor) == 256
+    row = training_rows(toy_table(2), image_size=512, split=None, cache=tmp_path)[0]
+    assert (model_inputs([row], processor)["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 256
+    with pytest.raises(StudyError, match="image_size 500 is no multiple"):
+        load_processor(folder, image_size=500)
+
+
+def hub_folder(folder, where):
+    "The same policy laid out as the hub lays out Qwen3-VL: a preprocessor file, and the stock classes by name."
+    shutil.copytree(folder, where)
+    parts = json.loads((where / "processor_config.json").read_text())
+    (where / "processor_config.json").unlink()
+    films = parts["image_processor"] | {"image_processor_type": "Qwen2VLImageProcessorFast", "processor_class": "Qwen3VLProcessor"}
+    (where / "preprocessor_config.json").write_text(json.dumps(films))
+    tokens = json.loads((where / "tokenizer_config.json").read_text())
+    (where / "tokenizer_config.json").write_text(json.dumps(tokens | {"processor_class": "Qwen3VLProcessor"}))
+    return where
+
+
+def test_a_folder_laid_out_as_on_the_hub_gives_a_processor_here(tmp_path):
+    where = hub_folder(build_tiny_policy(toy_texts(), tmp_path / "tiny"), tmp_path / "hub")
+    processor = load_processor(where, image_size=96)
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        assert isinstance(processor, ImageOnlyProcessor)
+    else:
+        assert not isinstance(processor, ImageOnlyProcessor), "the stock one where it works"
+    row = training_rows(toy_table(2), image_size=96, split=None, cache=tmp_path)[0]
+    assert (model_inputs([row], processor)["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 9
+
+
+def test_a_folder_with_a_tokenizer_alone_is_refused(tmp_path):
+    folder = build_tiny_policy(toy_texts(), tmp_path / "tiny")
+    for name in ("processor_config.json", "video_preprocessor_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(StudyError, match=r"tiny"):
+        load_processor(folder)
+
+
+def test_another_architecture_that_takes_several_films_writes_reports(tmp_path):
+    "A LLaVA: other classes, another processor, films of one fixed size."
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tokenizer = load_processor(build_tiny_policy(toy_texts(), tmp_path / "tiny")).tokenizer
+    size = {"height": 32, "width": 32}
+    films = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size, do_center_crop=True)
+    template = (
+        "{% for m in messages %}{{ m['role'] }}: {% for part in m['content'] %}{% if part['type'] == 'image' %}<|image_pad|>"
+        "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    options = dict(patch_size=8, vision_feature_select_strategy="default", image_token="<|image_pad|>", num_additional_image_tokens=1)
+    vision = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+    text = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+    )
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model.save_pretrained(tmp_path / "llava")
+    LlavaProcessor(films, tokenizer, chat_template=template, **options).save_pretrained(tmp_path / "llava")
+    model, processor = load_policy(tmp_path / "llava", attention="eager")
+    assert image_size_of(processor) == 32
+    rows = training_rows(toy_table(4), image_size=32, split=None, prior=True, cache=tmp_path)
+    assert len(write_reports(model, processor, rows, max_new_tokens=3)) == 4
+    assert (model_inputs([rows[0], rows[1]], processor)["input_ids"] == model.config.image_token_id).sum(1).tolist() == [16, 32]
+    with pytest.raises(StudyError, match="films of its own size only"):
+        load_processor(tmp_path / "llava", image_size=64)
+
+
+def test_dtype_attention_and_lora_are_settings(tmp_path):
+    folder = build_tiny_policy(toy_texts(), tmp_path / "tiny")
+    model, _ = load_policy(folder, dtype="bfloat16", attention="eager")
+    assert model.dtype == torch.bfloat16 and model.config._attn_implementation == "eager"
+    for wrong in ({"dtype": "int8"}, {"attention": "no_such_attention"}):
+        with pytest.raises(StudyError, match=r"dtype|attn|attention"):
+            load_policy(folder, **wrong)
+    assert lora(0) is None and (lora(8).r, lora(8).lora_alpha, lora(8, 4).lora_alpha) == (8, 16, 4)

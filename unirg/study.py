@@ -178,7 +178,7 @@ class Plan:
                 if maker and maker != task.name and maker not in task.after:
                     task.after.append(maker)
 
-# %% ../nbs/90_study.ipynb #8fe396bf
+# %% ../nbs/90_study.ipynb #ace86967
 def _plan(self: Plan) -> None:
     settings, out, given = self.settings, self.out, {"out": self._relative(self.out)}
     has_phantom = any(out in source["root"].parents for source in self.sources.values())
@@ -210,10 +210,13 @@ def _plan(self: Plan) -> None:
         start = section.get("start", "")
         if start and start not in runs:
             raise StudyError(f"settings.ini: [run:{run}] starts from '{start}', which is not among the runs: {' '.join(runs)}")
+        matched = typed(section.get("match_run", ""), list[str], "match_run")  # runs whose compute it is to spend
+        if stray := sorted(set(matched) - set(runs)):
+            raise StudyError(f"settings.ini: [run:{run}] matches '{stray[0]}', which is not among the runs: {' '.join(runs)}")
         for seed in typed(settings.get("seeds"), list[int], "seeds"):
             system, model = f"{run}-s{seed}", out / "models" / f"{run}-s{seed}"
             begin = {"start": self._relative(out / "models" / f"{start}-s{seed}")} if start else {}
-            needs = [data[name] for name in training] + ([out / "models" / f"{start}-s{seed}"] if start else [])
+            needs = [data[name] for name in training] + [out / "models" / f"{name}-s{seed}" for name in [start, *matched] if name]
             stage = "stage:" + notebook.split("_", 1)[1]
             self.add(system, notebook, needs, [model], (stage, f"run:{run}"), **given, run=run, seed=seed, sources=training, **begin)
             self.add(

@@ -229,7 +229,7 @@ def target_text(
     have = reference_sections(study)
     return " ".join(f"{name.capitalize()}: {have[name]}" for name in wanted_sections(study, want) if name in have) or None
 
-# %% ../../nbs/data/03_reports.ipynb #710bab24
+# %% ../../nbs/data/03_reports.ipynb #ba895c20
 WORDINGS = {
     "short": {
         "task": "Report this chest X-ray.",
@@ -238,6 +238,7 @@ WORDINGS = {
         "absent": "",
         "prior": "Prior report: {}",
         "no_prior": "No prior study.",
+        "films": "current prior",
         "ask": "Write {}.",
         "join": " ",
     },
@@ -246,8 +247,9 @@ WORDINGS = {
         "indication": "Indication: {}",
         "comparison": "Comparison: {}",
         "absent": "None.",
-        "prior": "The first image is the current study, the second an earlier one of the same patient. Its report: {}",
+        "prior": "The {current} image is the current study, the {earlier} an earlier one of the same patient. Its report: {}",
         "no_prior": "No earlier study of this patient is available.",
+        "films": "current prior",
         "ask": "Answer with {} and nothing else.",
         "join": "\n",
     },
@@ -267,12 +269,18 @@ def wording_of(
         if wording not in WORDINGS:
             raise StudyError(f"there is no wording '{wording}'; there are {', '.join(WORDINGS)}, or give a JSON object")
         return WORDINGS[wording]
-    unknown = sorted(set(wording) - set(WORDINGS["short"]))
+    base = WORDINGS.get(wording.get("like", "short"))
+    if base is None:
+        raise StudyError(f"there is no wording '{wording['like']}'; there are {', '.join(WORDINGS)}")
+    wording = {part: words for part, words in wording.items() if part != "like"}
+    unknown = sorted(set(wording) - set(base))
     if unknown:
-        raise StudyError(f"a wording has no part '{unknown[0]}'; it has: {', '.join(WORDINGS['short'])}")
-    return {**WORDINGS["short"], **wording}
+        raise StudyError(f"a wording has no part '{unknown[0]}'; it has: like, {', '.join(base)}")
+    if wording.get("films", "current prior") not in ("current prior", "prior current"):
+        raise StudyError(f"a wording's films are '{wording['films']}'; they are 'current prior' or 'prior current'")
+    return {**base, **wording}
 
-# %% ../../nbs/data/03_reports.ipynb #1b39303e
+# %% ../../nbs/data/03_reports.ipynb #1f4d4903
 def prior_text(
     prior: dict | None,  # the prior study's row, or None
     wording: str | dict = "short",  # see `wording_of`
@@ -281,7 +289,9 @@ def prior_text(
     words, text = wording_of(wording), target_text(prior) if prior else None
     if prior is None:
         return words["no_prior"]
-    return words["prior"].replace("{}", text or "none.")
+    first = words["films"] == "current prior"
+    said = words["prior"].replace("{current}", "first" if first else "second").replace("{earlier}", "second" if first else "first")
+    return said.replace("{}", text or "none.")
 
 
 def prompt_text(

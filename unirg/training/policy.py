@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_VERSION', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config',
-           'build_tiny_policy', 'refer_to_policy', 'policy_at', 'load_processor', 'load_policy', 'image_size_of',
-           'moved_film', 'small_film', 'row_of', 'training_rows', 'digest_of', 'table_name', 'picked_studies',
-           'write_rows']
+           'build_tiny_policy', 'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor', 'load_policy',
+           'fix_image_size', 'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film', 'small_film', 'row_of',
+           'training_rows', 'digest_of', 'table_name', 'picked_studies', 'write_rows']
 
-# %% ../../nbs/training/01_policy.ipynb #46fa1445
+# %% ../../nbs/training/01_policy.ipynb #b31355e2
 import json
 import os
 import re
@@ -35,7 +35,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from ..core import StudyError, derived_seed, read_json, whole_file, whole_folder, write_json
-from ..data.reports import prompt_text, target_text
+from ..data.reports import prompt_text, target_text, wording_of
 
 # %% ../../nbs/training/01_policy.ipynb #ba1ba511
 class ImageOnlyProcessor(Qwen3VLProcessor):
@@ -212,7 +212,14 @@ def policy_at(
         raise StudyError(f"{where} is no policy: there is no such folder, and a hub id has the form owner/name")
     return where
 
-# %% ../../nbs/training/01_policy.ipynb #28ac5448
+# %% ../../nbs/training/01_policy.ipynb #3ca2be34
+def needs_image_only(
+    where: str,  # a policy's folder or a hub id
+) -> bool:
+    "Whether it is a Qwen3-VL whose stock processor cannot be had; the hub's folders ask for that by name."
+    return find_spec("torchvision") is None and AutoConfig.from_pretrained(where).model_type.startswith("qwen3_vl")
+
+# %% ../../nbs/training/01_policy.ipynb #1555f48a
 def load_processor(
     where: str | os.PathLike,  # a policy's folder or a hub id
     image_size: int | None = None,  # pixels a side, fixed for every film; None keeps the policy's own
@@ -220,14 +227,14 @@ def load_processor(
     "A policy's processor, padding on the left as generation and GRPO need; raises `StudyError` where it is none."
     where = policy_at(where)
     try:
-        processor = AutoProcessor.from_pretrained(where)
+        processor = (ImageOnlyProcessor if needs_image_only(where) else AutoProcessor).from_pretrained(where)
     except (OSError, ValueError, ImportError) as error:
         raise StudyError(f"no processor in {where}: {str(error).strip().splitlines()[0]}") from error
     if not isinstance(processor, ProcessorMixin):
         raise StudyError(f"{where} has a {type(processor).__name__} where an image-and-text processor is needed")
     processor.tokenizer.padding_side = "left"
     if image_size:
-        processor.image_processor.size = {"shortest_edge": image_size**2, "longest_edge": image_size**2}
+        fix_image_size(processor, image_size)
     return processor
 
 
@@ -240,6 +247,8 @@ def load_policy(
 ) -> tuple[torch.nn.Module, ProcessorMixin]:
     "Model and processor of a policy; raises `StudyError` where either cannot be loaded."
     where, processor = policy_at(where), load_processor(where, image_size)
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise StudyError(f"dtype is '{dtype}'; it is float32, bfloat16, float16 or auto")
     options = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     options |= {"attn_implementation": attention} if attention else {}
     options |= {"device_map": device} if device else {}
@@ -249,14 +258,69 @@ def load_policy(
         raise StudyError(f"no policy in {where}: {str(error).strip().splitlines()[0]}") from error
     return model, processor
 
+# %% ../../nbs/training/01_policy.ipynb #f83f4b19
+def fix_image_size(
+    processor: ProcessorMixin,  # of a policy
+    side: int,  # pixels; for Qwen3-VL a multiple of patch x merge = 32
+) -> None:
+    "Fix the side to which the processor brings every film; raises `StudyError` where that cannot be set."
+    films = processor.image_processor
+    if hasattr(films, "merge_size"):
+        if side % (films.patch_size * films.merge_size):
+            raise StudyError(f"image_size {side} is no multiple of patch x merge = {films.patch_size * films.merge_size}")
+        films.size = {"shortest_edge": side**2, "longest_edge": side**2}
+    elif "height" in films.size:
+        films.size = {"height": side, "width": side}
+    else:
+        raise StudyError(f"image_size: a {type(films).__name__} takes films of its own size only; leave image_size empty")
+
 
 def image_size_of(
     processor: ProcessorMixin,  # of a policy
 ) -> int | None:  # pixels a side, or None where films keep their own
     "The side to which the processor brings every film."
-    size = processor.image_processor.size
-    side = round(size["longest_edge"] ** 0.5)
-    return side if size["shortest_edge"] == size["longest_edge"] == side**2 else None
+    films = processor.image_processor
+    size = dict(films.size)
+    if hasattr(films, "merge_size"):
+        side = round(size["longest_edge"] ** 0.5)
+        return side if size["shortest_edge"] == size["longest_edge"] == side**2 else None
+    crop = dict(getattr(films, "crop_size", None) or {}) if getattr(films, "do_center_crop", False) else {}
+    size = crop or size
+    return size["height"] if size.get("height") and size["height"] == size.get("width") else None
+
+
+def image_tokens(
+    processor: ProcessorMixin,  # of a policy of Qwen's kind
+) -> int | None:  # tokens a film, or None where films keep their size
+    "How many tokens a film is."
+    films, side = processor.image_processor, image_size_of(processor)
+    return None if side is None else (side // films.patch_size // films.merge_size) ** 2
+
+# %% ../../nbs/training/01_policy.ipynb #769795f4
+def lora(
+    rank: int,  # of the matrices; 0 is none
+    alpha: int = 0,  # their weight times the rank; 0 takes twice the rank
+    targets: str = "all-linear",  # peft's target_modules: 'all-linear', or a pattern of layer names
+):  # peft's LoraConfig, or None
+    "LoRA's settings as TRL's trainers take them; raises `StudyError` where peft is missing."
+    if not rank:
+        return None
+    if find_spec("peft") is None:
+        raise StudyError("lora_rank needs peft: pip install 'unirg[lora]'")
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=targets, task_type="CAUSAL_LM")
+
+
+def merged(
+    start: str | os.PathLike,  # the policy it began with
+    adapter: str | os.PathLike,  # folder of the learned matrices
+    dtype: str = "float32",  # of the weights
+) -> torch.nn.Module:
+    "The policy with what LoRA learned in its own weights."
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_policy(start, dtype=dtype)[0], str(adapter)).merge_and_unload()
 
 # %% ../../nbs/training/01_policy.ipynb #96943659
 def moved_film(
@@ -297,7 +361,7 @@ def small_film(
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
-# %% ../../nbs/training/01_policy.ipynb #044e4648
+# %% ../../nbs/training/01_policy.ipynb #4fbb5ae4
 ROW_FEATURES = datasets.Features(
     {
         "source": datasets.Value("string"),
@@ -315,7 +379,7 @@ def row_of(
     earlier: dict | None,  # the same of its prior study, if there is one and it is wanted
     want: str = "findings_impression",  # or 'findings'
     image_size: int | None = None,  # pixels a side
-    wording: str = "short",  # which prompt; see `unirg.data.reports`
+    wording: str = "short",  # which prompt and order of films; see `unirg.data.reports`
     prior: bool = False,  # mention the prior study, or that there is none
     blind: bool = False,  # empty films
     copy: int | None = None,  # which of the moved copies; None takes the films as they are
@@ -323,7 +387,8 @@ def row_of(
     "Prompt, films and reference of one study."
     text = prompt_text(study, want, **({"prior": earlier} if prior else {}), wording=wording)
     rng = None if copy is None else np.random.default_rng(derived_seed(copy, "moved", study["source"], study["study_id"]))
-    films = [small_film(s["image"], image_size, blind, rng) for s in (study, earlier) if s is not None]
+    order = (study, earlier) if wording_of(wording)["films"] == "current prior" else (earlier, study)
+    films = [small_film(s["image"], image_size, blind, rng) for s in order if s is not None]
     reference = target_text(study, want)
     content = [*({"type": "image", "text": None} for _ in films), {"type": "text", "text": text}]
     return {

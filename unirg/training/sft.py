@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'SftRecipe', 'Job', 'checked', 'batch_split', 'shared_arguments', 'world', 'muon_of', 'RunLog', 'Validation',
-           'unwrapped', 'validation_scores', 'WholeCheckpoints', 'last_checkpoint', 'start_work', 'finish_work',
-           'quiet_worker', 'keep_freed_memory', 'die_with_launcher', 'prepare', 'main', 'worker']
+           'save_weights', 'report_scores', 'collapse', 'compute', 'sft_passes', 'matching_steps', 'tokens_a_row',
+           'WholeCheckpoints', 'last_checkpoint', 'start_work', 'finish_work', 'finished_policy', 'quiet_worker',
+           'keep_freed_memory', 'die_with_launcher', 'prepare', 'main', 'worker']
 
-# %% ../../nbs/training/02_sft.ipynb #a8c2c803
+# %% ../../nbs/training/02_sft.ipynb #8a2b13da
 import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import os
 import shutil
 import sys
 import time
+import traceback
 import warnings
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
@@ -25,15 +28,17 @@ from pathlib import Path
 import datasets
 import torch
 import transformers
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
+from trl.models.utils import unwrap_model_for_generation
 
 from ..core import StudyError, die_with_parent, digest, read_json, seed_everything, write_json, write_whole, whole_folder
 from .generation import studies_of, write_reports
-from .launch import ERROR, PROGRESS
-from .policy import image_size_of, load_policy, training_rows
+from .launch import ERROR, FAILED, PROGRESS, Tagged, cause_in
+from .policy import image_size_of, load_policy, lora, merged, training_rows
 
-# %% ../../nbs/training/02_sft.ipynb #b6c0901a
+# %% ../../nbs/training/02_sft.ipynb #c8177dc2
 @dataclass
 class Recipe:
     "What SFT and GRPO have in common; the values are the phantom's."
@@ -53,11 +58,16 @@ class Recipe:
     evaluate_studies: int = 64  # how many of them
     max_completion_length: int = 96  # tokens of a report, at most
     best: bool = False  # keep the weights of the best validation composite, not the last
+    best_by: str = "composite_step1"  # which composite: step1, or step2 for a run that is rewarded by it
+    stop_on_collapse: float = 0.0  # stop where length, distinct reports or composite fell by this share while the reward rose; 0 is never
     dtype: str = "float32"  # of the weights
     bf16: bool = False  # mixed precision
     attention: str | None = None  # attn_implementation; None leaves it to transformers
+    lora_rank: int = 0  # learn small matrices beside the weights instead of the weights; 0 learns the weights
+    lora_alpha: int = 0  # their weight times the rank; 0 takes twice the rank
+    lora_targets: str = "all-linear"  # which layers: peft's target_modules
     gradient_checkpointing: bool = False  # less memory, a third more time
-    report_to: str = "none"  # or tensorboard, trackio, wandb
+    report_to: str = "none"  # or some of tensorboard, trackio, wandb
 
 
 @dataclass
@@ -66,6 +76,7 @@ class SftRecipe(Recipe):
 
     global_batch: int = 16  # rows an optimizer step, over all processes
     muon_learning_rate: float = 0.0  # of the weight matrices, by Muon; 0 leaves them to AdamW like the rest
+    match_runs: list[str] = field(default_factory=list)  # folders of finished runs: as many steps as spend the compute of them all
 
 # %% ../../nbs/training/02_sft.ipynb #5a8b9ac8
 @dataclass
@@ -137,7 +148,7 @@ def batch_split(
     rounds = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= per_device_batch)
     return share // rounds, rounds
 
-# %% ../../nbs/training/02_sft.ipynb #adcba174
+# %% ../../nbs/training/02_sft.ipynb #717c44e8
 def shared_arguments(
     job: Job,
     recipe: Recipe,
@@ -159,12 +170,13 @@ def shared_arguments(
         save_strategy="steps",
         save_steps=recipe.save_every,
         save_total_limit=2,
+        run_name=Path(job.out).name,
         seed=job.seed,
         data_seed=job.seed,
         bf16=recipe.bf16 and gpu,
         use_cpu=not gpu,
         gradient_checkpointing=recipe.gradient_checkpointing,
-        report_to=recipe.report_to,
+        report_to=recipe.report_to.replace(",", " ").split(),
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=gpu,
@@ -194,7 +206,7 @@ def muon_of(
     others |= {"betas": (0.9, recipe.adam_beta2), "eps": 1e-8, "weight_decay": recipe.weight_decay}
     return Muon([matrices, others])
 
-# %% ../../nbs/training/02_sft.ipynb #2b85cac3
+# %% ../../nbs/training/02_sft.ipynb #a5c626ba
 class RunLog(TrainerCallback):
     "Keeps `log.csv`: a row a logged step, for the figures."
 
@@ -203,7 +215,7 @@ class RunLog(TrainerCallback):
         folder: Path,  # where log.csv and log.json stand
     ):
         self.folder, self.rows, self.started = Path(folder), [], time.time()
-        self.before = {"seconds": 0.0, "cpu_seconds": 0.0}
+        self.before, self.tokens_before = {"seconds": 0.0, "cpu_seconds": 0.0}, 0
         self.cpu = time.process_time()
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -211,6 +223,9 @@ class RunLog(TrainerCallback):
         if state.global_step and (self.folder / "log.json").exists():
             self.rows = [row for row in read_json(self.folder / "log.json") if row["step"] <= state.global_step]
             self.before = {name: self.rows[-1][name] if self.rows else 0.0 for name in self.before}
+            # after a resume the GRPO trainer goes on counting tokens, the SFT trainer begins at nothing
+            counted = next((row["num_tokens"] for row in reversed(self.rows) if "num_tokens" in row), 0)
+            self.tokens_before = counted - state.num_input_tokens_seen
         self.started, self.cpu = time.time(), time.process_time()
         self.tell(state)
 
@@ -234,14 +249,23 @@ class RunLog(TrainerCallback):
         "Note a line of the trainer; raises `StudyError` where the loss is no number."
         if logs and not math.isfinite(logs.get("loss", 0.0)):
             raise StudyError(f"{self.folder.name}: the loss is {logs['loss']} at step {state.global_step}: lower learning_rate")
-        if state.is_world_process_zero and logs and "train_runtime" not in logs:
+        if not state.is_world_process_zero or not logs:
+            return
+        if "train_runtime" in logs:  # the last word: what came after the last line
+            logs = {name: logs[name] for name in ("num_tokens", "completions/mean_length") if name in logs}
+        if "num_tokens" in logs:
+            logs = logs | {"num_tokens": logs["num_tokens"] + self.tokens_before}
+        if logs:
             self.add(state.global_step, logs)
             self.write()
             self.tell(state)
 
-    def best_step(self) -> int | None:
+    def best_step(
+        self,
+        by: str = "composite_step1",  # which composite
+    ) -> int | None:
         "The step of the highest validation composite; the last of equals, None before the first look."
-        looks = [(row["validation_composite_step1"], row["step"]) for row in self.rows if "validation_composite_step1" in row]
+        looks = [(row[f"validation_{by}"], row["step"]) for row in self.rows if f"validation_{by}" in row]
         return max(looks)[1] if looks else None
 
     def write(self) -> None:
@@ -262,7 +286,7 @@ class RunLog(TrainerCallback):
             far = {"done": state.global_step, "total": state.max_steps, "unit": "steps", "note": note}
             print(PROGRESS + json.dumps(far), flush=True)
 
-# %% ../../nbs/training/02_sft.ipynb #253cb1f8
+# %% ../../nbs/training/02_sft.ipynb #98b601fa
 class Validation(TrainerCallback):
     "Every so often, greedy reports of some validation studies, scored into the log; the best weights are kept if wanted."
 
@@ -275,55 +299,144 @@ class Validation(TrainerCallback):
         keep: Path | None = None,  # folder for the best weights
     ):
         self.rows, self.processor, self.recipe, self.log, self.keep = rows, processor, recipe, log, keep
+        self.trainer, self.stopped = None, None  # the trainer, given once it is there; why it was stopped
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         "The value before the first step."
         if state.global_step == 0:
-            self.look(state, model)
+            self.look(args, state, control)
 
-    def on_step_end(self, args, state, control, model=None, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs):
         "The value after every so many steps and after the last."
         every = self.recipe.evaluate_every
         if every and (state.global_step % every == 0 or state.global_step == state.max_steps):
-            self.look(state, model)
+            self.look(args, state, control)
 
-    def look(self, state, model) -> None:
-        "Generate, score, note."
-        if not (self.rows and self.recipe.evaluate_every and state.is_world_process_zero):
+    def look(self, args, state, control) -> None:
+        "Generate, score, note; every process comes here."
+        if not (self.rows and self.recipe.evaluate_every):
             return
-        values = validation_scores(unwrapped(model), self.processor, self.rows, self.recipe.max_completion_length)
-        self.log.add(state.global_step, values)
-        self.log.write()
-        if self.keep and self.log.best_step() == state.global_step:
-            with whole_folder(self.keep) as part:
-                unwrapped(model).save_pretrained(part)
+        with torch.random.fork_rng():
+            reports = self.reports()
+        decided = [False, None]
+        if state.is_world_process_zero:
+            should = control.should_log  # the trainer's own line of this step is still to come
+            values = report_scores(reports, self.rows)
+            self.trainer.callback_handler.on_log(args, state, control, values)  # to this log and to those of report_to
+            control.should_log = should
+            stopped = collapse(self.log.rows, self.recipe.stop_on_collapse, self.recipe.best_by)
+            decided = [bool(self.keep) and self.log.best_step(self.recipe.best_by) == state.global_step, stopped]
+        if world()[1] > 1:
+            broadcast_object_list(decided)
+        if decided[0]:
+            save_weights(self.trainer, self.keep)
+        if decided[1]:
+            self.stopped, control.should_training_stop = decided[1], True
+            if state.is_world_process_zero:
+                print(f"stopped at step {state.global_step}: {self.stopped}", flush=True)
+
+    def reports(self) -> list[str]:
+        "The greedy report of every validation study; each process writes equally many, a few twice where they do not come out even."
+        (rank, processes), studies = world(), len(self.rows)
+        share = [(rank + i * processes) % studies for i in range(-(-studies // processes))]
+        trainer = self.trainer
+        kept = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **kept) as model:
+            written = write_reports(model, self.processor, self.rows.select(share), max_new_tokens=self.recipe.max_completion_length)
+        found = dict(gather_object(list(zip(share, written, strict=True))) if processes > 1 else zip(share, written, strict=True))
+        return [found[study] for study in range(studies)]
 
 
-def unwrapped(
-    model: torch.nn.Module,  # perhaps in DistributedDataParallel
-) -> torch.nn.Module:
-    "The model itself."
-    return getattr(model, "module", model)
+def save_weights(
+    trainer,  # TRL's
+    folder: Path,  # appears whole
+) -> None:
+    "Write the policy as it is now, gathered from where it is sharded; every process comes here. Under LoRA only what was learned."
+    with whole_folder(folder) if trainer.is_world_process_zero() else contextlib.nullcontext(folder) as part:
+        trainer.save_model(str(part))
 
-# %% ../../nbs/training/02_sft.ipynb #1141c9e2
-def validation_scores(
-    model,
-    processor,
+# %% ../../nbs/training/02_sft.ipynb #13193b2f
+def report_scores(
+    reports: list[str],  # one a study
     rows: datasets.Dataset,  # validation studies
-    max_new_tokens: int = 96,  # longest report, in tokens
 ) -> dict[str, float]:
-    "Mean scores of greedy reports: composites, judged errors a report, words, share of distinct reports."
+    "Mean scores of reports: composites, judged errors a report, words, share of distinct reports."
     from unirg.reward.composite import STEP1, STEP2, Composite, weighted
 
     reward = Composite(weights=STEP2, watch=("judged_errors", "bleu2", "label_f1"))
-    with torch.random.fork_rng():
-        reports = write_reports(model, processor, rows, max_new_tokens=max_new_tokens)
     values = reward.components(reports, list(rows["reference"]), list(rows["study_id"]))
     each = [{name: scores[i] for name, scores in values.items()} for i in range(len(reports))]
     means = {name: sum(scores) / len(scores) for name, scores in values.items()}
     means |= {f"composite_{name}": sum(weighted(v, w) for v in each) / len(each) for name, w in (("step1", STEP1), ("step2", STEP2))}
     means |= {"words": sum(len(text.split()) for text in reports) / len(reports), "distinct": len(set(reports)) / len(reports)}
     return {f"validation_{name}": round(value, 6) for name, value in means.items()}
+
+# %% ../../nbs/training/02_sft.ipynb #8a738601
+def collapse(
+    rows: list[dict],  # of the log
+    fall: float,  # share of its best by which a value must have fallen: 0.1; 0 is never
+    by: str = "composite_step1",  # which validation composite
+) -> str | None:  # why, in a person's words
+    "Whether reports got shorter, more alike or worse while the reward rose."
+    looks = [row["step"] for row in rows if "validation_words" in row]
+    if not fall or len(looks) < 3:
+        return None
+    reward = {}  # look -> mean reward since the look before
+    for before, look in itertools.pairwise(looks):
+        since = [row["reward"] for row in rows if "reward" in row and before < row["step"] <= look]
+        reward[look] = sum(since) / len(since) if since else math.nan
+    reward[looks[0]] = reward[looks[1]]
+    names = {"validation_words": "words a report", "validation_distinct": "the share of distinct reports"}
+    names |= {f"validation_{by}": f"validation {by}"}
+    for column, name in names.items():
+        value = {row["step"]: row[column] for row in rows if column in row}
+        best = max(looks[:-2], key=lambda look: value[look])
+        risen = reward[looks[-1]] > reward[best]
+        if risen and max(value[look] for look in looks[-2:]) < (1 - fall) * value[best]:
+            rose = f"the reward rose from {reward[best]:.3g} to {reward[looks[-1]]:.3g}"
+            return f"{name} fell from {value[best]:.3g} at step {best} to {value[looks[-1]]:.3g}, while {rose}"
+    return None
+
+# %% ../../nbs/training/02_sft.ipynb #6668ca41
+def compute(
+    passes: dict[str, float],  # tokens 'forward' and 'backward'
+) -> float:
+    "Cost in forward passes of one token."
+    return passes["forward"] + 2 * passes["backward"]
+
+
+def sft_passes(
+    rows: list[dict],  # of the log
+) -> dict[str, float]:
+    "Tokens that went through the policy in SFT."
+    tokens = max((row.get("num_tokens", 0) for row in rows), default=0)
+    return {"forward": tokens, "backward": tokens, "generated": 0}
+
+
+def matching_steps(
+    folders: list[str | os.PathLike],  # of finished runs
+    tokens_a_step: float,  # of SFT, over all processes
+) -> int:
+    "How many SFT steps cost what those runs cost, the nearest whole number; raises `StudyError` where a run does not say."
+    spent = 0.0
+    for folder in folders:
+        record = read_json(Path(folder) / "training.json")
+        if "compute" not in record["spent"]:
+            raise StudyError(f"{folder} does not say what compute it spent: it is of an earlier version, train it again")
+        spent += record["spent"]["compute"]
+    return max(1, round(spent / compute({"forward": tokens_a_step, "backward": tokens_a_step})))
+
+
+def tokens_a_row(
+    rows: datasets.Dataset,  # to be learned from
+    collate,  # the trainer's data collator
+    at_most: int = 2000,  # rows looked at, evenly spaced
+    batch: int = 50,  # rows at a time
+) -> float:
+    "Mean tokens of prompt, films and report, padding left out."
+    picked = range(0, len(rows), -(-len(rows) // at_most))
+    counted = [collate([rows[row] for row in picked[i : i + batch]])["attention_mask"].sum().item() for i in range(0, len(picked), batch)]
+    return sum(counted) / len(picked)
 
 # %% ../../nbs/training/02_sft.ipynb #73df8879
 class WholeCheckpoints(TrainerCallback):
@@ -349,16 +462,17 @@ def last_checkpoint(
     whole = [path for path in found if (path / "whole").exists()]
     return str(whole[-1]) if whole else None
 
-# %% ../../nbs/training/02_sft.ipynb #c8a8e95b
+# %% ../../nbs/training/02_sft.ipynb #bd5b8d29
 def start_work(
     job: Job,
     tables: list[datasets.Dataset],  # prepared studies
 ) -> None:
     "Make the work folder; keep the checkpoints only where the very same job was at work."
     asked = asdict(job) | {"weights": digest(job.start), "studies": [table._fingerprint for table in tables]}
+    asked |= {"matched": [digest(Path(run) / "training.json") for run in job.recipe.get("match_runs", [])]}
     noted = job.work / "begun.json"
     if noted.exists() and read_json(noted) != asked:
-        for name in ("checkpoints", "best"):
+        for name in ("checkpoints", "best", "last", "tensorboard"):
             shutil.rmtree(job.work / name, ignore_errors=True)
     write_json(noted, asked)
     last_checkpoint(job.work / "checkpoints")
@@ -367,29 +481,52 @@ def start_work(
 def finish_work(
     job: Job,
     recipe: Recipe,
-    model,  # trained
-    processor,
-    log: RunLog,
+    trainer,  # TRL's, done
+    watch: Validation,
     kind: str,  # 'sft' or 'grpo'
     studies: int,  # how many were learned from
+    passes: dict[str, float],  # tokens forward, backward, generated
 ) -> None:
-    "Write the finished policy whole and remove the checkpoints."
-    best, kept = job.work / "best", log.rows[-1]["step"] if log.rows else 0
-    if recipe.best and best.exists():
-        model, kept = type(model).from_pretrained(best), log.best_step()
+    "Write the finished policy whole and remove the checkpoints; every process comes here."
+    weights, log = job.work / "best", watch.log
+    if not (recipe.best and weights.exists()):
+        weights = job.work / "last"
+        save_weights(trainer, weights)
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        return
     log.write()
-    spent = {name: log.rows[-1].get(name) for name in ("step", "seconds", "cpu_seconds", "num_tokens")} if log.rows else {}
+    done = trainer.state.global_step
+    spent = {name: log.rows[-1].get(name) for name in ("seconds", "cpu_seconds")} if log.rows else {}
+    spent |= {"step": done, "num_tokens": max((row.get("num_tokens", 0) for row in log.rows), default=0)}
+    spent |= {"passes": passes, "compute": compute(passes)}
+    record = {"kind": kind, "job": asdict(job), "recipe": asdict(recipe), "studies": studies, "spent": spent}
+    record |= {"kept_step": log.best_step(recipe.best_by) if weights.name == "best" else done, "stopped": watch.stopped}
+    record |= {"processes": world()[1], "versions": {name: version(name) for name in ("torch", "transformers", "trl")}}
     with whole_folder(job.out) as part:
-        model.save_pretrained(part)
-        processor.save_pretrained(part)
+        finished_policy(job, recipe, weights, part)
+        watch.processor.save_pretrained(part)
         shutil.copyfile(job.work / "log.csv", part / "log.csv")
-        record = {"kind": kind, "job": asdict(job), "recipe": asdict(recipe), "studies": studies, "spent": spent, "kept_step": kept}
-        record |= {"processes": world()[1], "versions": {name: version(name) for name in ("torch", "transformers", "trl")}}
+        if (job.work / "tensorboard").exists():
+            shutil.copytree(job.work / "tensorboard", part / "tensorboard")
         write_json(part / "training.json", record)
-    for name in ("checkpoints", "best"):
+    for name in ("checkpoints", "best", "last"):
         shutil.rmtree(job.work / name, ignore_errors=True)
 
-# %% ../../nbs/training/02_sft.ipynb #cc329f79
+
+def finished_policy(
+    job: Job,
+    recipe: Recipe,
+    weights: Path,  # folder of what was learned
+    folder: Path,  # where the policy goes
+) -> None:
+    "The policy's own files, LoRA's matrices merged into it."
+    if (weights / "adapter_config.json").exists():
+        merged(job.start, weights, recipe.dtype).save_pretrained(folder)
+    else:
+        shutil.copytree(weights, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin", "README.md"))
+
+# %% ../../nbs/training/02_sft.ipynb #428e9556
 def quiet_worker() -> None:
     "Settings of a trainer process: few threads, no bars, and an end when its launcher ends."
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's own use of names transformers is leaving
@@ -400,6 +537,8 @@ def quiet_worker() -> None:
     if not torch.cuda.is_available():
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
         keep_freed_memory()
+    if world()[1] > 1:
+        sys.stdout, sys.stderr = (Tagged(stream, f"[rank {world()[0]}] ") for stream in (sys.stdout, sys.stderr))
     if os.environ.get("UNIRG_LAUNCHED"):
         die_with_parent()
         die_with_launcher()
@@ -436,6 +575,7 @@ def prepare(
     quiet_worker()
     job = Job.read(path)
     recipe = checked(kind, job.recipe, f"{path}: recipe")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.work / "tensorboard")
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
         seed_everything(job.seed)
@@ -449,7 +589,7 @@ def prepare(
             checks = training_rows(tables, image_size=size, split="validation", limit=recipe.evaluate_studies, **job.rows)
     return job, recipe, model, processor, rows, checks
 
-# %% ../../nbs/training/02_sft.ipynb #99adcf1e
+# %% ../../nbs/training/02_sft.ipynb #ddb6b751
 def main(
     path: str | os.PathLike,  # the job's JSON
 ) -> None:
@@ -465,28 +605,40 @@ def main(
         average_tokens_across_devices=True,
     )
     log = RunLog(job.work)
-    watch = [log, Validation(checks, processor, recipe, log, job.work / "best" if recipe.best else None), WholeCheckpoints()]
-    options = dict(train_dataset=rows, processing_class=processor, callbacks=watch, optimizers=(muon_of(model, recipe), None))
-    trainer = SFTTrainer(model, arguments, **options)
+    watch = Validation(checks, processor, recipe, log, job.work / "best" if recipe.best else None)
+    options = dict(train_dataset=rows, processing_class=processor, callbacks=[log, watch, WholeCheckpoints()])
+    options |= dict(optimizers=(muon_of(model, recipe), None), peft_config=lora(recipe.lora_rank, recipe.lora_alpha, recipe.lora_targets))
+    trainer = watch.trainer = SFTTrainer(model, arguments, **options)
     # Qwen3-VL says it takes no token count, and the loss would be a mean of every process's and round's own mean; but it is TRL
     # that computes the loss here, and it divides by the count over the whole global batch if it gets one.
     trainer.model_accepts_loss_kwargs = True
     trainer.remove_callback(PrinterCallback)
+    if recipe.match_runs:
+        tokens = recipe.global_batch * tokens_a_row(rows, trainer.data_collator)
+        trainer.args.max_steps = matching_steps(recipe.match_runs, tokens)
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work / "checkpoints", tidy=False))
     trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        finish_work(job, recipe, unwrapped(trainer.model), processor, log, "sft", len(set(rows["study_id"])))
+    finish_work(job, recipe, trainer, watch, "sft", len(set(rows["study_id"])), sft_passes(log.rows))
 
-# %% ../../nbs/training/02_sft.ipynb #6d5bf47d
+# %% ../../nbs/training/02_sft.ipynb #4510fb47
 def worker(
     train,  # a trainer's `main`
 ) -> None:
-    "Run it on the command line's job; a `StudyError` is told in one line and ends with code 1."
+    "Run it on the command line's job; an error is told in one line and ends with code 1."
     try:
         train(sys.argv[1])
     except StudyError as error:
         print(ERROR + json.dumps(str(error)), flush=True)
-        sys.exit(1)
+    except Exception as error:
+        traceback.print_exc()
+        words = f"{type(error).__name__}: {error}"
+        print(FAILED + (cause_in(words) or words.strip().splitlines()[0]), flush=True)
+    else:
+        return
+    sys.stdout.flush()
+    if world()[1] > 1:
+        os._exit(1)  # the orderly way out may wait for the other processes
+    sys.exit(1)
 
 # %% ../../nbs/training/02_sft.ipynb #850482ca
 if __name__ == "__main__":

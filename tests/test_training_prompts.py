@@ -1,0 +1,72 @@
+"Every form of a prompt, rendered by the processor: what it says, how many tokens its films are, and which film stands where."
+
+import itertools
+import json
+
+import pytest
+import torch
+from training_toys import toy_table, toy_texts
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from unirg.core import StudyError
+from unirg.data.reports import WORDINGS
+from unirg.training.generation import model_inputs
+from unirg.training.policy import build_tiny_policy, image_tokens, load_processor, training_rows
+
+REVERSED = [json.dumps({"like": name, "films": "prior current"}) for name in WORDINGS]
+OWN = json.dumps({"task": "Befund.", "prior": "Vorbefund: {}", "no_prior": "Kein Vorbefund."})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prompts")
+    return folder, load_processor(build_tiny_policy(toy_texts(), folder / "tiny"))
+
+
+@pytest.mark.parametrize("wording", [*WORDINGS, *REVERSED, OWN])
+def test_every_variant_renders_and_counts_its_films(place, wording):
+    folder, processor = place
+    film = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    for prior, want in itertools.product((False, True), ("findings", "findings_impression")):
+        rows = training_rows(toy_table(4), want, 64, wording, prior, split=None, cache=folder)
+        for row, films in zip(rows, [1, 2, 1, 2] if prior else [1] * 4, strict=True):  # every second study has a prior
+            inputs = model_inputs([row], processor)
+            assert (inputs["input_ids"] == film).sum() == films * image_tokens(processor) == films * 4
+            assert len(inputs["image_grid_thw"]) == films == len(row["images"])
+            learned = DataCollatorForVisionLanguageModeling(processor, max_length=None)([dict(row)])
+            assert (learned["input_ids"] == film).sum() == films * 4
+            text = processor.decode(inputs["input_ids"][0])
+            assert text.index("<|vision_start|>") < text.index(row["prompt"][0]["content"][-1]["text"]), "films stand before the text"
+
+
+@pytest.mark.parametrize("wording", ["short", "full", OWN])
+def test_the_prompt_says_whether_there_is_a_prior(place, wording):
+    table, words = toy_table(2), {**WORDINGS["short"], **(WORDINGS.get(wording) or json.loads(OWN))}
+    first, second = (
+        row["prompt"][0]["content"][-1]["text"] for row in training_rows(table, wording=wording, prior=True, split=None, cache=place[0])
+    )
+    alone = training_rows(table, wording=wording, split=None, cache=place[0])[1]["prompt"][0]["content"][-1]["text"]
+    assert words["no_prior"] in first and table[0]["findings"] not in first
+    assert table[0]["findings"] in second and words["no_prior"] not in second
+    assert words["no_prior"] not in alone and table[0]["findings"] not in alone
+
+
+@pytest.mark.parametrize("like", [*WORDINGS])
+def test_films_stand_in_the_order_that_the_wording_says(place, like):
+    folder, processor = place
+    orders = {films: json.dumps({"like": like, "films": films}) for films in ("current prior", "prior current")}
+    rows = {
+        films: training_rows(toy_table(2), wording=wording, prior=True, split=None, cache=folder)[1] for films, wording in orders.items()
+    }
+    one, other = (model_inputs([row], processor)["pixel_values"].chunk(2) for row in rows.values())
+    assert torch.equal(one[0], other[1]) and torch.equal(one[1], other[0]) and not torch.equal(one[0], one[1])
+    if like == "full":
+        texts = [row["prompt"][0]["content"][-1]["text"] for row in rows.values()]
+        assert "The first image is the current study, the second an earlier" in texts[0]
+        assert "The second image is the current study, the first an earlier" in texts[1]
+
+
+def test_an_odd_wording_is_refused(place):
+    for odd in ('{"films": "prior"}', '{"like": "nosuch"}'):
+        with pytest.raises(StudyError, match="wording"):
+            training_rows(toy_table(2), wording=odd, split=None, cache=place[0])
