@@ -52,18 +52,17 @@ def test_two_processes_write_what_one_writes(place, whole):
     assert list(whole) == [f"s{number}" for number in range(STUDIES)] and not list(place.glob(".*.parts"))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_generation_goes_on_after_its_last_batch(place, whole, processes):
-    out = place / f"killed-{processes}.json"
+def test_two_processes_killed_are_gone_and_one_goes_on_after_their_last_batches(place, whole):
+    out = place / "killed.json"
     code = "import json, sys; from unirg.training import generation\n"
     code += "if __name__ == '__main__': generation.generate_reports(**json.loads(sys.argv[1]))"
-    asked = {name: str(value) if isinstance(value, Path) else value for name, value in options(place, out=out, processes=processes).items()}
+    asked = {name: str(value) if isinstance(value, Path) else value for name, value in options(place, out=out, processes=2).items()}
     asked |= {"policy": str(place / "tiny"), "batch_size": 1}
     writer = subprocess.Popen([sys.executable, "-c", code, json.dumps(asked)], env=environment(), start_new_session=True)
-    deadline = time.time() + 120
-    while not (done := list(place.glob(f".{out.name}.*.parts/0*.json"))):
+    deadline = time.time() + 600
+    while not list(place.glob(f".{out.name}.*.parts/0*.json")):
         assert writer.poll() is None and time.time() < deadline
-        time.sleep(0.002)
+        time.sleep(0.01)
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     while left := subprocess.run(["ps", "-o", "pid=", "-g", str(writer.pid)], capture_output=True, text=True).stdout.split():
@@ -74,7 +73,7 @@ def test_killed_generation_goes_on_after_its_last_batch(place, whole, processes)
     kept, real = {}, generation.Parts.remove
     with pytest.MonkeyPatch.context() as patch:  # look at the batches before they go
         patch.setattr(generation.Parts, "remove", lambda parts: (kept.update({p: p.stat().st_mtime_ns for p in done}), real(parts)))
-        assert generation.generate_reports(place / "tiny", out=out, **options(place, batch_size=1, processes=3 - processes)) == whole
+        assert generation.generate_reports(place / "tiny", out=out, **options(place, batch_size=1)) == whole
     assert kept == done, "what was done is not done again"
     assert not list(place.glob(".*.parts"))
 

@@ -65,10 +65,10 @@ def test_the_records_come_back_with_one_prediction_each(place, whole):
 def test_killed_and_restarted_it_goes_on(place, whole, tmp_path):
     out = tmp_path / "killed.json"
     writer = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments(place, out, batch_size=1)], env=environment())
-    deadline, pattern = time.time() + 120, f".{out.name}.work/*/.greedy.json.*.parts/0*.json"
+    deadline, pattern = time.time() + 600, f".{out.name}.work/*/.greedy.json.*.parts/0*.json"
     while not list(tmp_path.glob(pattern)):
         assert writer.poll() is None and time.time() < deadline
-        time.sleep(0.002)
+        time.sleep(0.01)
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob(pattern)}

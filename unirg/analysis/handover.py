@@ -115,11 +115,12 @@ def seed_table(
     "Means of one measure, seed by seed."
     return table.pivot_table(measure, "system", "dataset", sort=False).map(lambda mean: f"{mean:.3f}")
 
-# %% ../../nbs/analysis/11_handover.ipynb #fa2dae5d
+# %% ../../nbs/analysis/11_handover.ipynb #1e0c2db0
 LIMITS = (
     "It writes what reports of its training archives would say. It may state findings that are not there, omit findings that are, and "
     "compare with earlier films that it has not seen.",
-    "It was trained on the sources above. Other institutions, cameras, age groups and diseases may fare worse; the scores do not say how much.",
+    "It was trained on the sources above. Other institutions, cameras, age groups and diseases may fare worse, and the scores do not "
+    "say how much.",
     "Scores are agreement with one radiologist's report by the measures named; none of them says that a report is safe. Intervals are over "
     "patients of these test sets: they hold neither the spread between trainings nor that between institutions.",
 )
@@ -210,7 +211,7 @@ def score_section(
         f"`{first}` of each of the run's {seeds} seed(s):\n\n{markdown(seed_table(table, first), index=True)}\n\n{said}"
     )
 
-# %% ../../nbs/analysis/11_handover.ipynb #26f22aa7
+# %% ../../nbs/analysis/11_handover.ipynb #3f55684c
 def hand_over(
     model: str | Path,  # a finished policy's folder
     to: str | Path,  # the folder to appear; one of that name is replaced
@@ -228,7 +229,10 @@ def hand_over(
                 shutil.copyfile(file, part / file.name)
         write_json(part / "training.json", without_places(read_json(model / "training.json")))
         write_whole(part / "README.md", card)
-        load_policy(part)
+        try:
+            load_policy(part)
+        except Exception as error:  # whatever it is, nobody could use this folder
+            raise StudyError(f"{model} is not handed over, for its copy does not load: {str(error).splitlines()[0]}") from error
     return Path(to)
 
 

@@ -6,7 +6,7 @@
 __all__ = ['Statement', 'THRESHOLDS', 'sample_reports', 'read_samples', 'statements', 'support', 'agreement', 'consensus',
            'choose_threshold', 'consensus_reports']
 
-# %% ../../nbs/training/06_consensus.ipynb #08ae16bb
+# %% ../../nbs/training/06_consensus.ipynb #171b30bc
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from ..data.reports import target_text
 from ..reward.composite import composite_from
 from ..reward.findings import facts
 from ..reward.metrics import bleu2
-from .generation import Writing, asked_rows, check_engine, studies_of, write_parts, write_predictions
+from .generation import Writing, asked_rows, check_engine, request, studies_of, write_parts, write_predictions
 
-# %% ../../nbs/training/06_consensus.ipynb #cc781c05
+# %% ../../nbs/training/06_consensus.ipynb #21103c66
 def sample_reports(
     policy: str | os.PathLike,  # a policy's folder or hub id
     table,  # prepared studies: a table, a `Studies`, or a folder
@@ -41,15 +41,18 @@ def sample_reports(
     dtype: str = "float32",  # of the weights
     **rows,  # further options of `asked_rows`: wording, prior, image_size, cache, limit
 ) -> dict[str, list[str]]:  # study id to its reports
-    "Draw reports of every study; a killed run goes on. Raises `StudyError` as `generate_reports` does, and for less than two samples."
+    "Draw reports of every study, unless the file has them; a killed run goes on. Raises `StudyError` as `generate_reports` does."
     if samples < 2:
         raise StudyError(f"{out}: a consensus needs 2 samples or more, not {samples}")
     check_engine(engine)
     drawing = dict(samples=samples, temperature=temperature, top_p=top_p, seed=seed)
     writing = Writing(str(policy), rows.get("image_size"), dtype, device, engine, batch_size, max_new_tokens, **drawing)
-    parts = write_parts(asked_rows(policy, studies_of(table), want, split=split, **rows), writing, Path(out), processes)
+    asked = asked_rows(policy, studies_of(table), want, split=split, **rows)
+    if Path(out).exists() and read_json(out).get("request") == request(asked, writing):
+        return read_samples(out)
+    parts = write_parts(asked, writing, Path(out), processes)
     drawn = parts.texts()
-    write_json(out, {"writing": writing.asked, "samples": drawn})
+    write_json(out, {"request": request(asked, writing), "writing": writing.asked, "samples": drawn})
     parts.remove()
     return drawn
 

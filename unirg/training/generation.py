@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'model_inputs', 'by_length', 'write_batch', 'report_batches', 'batches_of', 'write_reports', 'Writing',
-           'TransformersWriter', 'VllmWriter', 'check_engine', 'Parts', 'begin_writer', 'do_batch', 'gpus',
+           'TransformersWriter', 'VllmWriter', 'check_engine', 'Parts', 'begin_writer', 'do_batch', 'request', 'gpus',
            'write_parts', 'in_processes', 'prediction_record', 'write_predictions', 'studies_of', 'taught_with',
            'film_side', 'asked_rows', 'generate_reports']
 
@@ -248,7 +248,7 @@ class Parts:
         for folder in self.out.parent.glob(f".{self.out.name}.*.parts"):
             shutil.rmtree(folder, ignore_errors=True)
 
-# %% ../../nbs/training/04_generation.ipynb #5f15c5b7
+# %% ../../nbs/training/04_generation.ipynb #b6f29724
 _WRITER = _ROWS = None  # of a process that writes
 
 
@@ -276,12 +276,20 @@ def do_batch(
     return len(rows)
 
 
+def request(
+    rows: datasets.Dataset,  # in an Arrow file, which `training_rows` names by all that went into it
+    writing: Writing,
+) -> str:  # 16 hexadecimal digits
+    "A name for all that decides the texts."
+    return digest_of([writing.asked, Path(rows.cache_files[0]["filename"]).name])
+
+
 def gpus() -> list[str]:
     "The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
-# %% ../../nbs/training/04_generation.ipynb #7189d251
+# %% ../../nbs/training/04_generation.ipynb #0091d8e2
 def write_parts(
     rows: datasets.Dataset,  # with columns prompt and images, in an Arrow file; each study id once
     writing: Writing,
@@ -295,7 +303,7 @@ def write_parts(
     if len(set(ids)) != len(ids):
         raise StudyError(f"{out}: study id {next(i for i in ids if ids.count(i) > 1)} stands twice in the table")
     batches = batches_of(rows, writing.batch_size)
-    parts = Parts(out, digest_of([writing.asked, Path(file).name]), [[ids[row] for row in picked] for picked in batches])
+    parts = Parts(out, request(rows, writing), [[ids[row] for row in picked] for picked in batches])
     todo = parts.todo()
     jobs = [(batches[number], parts.path(number)) for number in todo]
     with Progress(len(ids), "reports") as progress:
