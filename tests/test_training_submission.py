@@ -171,14 +171,15 @@ def llava(folder):
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tokenizer = train_tokenizer(toy_texts())
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
     tokens = dict(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
     sight = CLIPVisionConfig(**sizes, image_size=48, patch_size=16, projection_dim=32)
     words = LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=len(tokenizer), **tokens)
-    config = LlavaConfig(sight, words, image_token_index=tokenizer.convert_tokens_to_ids("<image>"))
+    config = LlavaConfig(vision_config=sight, text_config=words, image_token_index=tokenizer.convert_tokens_to_ids("<image>"))
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     films = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
     part = "{{ '<image>' if c['type'] == 'image' else c['text'] }}"
     template = f"{{% for m in messages %}}{{% for c in m['content'] %}}{part}{{% endfor %}}{{% endfor %}}"
-    LlavaProcessor(films, tokenizer, 16, "default", template, num_additional_image_tokens=1).save_pretrained(folder)
+    options = dict(patch_size=16, vision_feature_select_strategy="default", chat_template=template, num_additional_image_tokens=1)
+    LlavaProcessor(films, tokenizer, **options).save_pretrained(folder)

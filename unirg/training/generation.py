@@ -136,7 +136,7 @@ class Writing:
         "The seed of a batch: its reports do not depend on the process that draws them, nor on the batches before."
         return derived_seed(self.seed, "reports", *(f"{row['source']}/{row['study_id']}" for row in rows))
 
-# %% ../../nbs/training/04_generation.ipynb #04ae0def
+# %% ../../nbs/training/04_generation.ipynb #a40a5314
 class TransformersWriter:
     "Writes with transformers' `generate`."
 
@@ -175,7 +175,8 @@ class VllmWriter:
         from vllm import LLM
 
         self.writing, self.processor = writing, load_processor(writing.policy, writing.image_size)
-        films = {"mm_processor_kwargs": {"size": dict(self.processor.image_processor.size)}} if writing.image_size else {}
+        pixels = {"shortest_edge": (writing.image_size or 0) ** 2, "longest_edge": (writing.image_size or 0) ** 2}
+        films = {"mm_processor_kwargs": {"size": pixels}} if writing.image_size else {}  # as `load_processor` sets it
         self.llm = LLM(model=policy_at(writing.policy), dtype=writing.dtype, seed=writing.seed, limit_mm_per_prompt={"image": 2}, **films)
 
     def __call__(

@@ -99,7 +99,7 @@ def prepared(
         raise StudyError(f"{why['path']}, the film of study '{study}', cannot be used: {why['reason']}{others(list(studies.quarantine))}")
     return studies.table
 
-# %% ../../nbs/training/07_submission.ipynb #34330bb5
+# %% ../../nbs/training/07_submission.ipynb #e897f7a3
 def submit(
     model: str,  # a policy's folder or hub id
     file: str | os.PathLike,  # ReXrank's JSON
@@ -123,7 +123,7 @@ def submit(
     if bool(samples) != (threshold is not None):
         raise StudyError("a consensus takes both samples and threshold; choose the threshold on validation studies")
     entries, work = entries_of(file), out.with_name(f".{out.name}.work")
-    found_records(file, images)  # before torch is loaded, which takes longer than to look for the films
+    place, found = work_place(file, images, work)  # before torch is loaded, which takes longer than to look for the films
 
     import torch
 
@@ -133,7 +133,6 @@ def submit(
 
     check_engine(engine)
     load_processor(model)
-    place, found = work_place(file, images, work)
     table, taught = prepared(place, found, images), taught_with(model)
     options = dict(
         want=want or taught.get("want", "findings_impression"),
