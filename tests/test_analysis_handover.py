@@ -17,6 +17,8 @@ def out(tmp_path_factory):
     "A profile's folder with two seeds of a finished run, one of them scored; the record is as `finish_work` writes it."
     out = tmp_path_factory.mktemp("handover") / "profile"
     toy_studies(out / "data" / "toy", 20)
+    counts = read_json(out / "data" / "toy" / "counts.json")
+    write_json(out / "data" / "toy" / "counts.json", counts | {"split": {"train": 12, "validation": 4, "test": 4}, "patients": 10})
     for seed in (1, 2):
         model = build_tiny_policy(toy_texts(), out / "models" / f"sft-s{seed}", seed=seed)
         job = {"start": str(out / "models" / "base-s1"), "tables": [str(out / "data" / "toy")], "out": str(model), "want": "findings"}

@@ -1,6 +1,9 @@
 "Consensus decoding: what most samples say, with a threshold that no test study has seen."
 
+from pathlib import Path
+
 import datasets
+import nbformat
 import pytest
 from training_toys import toy_studies, toy_table, toy_texts
 
@@ -91,3 +94,22 @@ def test_fewer_than_two_samples_or_another_file_are_refused(tmp_path):
     (tmp_path / "s.json").write_text('{"s1": ["a"]}')
     with pytest.raises(StudyError, match="no file of samples"):
         read_samples(tmp_path / "s.json")
+
+
+def test_the_study_notebook_chooses_its_threshold_and_predicts(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIRG_ROOT", str(tmp_path))
+    (tmp_path / "settings.ini").write_text("")
+    toy_studies(tmp_path / "out" / "data" / "toy", 20)
+    build_tiny_policy(toy_texts(), tmp_path / "out" / "models" / "sft-s1")
+    cells = nbformat.read(Path(__file__).parents[1] / "nbs" / "study" / "45_consensus.ipynb", 4).cells
+    place = {}
+    for cell in (cell for cell in cells if cell.cell_type == "code"):
+        exec(cell.source, place)
+        if "parameters" in cell.metadata.get("tags", []):
+            place |= {"out": "out", "sources": ["toy"], "samples": 3, "max_new_tokens": 6}
+    predictions = tmp_path / "out" / "predictions" / "sft_consensus-s1"
+    assert set(read_json(predictions / "toy.json")) == {"s4", "s9", "s14", "s19"}
+    chosen = read_json(predictions / "samples" / "threshold.json")
+    scores = chosen["validation composite_step1"]
+    assert scores[str(chosen["threshold"])] == max(scores.values())
+    assert set(read_samples(predictions / "samples" / "toy-validation.json")) == {"s3", "s8", "s13", "s18"}
