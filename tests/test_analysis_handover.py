@@ -1,0 +1,94 @@
+"Handing a policy over: what goes out loads by itself and says, from files, what it is."
+
+import shutil
+
+import pytest
+from training_toys import toy_studies, toy_table, toy_texts
+
+from unirg.analysis.handover import hand_over, model_card, write_cards
+from unirg.analysis.scoring import save_scores, score_predictions
+from unirg.core import RESEARCH_ONLY, StudyError, digest, read_json, write_json
+from unirg.training.generation import generate_reports
+from unirg.training.policy import build_tiny_policy, refer_to_policy
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    "A profile's folder with two seeds of a finished run, one of them scored; the record is as `finish_work` writes it."
+    out = tmp_path_factory.mktemp("handover") / "profile"
+    toy_studies(out / "data" / "toy", 20)
+    counts = read_json(out / "data" / "toy" / "counts.json")
+    write_json(out / "data" / "toy" / "counts.json", counts | {"split": {"train": 12, "validation": 4, "test": 4}, "patients": 10})
+    for seed in (1, 2):
+        model = build_tiny_policy(toy_texts(), out / "models" / f"sft-s{seed}", seed=seed)
+        job = {"start": str(out / "models" / "base-s1"), "tables": [str(out / "data" / "toy")], "out": str(model), "want": "findings"}
+        record = {"kind": "sft", "job": job | {"seed": seed}, "recipe": {"learning_rate": 0.125, "steps": 3}, "studies": 12}
+        record |= {"spent": {"step": 3, "num_tokens": None}, "kept_step": 3, "processes": 1, "versions": {"torch": "0"}}
+        write_json(model / "training.json", record)
+        table = toy_table(20).remove_columns("image")
+        said = [study["findings"] if number % seed == 0 else "Normal." for number, study in enumerate(table)]
+        predictions = {study: f"Findings: {text}" for study, text in zip(table["study_id"], said, strict=True)}
+        save_scores(score_predictions(predictions, table, "findings", f"sft-s{seed}"), out / "scores" / f"sft-s{seed}" / "toy.parquet")
+    return out
+
+
+def test_what_is_handed_over_loads_and_writes(out, tmp_path):
+    before = digest(out / "models" / "sft-s1")
+    handed = hand_over(out / "models" / "sft-s1", tmp_path / "handed", out / "scores")
+    assert digest(out / "models" / "sft-s1") == before, "the model that was finished stays as it is"
+    options = dict(table=toy_table(4), out=tmp_path / "p.json", cache=tmp_path, max_new_tokens=6)
+    assert generate_reports(handed, **options) == generate_reports(out / "models" / "sft-s1", **options)
+    assert {"README.md", "training.json", "model.safetensors", "processor_config.json"} <= {path.name for path in handed.iterdir()}
+    for file in ("README.md", "training.json"):
+        assert str(tmp_path.parent.parent) not in (handed / file).read_text(), "no path of the machine goes out"
+    assert read_json(handed / "training.json")["job"]["tables"] == ["toy"]
+
+
+def test_the_card_says_what_the_files_say(out):
+    card = model_card(out / "models" / "sft-s1", out / "scores", ["toy"], ["Its patients are made up."])
+    lines = card.splitlines()
+    assert RESEARCH_ONLY in card and "Its patients are made up." in card and "learning_rate 0.125" in card
+    assert "| toy | yes | 12 | 4 | 10 |" in lines and "toy: credentialed data" in card
+    assert "| studies (patients) | 20 (10) |" in lines
+    assert "| fact_f1 | 1.000 [1.000, 1.000] |" in lines, "every prediction of seed 1 is its reference"
+    seeds = {line.split(" | ")[0].strip("| "): float(line.split(" | ")[1].strip(" |")) for line in lines if line.startswith("| sft-s")}
+    assert set(seeds) == {"sft-s1", "sft-s2"} and seeds["sft-s1"] > seeds["sft-s2"]
+    bare = model_card(out / "models" / "sft-s1")
+    assert "has not been scored" in bare and "credentialed data" not in bare
+
+
+def test_another_runs_scores_are_not_this_runs(out, tmp_path):
+    shutil.copytree(out / "scores" / "sft-s1", tmp_path / "scores" / "sft_more-s1")
+    shutil.copytree(out / "scores" / "sft-s1", tmp_path / "scores" / "sft-small-s1")
+    assert "has not been scored" in model_card(out / "models" / "sft-s1", tmp_path / "scores")
+
+
+def test_cards_of_a_profile_stand_outside_the_models(out):
+    before = digest(out / "models")
+    cards = write_cards(out)
+    assert [card.name for card in cards] == ["sft-s1.md", "sft-s2.md"] and cards[0].parent == out / "cards"
+    assert digest(out / "models") == before
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "generation_config.json", "processor_config.json", "training.json"])
+def test_what_is_not_finished_is_not_handed_over(out, tmp_path, missing):
+    shutil.copytree(out / "models" / "sft-s1", tmp_path / "cut")
+    (tmp_path / "cut" / missing).unlink()
+    with pytest.raises(StudyError, match=f"has no .*{missing.removeprefix('model')}"):
+        hand_over(tmp_path / "cut", tmp_path / "handed")
+    assert not (tmp_path / "handed").exists()
+
+
+def test_what_does_not_load_is_not_handed_over(out, tmp_path):
+    shutil.copytree(out / "models" / "sft-s1", tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(StudyError, match="does not load"):
+        hand_over(tmp_path / "broken", tmp_path / "handed")
+    assert not (tmp_path / "handed").exists()
+
+
+def test_a_folder_that_refers_elsewhere_is_not_ours(out, tmp_path):
+    refer_to_policy(out / "models" / "sft-s1", tmp_path / "base-s1")
+    with pytest.raises(StudyError, match="only refers to"):
+        hand_over(tmp_path / "base-s1", tmp_path / "handed")
