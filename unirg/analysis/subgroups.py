@@ -41,9 +41,8 @@ def add_groups(
         found[name] = joined.where((one != UNKNOWN) & (np.asarray(other) != UNKNOWN), UNKNOWN)
     return found
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #992fe594
+# %% ../../nbs/analysis/06_subgroups.ipynb #f8367ee5
 def order_of(
-    attribute: str,  # a key of ATTRIBUTES
     groups,  # names of groups
 ) -> list[str]:  # in the order of figures: ages rising, others by name, 'other' and 'unknown' last
     "Groups in the order they are shown in."
@@ -171,13 +170,13 @@ def subgroups(
         made.append(pd.DataFrame(found).assign(attribute=attribute))
     return _judged(pd.concat(made, ignore_index=True).assign(run=run, measure=measure, test=SUBGROUP_TEST, case_mix=CASE_MIX), floors)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #3b595873
+# %% ../../nbs/analysis/06_subgroups.ipynb #5de61fb9
 def _attribute(sums: Sums, patients, groups: np.ndarray, strata: np.ndarray, inverse: bool, resamples: int, seed: int) -> list[dict]:
     "Rows of one attribute: every group, every quantity."
     codes, scores = patient_codes(patients), sums.above[:, :1]
     in_stratum = (strata[:, None] == np.arange(strata.max() + 1)).astype(float)
     each = np.hstack([sums.above, sums.below, scores * in_stratum, in_stratum])  # what is summed for each group
-    names = list(dict.fromkeys(groups))
+    names = order_of(groups)
     member = np.stack([groups == name for name in names])  # (groups, studies)
     drawn, _ = resampled_sums(np.hstack([each * mask[:, None] for mask in member]), patients, resamples, seed)
     drawn = drawn.reshape(resamples, len(names), -1)
@@ -226,8 +225,8 @@ def _quantities(group: np.ndarray, others: np.ndarray, everyone: np.ndarray, sum
     covered = np.where(below > 0, mix, 0).sum(1) / mix.sum(1)
     yield turned(standardised(above, below, mix)), gap, (below.sum(1), other_below.sum(1), covered)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #83c67522
-_HIDDEN = ["estimate", "low", "high", "gap", "gap_low", "gap_high", "p", "p_holm", "covered"]
+# %% ../../nbs/analysis/06_subgroups.ipynb #90cee9fc
+_HIDDEN = ["estimate", "low", "high", "gap", "gap_low", "gap_high", "p", "p_holm", "covered", "cases", "other_cases"]
 
 
 def _judged(table: pd.DataFrame, floors: Floors) -> pd.DataFrame:
@@ -317,7 +316,7 @@ def _joined(names: list[str]) -> str:
     names = [f"'{name}'" if ", " in name else name for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #3b3517d3
+# %% ../../nbs/analysis/06_subgroups.ipynb #b978f142
 def panel_4d(
     table: pd.DataFrame,  # of `subgroups`, one run below the other
     runs: list[str],  # the first is the one compared and told about
@@ -337,10 +336,21 @@ def panel_4d(
     attributes = attributes or [name for name in ATTRIBUTES if name in known]
     lines = []  # (attribute, group) from top to bottom; None leaves a gap
     for attribute in attributes:
-        lines += [(attribute, None), *((attribute, g) for g in order_of(attribute, table[table["attribute"] == attribute]["group"]))]
+        lines += [(attribute, None), *((attribute, g) for g in order_of(table[table["attribute"] == attribute]["group"]))]
     note = "\n".join(textwrap.wrap(f"{name_of(runs[0])}: {cannot_conclude(table[table['run'] == runs[0]], floors)}", 150))
     height = 1.05 + 0.155 * len(lines) + 0.11 * note.count("\n")
     figure, axes = plt.subplots(1, len(wanted), figsize=(PAGE, height), sharey=True, layout="constrained")
+    hidden = set(table.loc[table["verdict"] == "suppressed", ["attribute", "group"]].itertuples(index=False, name=None))
+    for place, line in enumerate(lines):
+        if line in hidden:
+            axes[0].annotate(
+                f"fewer than {floors.shown} patients: not shown",
+                (0.02, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=5.2,
+                color="0.5",
+            )
     for ax, ((quantity, label), title) in zip(axes, wanted.items()):
         part = table[(table["quantity"] == quantity) & (table["label"] == label)].set_index(["run", "attribute", "group"])
         for place, (attribute, group) in enumerate(lines):
@@ -366,7 +376,12 @@ def panel_4d(
     handles += [plt.Line2D([], [], color="0.4", marker="o", mfc="white", ms=3.5, lw=0, label=f"fewer than {floors.compared} patients")]
     handles += [plt.Line2D([], [], color="0.2", marker="*", ms=4.5, lw=0, label="gap to the others, p < 0.05 (Holm)")]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, handletextpad=0.4, columnspacing=1.2)
-    figure.supxlabel(f"(studies / patients) beside each group.\n{note}", x=0.005, ha="left", fontsize=5.8)
+    figure.supxlabel(
+        f"Beside each group: (studies / patients). Bars: 95 % intervals by patient. {SUBGROUP_TEST[0].upper()}{SUBGROUP_TEST[1:]}.\n{note}",
+        x=0.005,
+        ha="left",
+        fontsize=5.8,
+    )
     return figure, table[table["run"].isin(runs)]
 
 
@@ -378,9 +393,9 @@ def _mark(ax, row: pd.Series, place: float, run: str, floors: Floors) -> None:
     ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.5, alpha=0.45 if small else 1, solid_capstyle="butt")
     ax.plot(row["estimate"], place, "o", ms=3.4, color=colour, mfc="white" if small else colour, mew=0.8)
     if row["verdict"] == "gap":
-        ax.plot(row["high"], place, marker="*", ms=4, color="0.2", clip_on=False, transform=ax.transData + _right(ax))
+        ax.plot(row["high"], place, marker="*", ms=4, color="0.2", clip_on=False, transform=ax.transData + _beside(ax))
 
 
-def _right(ax):
+def _beside(ax):
     "A shift of a few points to the right."
     return matplotlib.transforms.ScaledTranslation(5 / 72, 0, ax.figure.dpi_scale_trans)
