@@ -72,10 +72,10 @@ def parameters_of(
         found[line.target.id] = (kinds[ast.unparse(line.annotation)], ast.literal_eval(line.value))
     return found
 
-# %% ../nbs/90_study.ipynb #8014f1e6
+# %% ../nbs/90_study.ipynb #b324184f
 RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run"}  # what the graph itself takes
 RUN_KEYS = {"notebook", "start"}
-SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit"}
+SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit", "benchmark"}
 
 
 class Plan:
@@ -141,6 +141,10 @@ class Plan:
             from unirg.reward.llm_judge import judge_from
 
             judge_from(judge, self.settings, parameters["sources"])  # what is wrong with it is said before anything runs
+        for measure in parameters.get("model_measures", []):
+            from unirg.reward.model_metrics import MODEL_MEASURES
+
+            MODEL_MEASURES[measure]() if measure in MODEL_MEASURES else _unknown("model_measures", measure, MODEL_MEASURES)
         self.tasks[name] = Task(name, notebook, parameters, needs, makes)
 
     def _values(self, sections: tuple[str, ...]) -> dict[str, str]:
@@ -178,7 +182,7 @@ class Plan:
                 if maker and maker != task.name and maker not in task.after:
                     task.after.append(maker)
 
-# %% ../nbs/90_study.ipynb #ace86967
+# %% ../nbs/90_study.ipynb #f0cc8b53
 def _plan(self: Plan) -> None:
     settings, out, given = self.settings, self.out, {"out": self._relative(self.out)}
     has_phantom = any(out in source["root"].parents for source in self.sources.values())
@@ -237,9 +241,15 @@ def _plan(self: Plan) -> None:
                 ("stage:score",),
                 **given,
                 system=system,
+                predictions=f"predictions/{system}",
                 sources=list(self.sources),
             )
             systems.append(system)
+    others = self._systems(runs)
+    for name, covered in others.items():
+        folder = out / "systems" / name
+        where = {"system": name, "predictions": f"systems/{name}", "sources": covered}
+        self.add(f"score-{name}", "50_score", [folder, *data.values()], [out / "scores" / name], ("stage:score",), **given, **where)
     shared = {**given, "sources": list(self.sources)}
     unseen = [name for name, source in self.sources.items() if source["role"] == "unseen"]
     # a source shows its texts and films in figures only where its settings say that it may
@@ -247,10 +257,12 @@ def _plan(self: Plan) -> None:
     for figure in typed(settings.get("figures"), list[str], "figures"):
         takes = parameters_of(self.books[figure]) if figure in self.books else {}
         known = {**shared, "runs": runs, "seeds": settings.get("seeds"), "unseen": unseen, "training": training, "open_sources": shown}
+        known |= {"systems": list(others), "benchmarks": [f"{n}={s['benchmark']}" for n, s in self.sources.items() if s.get("benchmark")]}
         extra = {name: value for name, value in known.items() if name in takes}
         needs = [*data.values()] + (
             [out / kind / system for system in systems for kind in ("models", "predictions", "scores")] if "runs" in takes else []
         )
+        needs += [out / kind / name for name in others for kind in ("systems", "scores") if "systems" in takes]
         panels = [out / "figures" / f"{figure}.json"]
         self.add(figure.split("_", 1)[1], figure, needs, panels, (), **extra)
     if has_phantom and settings.get("sight_run", "none") != "none":
@@ -275,7 +287,27 @@ def _missing(run: str, key: str):
     raise StudyError(f"settings.ini: [run:{run}] has no '{key}'")
 
 
-Plan._plan = _plan
+def _unknown(setting: str, name: str, known):
+    raise StudyError(f"{setting}: there is no '{name}'; there are: {', '.join(known)}")
+
+# %% ../nbs/90_study.ipynb #8ba10275
+def _systems(self: Plan, runs: list[str]) -> dict[str, list[str]]:
+    "Other systems and the sources they have predictions for; raises `StudyError` for a name that is taken and a file that is no source's."
+    found = {}
+    for folder in sorted(path for path in (self.out / "systems").glob("[!.]*") if path.is_dir()):
+        if folder.name in runs or folder.name.rpartition("-s")[0] in runs:
+            raise StudyError(f"{folder}: '{folder.name}' is the name of a run; call the other system differently")
+        files = [path.stem for path in sorted(folder.glob("[!.]*.json"))]
+        for name in files:
+            if name not in self.sources:
+                raise StudyError(f"{folder}/{name}.json: there is no source '{name}'; there are: {', '.join(self.sources)}")
+        if not files:
+            raise StudyError(f"{folder} holds no predictions: <source>.json in ReXrank's form is wanted, one file a source")
+        found[folder.name] = [name for name in self.sources if name in files]
+    return found
+
+
+Plan._plan, Plan._systems = _plan, _systems
 
 # %% ../nbs/90_study.ipynb #3153e56d
 def modules_of(
