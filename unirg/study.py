@@ -72,8 +72,8 @@ def parameters_of(
         found[line.target.id] = (kinds[ast.unparse(line.annotation)], ast.literal_eval(line.value))
     return found
 
-# %% ../nbs/90_study.ipynb #b324184f
-RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run"}  # what the graph itself takes
+# %% ../nbs/90_study.ipynb #9f510502
+RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "beyond"}  # what the graph itself takes
 RUN_KEYS = {"notebook", "start"}
 SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit", "benchmark"}
 
@@ -182,7 +182,7 @@ class Plan:
                 if maker and maker != task.name and maker not in task.after:
                     task.after.append(maker)
 
-# %% ../nbs/90_study.ipynb #f0cc8b53
+# %% ../nbs/90_study.ipynb #3f77f50d
 def _plan(self: Plan) -> None:
     settings, out, given = self.settings, self.out, {"out": self._relative(self.out)}
     has_phantom = any(out in source["root"].parents for source in self.sources.values())
@@ -281,6 +281,8 @@ def _plan(self: Plan) -> None:
             seeds=settings.get("seeds"),
             sources=[n for n, s in self.sources.items() if out in s["root"].parents],
         )
+    if has_phantom and settings.get("beyond", "none") != "none":
+        self._beyond(settings.get("beyond"), runs, typed(settings.get("seeds"), list[int], "seeds"))
 
 
 def _missing(run: str, key: str):
@@ -308,6 +310,37 @@ def _systems(self: Plan, runs: list[str]) -> dict[str, list[str]]:
 
 
 Plan._plan, Plan._systems = _plan, _systems
+
+# %% ../nbs/90_study.ipynb #f5c1c382
+def _beyond(self: Plan, run: str, runs: list[str], seeds: list[int]) -> None:
+    "The measurements of `beyond`; raises `StudyError` for a run that is not there or that did not come from another by reinforcement."
+    sections = {name: self.settings.section(f"run:{name}") for name in runs}
+    if run not in sections:
+        raise StudyError(f"settings.ini: beyond = {run}, which is not among the runs: {' '.join(runs)}")
+    chain = [run]
+    while (start := sections[chain[0]].get("start")) and sections[chain[0]]["notebook"] == sections[run]["notebook"]:
+        chain.insert(0, start)
+    if len(chain) < 2:
+        raise StudyError(f"settings.ini: beyond = {run}, which starts from no other run: there is nothing to compare it with")
+    out = self.out
+    phantom = [name for name, source in self.sources.items() if out in source["root"].parents]
+    given = {"out": self._relative(out), "seeds": seeds, "sources": phantom}
+    data = [out / "archives", *(out / "data" / name for name in phantom)]
+
+    def made(names, *kinds):
+        return [out / kind / f"{name}-s{seed}" for name in names for seed in seeds for kind in kinds]
+
+    for notebook, needs, extra in (
+        ("71_follows", made([chain[0], run], "models"), {"runs": [chain[0], run]}),
+        ("72_measures", made(runs, "predictions", "scores"), {"runs": runs}),
+        ("73_hacking", made(runs, "models", "predictions", "scores"), {"runs": runs}),
+        ("74_operating_point", made(chain, "models", "predictions"), {"before": chain[0], "runs": chain[1:]}),
+    ):
+        name = notebook.split("_", 1)[1]
+        self.add(name, notebook, [*data, *needs], [out / "figures" / f"{notebook}.json"], (f"stage:{name}",), **given, **extra)
+
+
+Plan._beyond = _beyond
 
 # %% ../nbs/90_study.ipynb #3153e56d
 def modules_of(
