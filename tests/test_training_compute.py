@@ -119,7 +119,7 @@ def test_what_rl_is_judged_by_is_in_the_log_and_on_tensorboard(place):
 
 @pytest.mark.parametrize("module", [sft, grpo])
 def test_lora_learns_little_and_leaves_a_whole_policy(place, module):
-    small = {"lora_rank": 2, "best": True, "steps": 2, "evaluate_every": 1, "report_to": "none", "learning_rate": 1e-2}
+    small = {"lora_rank": 2, "best": module is grpo, "steps": 2, "evaluate_every": 1, "report_to": "none", "warmup_steps": 0}
     record, _ = trained(place, f"lora_{module.__name__[-4:]}", module, ({**SFT} if module is sft else {**GRPO}) | small)
     folder = place / f"lora_{module.__name__[-4:]}"
     (before, _), (after, processor) = load_policy(place / "tiny"), load_policy(folder)
@@ -128,7 +128,10 @@ def test_lora_learns_little_and_leaves_a_whole_policy(place, module):
     assert all("proj" in name or "mlp" in name or "fc" in name or "qkv" in name or "linear" in name for name in changed), (
         "no norm, no embedding"
     )
-    assert changed if record["kept_step"] else not changed
+    if module is sft:
+        assert changed and record["kept_step"] == 2
+    else:
+        assert record["kept_step"] or not changed, "the best of them is what it began with"
     assert processor.tokenizer.eos_token_id == after.generation_config.eos_token_id
 
 
@@ -136,9 +139,9 @@ def test_a_run_whose_reports_shrink_while_the_reward_rises_stops_and_says_why(pl
     "The reward is for being unlike the reference, so that the better the policy does, the worse its reports."
     start = {"steps": 40, "learning_rate": 3e-3, "evaluate_every": 0, "save_every": 150, "global_batch": 16}
     trained(place, "taught", sft, SFT | start)
-    recipe = GRPO | {"steps": 60, "reward": "bleu2=-1", "learning_rate": 2e-3, "beta": 0.0, "evaluate_every": 5, "evaluate_studies": 12}
+    recipe = GRPO | {"steps": 60, "reward": "bleu2=-1", "learning_rate": 2e-3, "beta": 0.0, "evaluate_every": 3, "evaluate_studies": 12}
     recipe |= {"completions_per_step": 32, "num_generations": 8, "save_every": 60, "max_completion_length": 16, "report_to": "none"}
-    record, _ = trained(place, "spoilt", grpo, recipe | {"stop_on_collapse": 0.3}, start=str(place / "taught"))
+    record, _ = trained(place, "spoilt", grpo, recipe | {"stop_on_collapse": 0.05}, start=str(place / "taught"))
     assert record["stopped"] and "while the reward rose from" in record["stopped"] and record["spent"]["step"] < 60
     load_policy(place / "spoilt")
 
