@@ -211,7 +211,7 @@ def score_section(
         f"`{first}` of each of the run's {seeds} seed(s):\n\n{markdown(seed_table(table, first), index=True)}\n\n{said}"
     )
 
-# %% ../../nbs/analysis/11_handover.ipynb #3f55684c
+# %% ../../nbs/analysis/11_handover.ipynb #28c68b7d
 def hand_over(
     model: str | Path,  # a finished policy's folder
     to: str | Path,  # the folder to appear; one of that name is replaced
@@ -232,7 +232,8 @@ def hand_over(
         try:
             load_policy(part)
         except Exception as error:  # whatever it is, nobody could use this folder
-            raise StudyError(f"{model} is not handed over, for its copy does not load: {str(error).splitlines()[0]}") from error
+            why = (str(error) or repr(error)).splitlines()[0]
+            raise StudyError(f"{model} is not handed over, for its copy does not load: {why}") from error
     return Path(to)
 
 
