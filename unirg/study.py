@@ -276,7 +276,7 @@ def _missing(run: str, key: str):
 
 Plan._plan = _plan
 
-# %% ../nbs/90_study.ipynb #4e701a03
+# %% ../nbs/90_study.ipynb #86ad274c
 def _beyond(self: Plan, run: str, runs: list[str], seeds: list[int]) -> None:
     "The measurements of `beyond`; raises `StudyError` for a run that is not there or that did not come from another by reinforcement."
     sections = {name: self.settings.section(f"run:{name}") for name in runs}
@@ -295,8 +295,8 @@ def _beyond(self: Plan, run: str, runs: list[str], seeds: list[int]) -> None:
     def made(names, *kinds):
         return [out / kind / f"{name}-s{seed}" for name in names for seed in seeds for kind in kinds]
 
-    consensus = [name for name in runs if sections[name]["notebook"] == "45_consensus"]  # read from a policy's samples: no weights of its own
-    trained, drawn = [name for name in runs if name not in consensus], [name for name in consensus if sections[name].get("start") == chain[0]][:1]
+    trained = [name for name in runs if sections[name]["notebook"] != "45_consensus"]  # a consensus has no weights of its own
+    drawn = [name for name in runs if name not in trained and sections[name].get("start") == chain[0]][:1]
     for notebook, needs, extra in (
         ("71_follows", made([chain[0], run], "models"), {"runs": [chain[0], run]}),
         ("72_measures", made(runs, "predictions", "scores"), {"runs": runs}),
