@@ -1,11 +1,13 @@
 """Beyond the paper: what is measured against the phantom's truth must be right where the answer is known beforehand."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from unirg.analysis import counterfactuals, hacking, operating_point, true_errors
 from unirg.analysis.counterfactuals import CHANGES, answers, changeable, changed, changed_film, draw_cases, own_film, said_of
@@ -63,8 +65,10 @@ def test_the_own_film_is_the_one_in_the_archive_pixel_for_pixel(world, truth, ca
     table = rexgradient.read(world / "rexgradient").table
     at = {study: row for row, study in enumerate(table["study_id"])}
     case = next(case for case in cases if case.study_id in at)
-    archived, film = np.asarray(table[at[case.study_id]]["image"]).astype(int), own_film(truth, case).astype(int)
-    assert archived.shape == film.shape and np.abs(archived - film).mean() < 2.5  # the archive's own went through a JPEG
+    data = io.BytesIO()  # prepared films are kept as JPEG
+    Image.fromarray(own_film(truth, case)).save(data, "JPEG", quality=95)
+    archived, film = (np.asarray(image).astype(int) for image in (table[at[case.study_id]]["image"], Image.open(data)))
+    assert archived.shape == film.shape and np.abs(archived - film).max() <= 2
 
 
 def test_a_swap_moves_the_picture_to_the_other_side_and_a_removal_takes_it_away(truth):
@@ -83,7 +87,7 @@ def test_a_swap_moves_the_picture_to_the_other_side_and_a_removal_takes_it_away(
         columns = slice(half, None) if side == "left" else slice(None, half)
         return np.abs(films[name][:, columns].astype(float) - films["bare"][:, columns]).mean()
 
-    assert more("own", "left") > 3 * more("own", "right") and more("swapped", "right") > 3 * more("swapped", "left")
+    assert more("own", "left") > 1.5 * more("own", "right") and more("swapped", "right") > 1.5 * more("swapped", "left")
     assert 0 < more("milder", "left") < more("own", "left")
 
 
@@ -114,6 +118,14 @@ def test_an_answer_is_what_a_reader_of_both_reports_would_say(change, after, asp
     case = counterfactuals.Case("x", "s", "p", "pleural_effusion", "left", change)
     rows = {row["aspect"]: row for row in answers(case, said_of("Large left pleural effusion."), said_of(after)) if row["change"] == change}
     assert (rows[aspect]["asked"], rows[aspect]["answered"]) == (1, expected)
+
+
+def test_a_report_that_falls_silent_about_a_milder_finding_is_counted_and_the_others_should_stay():
+    case = counterfactuals.Case("x", "s", "p", "edema", None, "milder", others=("fracture", "cardiomegaly"))
+    before, after = "Severe pulmonary edema. Left rib fracture. Nodule in the right upper lobe.", "The lungs are clear. No fracture."
+    rows = {row["aspect"]: (row["asked"], row["answered"]) for row in answers(case, said_of(before), said_of(after))}
+    assert rows["severity"] == (1, 0) and rows["silent"] == (1, 1)
+    assert rows["others"] == (1, 0), "the fracture was plain and stated; the nodule was not plain, the heart not stated"
 
 
 def test_what_was_wrong_before_is_not_asked():
@@ -258,6 +270,11 @@ def test_a_policy_at_a_threshold_of_the_consensus_lies_exactly_on_the_curve():
     assert perfect.low["own"] > 0 and perfect.verdict["own"] == "above the curve"
     upside_down = above_curve(shares, 8, severity == 0, severity, patients, 50).set_index("way")
     assert upside_down.verdict["own"] == "below the curve"
+
+
+def test_a_threshold_between_two_shares_is_the_next_share_on_the_curve():
+    curve = operating_point.curve_table(np.zeros((3, 10)), np.zeros((3, 10)), 8, 0.3)
+    assert curve.threshold[curve.chosen].tolist() == [0.375]
 
 
 def test_the_threshold_is_chosen_against_reports():

@@ -311,7 +311,7 @@ def _systems(self: Plan, runs: list[str]) -> dict[str, list[str]]:
 
 Plan._plan, Plan._systems = _plan, _systems
 
-# %% ../nbs/90_study.ipynb #f5c1c382
+# %% ../nbs/90_study.ipynb #86ad274c
 def _beyond(self: Plan, run: str, runs: list[str], seeds: list[int]) -> None:
     "The measurements of `beyond`; raises `StudyError` for a run that is not there or that did not come from another by reinforcement."
     sections = {name: self.settings.section(f"run:{name}") for name in runs}
@@ -330,11 +330,17 @@ def _beyond(self: Plan, run: str, runs: list[str], seeds: list[int]) -> None:
     def made(names, *kinds):
         return [out / kind / f"{name}-s{seed}" for name in names for seed in seeds for kind in kinds]
 
+    trained = [name for name in runs if sections[name]["notebook"] != "45_consensus"]  # a consensus has no weights of its own
+    drawn = [name for name in runs if name not in trained and sections[name].get("start") == chain[0]][:1]
     for notebook, needs, extra in (
         ("71_follows", made([chain[0], run], "models"), {"runs": [chain[0], run]}),
         ("72_measures", made(runs, "predictions", "scores"), {"runs": runs}),
-        ("73_hacking", made(runs, "models", "predictions", "scores"), {"runs": runs}),
-        ("74_operating_point", made(chain, "models", "predictions"), {"before": chain[0], "runs": chain[1:]}),
+        ("73_hacking", made(trained, "models", "predictions", "scores"), {"runs": trained}),
+        (
+            "74_operating_point",
+            [*made(chain, "models", "predictions"), *made(drawn, "predictions")],
+            {"before": chain[0], "runs": chain[1:], "consensus": "".join(drawn)},
+        ),
     ):
         name = notebook.split("_", 1)[1]
         self.add(name, notebook, [*data, *needs], [out / "figures" / f"{notebook}.json"], (f"stage:{name}",), **given, **extra)

@@ -69,7 +69,7 @@ def changed(
     new = {"milder": lambda sign: {"severity": min(sign.severity, MILD)}, "swapped": lambda sign: {"side": OTHER_SIDE[sign.side]}}
     return tuple(replace(sign, **new[change](sign)) if sign.finding == finding and change in new else sign for sign in signs)
 
-# %% ../../nbs/analysis/10_counterfactuals.ipynb #6ae2e522
+# %% ../../nbs/analysis/10_counterfactuals.ipynb #f416baa7
 @dataclass(frozen=True)
 class Case:
     "One change to one film."
@@ -81,6 +81,7 @@ class Case:
     side: str | None  # of it on the film as it was: left, right, bilateral; None: it has none, or several
     change: str  # a key of CHANGES
     camera: str | None = None  # the other institution's, for 'camera'
+    others: tuple[str, ...] = ()  # the film's other plain findings, which nobody touches
 
     @property
     def film(self) -> str:
@@ -109,7 +110,8 @@ def draw_cases(
                 sides = {sign.side for sign in signs if sign.finding == finding}
                 camera = sorted(set(CAMERAS) - {source})[rng.integers(len(CAMERAS) - 1)] if change == "camera" else None
                 side = sides.pop() if len(sides) == 1 else None
-                cases.append(Case(source, study_id, str(patients[source, study_id]), finding, side, change, camera))
+                others = tuple(name for name in changeable(signs, "without") if name != finding)
+                cases.append(Case(source, study_id, str(patients[source, study_id]), finding, side, change, camera, others))
                 missing[change] -= 1
         if not any(missing.values()):
             break
@@ -164,7 +166,7 @@ def said_of(
 
 assert said_of("Small left pleural effusion. No edema.")["pleural_effusion"] == Said(True, "left", "mild")
 
-# %% ../../nbs/analysis/10_counterfactuals.ipynb #83a3fad9
+# %% ../../nbs/analysis/10_counterfactuals.ipynb #2a5182b6
 QUESTIONS = {  # (change, what is asked): label, and whether the text should move
     ("without", "finding"): ("Finding removed: no longer stated", True),
     ("swapped", "side"): ("Side swapped: stated on the new side", True),
@@ -175,7 +177,7 @@ QUESTIONS = {  # (change, what is asked): label, and whether the text should mov
     ("exposure", "finding"): ("Exposed anew: finding still stated", False),
     ("exposure", "side"): ("Exposed anew: same side", False),
     ("exposure", "severity"): ("Exposed anew: same degree", False),
-    ("changed", "others"): ("One changed: the others still stated", False),
+    ("changed", "others"): ("One changed: other plain ones still stated", False),
 }
 
 
@@ -201,8 +203,10 @@ def answers(
         if fits and (case.change, aspect) in QUESTIONS
     ]
     if case.change in ("without", "milder", "swapped"):
-        rest = [finding for finding in SHOWN if finding != case.finding and before[finding].stated]
+        rest = [finding for finding in case.others if before[finding].stated]
         rows.append({"change": "changed", "aspect": "others", "asked": len(rest), "answered": sum(after[f].stated for f in rest)})
+    if case.change == "milder" and new:
+        rows.append({"change": case.change, "aspect": "silent", "asked": 1, "answered": int(not is_.stated)})
     for when, said in (("before", was), ("after", is_)):
         rows.append({"change": case.change, "aspect": f"stated {when}", "asked": 1, "answered": int(said.stated)})
     where = {"source": case.source, "study_id": case.study_id, "patient_id": case.patient_id, "finding": case.finding}
@@ -244,7 +248,7 @@ def follow_rates(
             rows.append({"run": run, "finding": finding, "change": change, "aspect": aspect, **rate, **numbers})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/10_counterfactuals.ipynb #df9d8b57
+# %% ../../nbs/analysis/10_counterfactuals.ipynb #b86651f1
 def panel_follows(
     rates: pd.DataFrame,  # of `follow_rates`
     runs: list[str],  # top to bottom
@@ -288,5 +292,5 @@ def panel_follows(
         ax.grid(axis="x", color="0.92", lw=0.6)
     axes[1].set_xlabel("Share of reports")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False)
     return figure, rates[rates.run.isin(runs)]

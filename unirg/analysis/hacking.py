@@ -117,7 +117,7 @@ def verdict(
         return "no difference shown"
     return {1: ("worse", "better"), -1: ("better", "worse"), 0: ("less", "more")}[row.direction][int(row.estimate > 0)]
 
-# %% ../../nbs/analysis/13_hacking.ipynb #eec19d72
+# %% ../../nbs/analysis/13_hacking.ipynb #6fd85532
 NAMES = {
     **MEASURE_NAMES,
     **FORM,
@@ -188,5 +188,5 @@ def panel_hacking(
         plt.Line2D([], [], color="0.3", marker="o", ms=3, lw=0, mfc=fill, label=label)
         for fill, label in (("0.3", "in its reward"), ("white", "not in it"))
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=1 if len(runs) > 3 else 2, frameon=False, fontsize=6)
+    figure.legend(handles=marks, loc="outside upper right", ncols=1, frameon=False, fontsize=6)
     return figure, changes.assign(verdict=[verdict(row) for row in changes.itertuples()])

@@ -91,7 +91,7 @@ def rates_by_severity(
         )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/11_operating_point.ipynb #995826cf
+# %% ../../nbs/analysis/11_operating_point.ipynb #3425feeb
 def curve_counts(
     shares: np.ndarray,  # (studies, ten): of samples that state each finding
     severity: np.ndarray,  # (studies, ten)
@@ -103,19 +103,20 @@ def curve_counts(
     return stated & there[..., None], stated & absent[..., None]
 
 
-def _at_same_false_positives(curve_true, curve_false, wanted):
-    "Sensitivity of a curve where its false positive rate is the wanted one; the curve runs from all stated to nothing stated."
-    return np.interp(wanted, curve_false[::-1], curve_true[::-1])
+def _above(curve_true: np.ndarray, curve_false: np.ndarray, true: float, false: float) -> float:
+    "Height of a point over a curve that runs from all stated to nothing stated; 0 on an upright piece of it."
+    highest, lowest = np.interp(false, curve_false[::-1], curve_true[::-1]), np.interp(-false, -curve_false, curve_true)
+    return true - min(max(true, lowest), highest)
 
 
 def _heights(hits, alarms, told, false, there, absent) -> tuple[float, float, np.ndarray]:
     "Height over the common curve, mean height over each finding's own, and those heights; from sums over studies."
     with np.errstate(invalid="ignore", divide="ignore"):
         pooled = [a.sum(0) / b.sum() for a, b in ((hits, there), (alarms, absent))]
-        common = told.sum() / there.sum() - _at_same_false_positives(*pooled, false.sum() / absent.sum())
+        common = _above(*pooled, told.sum() / there.sum(), false.sum() / absent.sum())
         own = np.array(
             [
-                t / n - _at_same_false_positives(h / n, a / m, f / m) if n and m else np.nan
+                _above(h / n, a / m, t / n, f / m) if n and m else np.nan
                 for h, a, t, f, n, m in zip(hits, alarms, told, false, there, absent)
             ]
         )
@@ -156,7 +157,7 @@ def above_curve(
         rows.append({"way": name, "estimate": estimate, "low": low, "high": high, "verdict": verdict, **numbers})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/11_operating_point.ipynb #d0a74f77
+# %% ../../nbs/analysis/11_operating_point.ipynb #0880496e
 def curve_table(
     shares: np.ndarray,  # (studies, ten)
     severity: np.ndarray,  # (studies, ten)
@@ -168,7 +169,7 @@ def curve_table(
     there, absent = visible(severity)
     thresholds = thresholds_of(samples)
     rates = {"sensitivity": hits / max(there.sum(), 1), "false_positives": alarms / max(absent.sum(), 1)}
-    return pd.DataFrame({"threshold": thresholds, **rates, "chosen": np.isclose(thresholds, chosen)})
+    return pd.DataFrame({"threshold": thresholds, **rates, "chosen": np.arange(len(thresholds)) == np.argmax(thresholds >= chosen - 1e-9)})
 
 
 def point(

@@ -61,7 +61,7 @@ def reader_weight(
 
 assert fitting_degrees(0.3) == {"mild"} and fitting_degrees(0.56) == {"mild", "moderate"} and 0.01 < reader_weight(0.1) < 0.1
 
-# %% ../../nbs/analysis/12_true_errors.ipynb #5e65f6de
+# %% ../../nbs/analysis/12_true_errors.ipynb #c84c0c81
 def on_film(
     truth: Truth,
     source: str,  # institution
@@ -80,7 +80,9 @@ def on_film(
         for sign in signs.get(study, []):
             own.setdefault(sign["finding"], []).append(sign)
         known[study] = {finding: _film_fact(finding, rows, graded) for finding, rows in own.items()}
-        known[study] |= {name: Known(True) for name, parts in IMPLIED.items() if parts & set(own)}
+        for name, parts in IMPLIED.items():
+            if there := parts & set(own):
+                known[study][name] = Known(True, changes=frozenset().union(*(known[study][part].changes for part in there)))
         before = {
             sign["finding"] for sign in signs.get(by_place.get((row.patient_id, row.study_order - 1)), []) if sign["severity"] >= SEEN
         }
@@ -243,7 +245,7 @@ def _rank_sums(values: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.nd
     ours, theirs = (array - array.mean(1, keepdims=True) for array in (ours, theirs))
     return (ours * theirs).sum(0), np.repeat((theirs**2).sum(0), ours.shape[2], 1), (ours**2).sum(0)
 
-# %% ../../nbs/analysis/12_true_errors.ipynb #209da567
+# %% ../../nbs/analysis/12_true_errors.ipynb #a959cd55
 def panel_measures(
     agreement: pd.DataFrame,  # rows of `rank_agreement` with a column `errors`: a key of COUNTS
     shown: tuple[str, ...] = ("film", "dictated"),  # which counts are drawn
@@ -269,5 +271,5 @@ def panel_measures(
         ax.grid(axis="y", color="0.94", lw=4, zorder=-5)
         ax.tick_params(axis="y", length=0)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, [f"errors against {label}" for label in labels], loc="outside lower center", ncols=1, frameon=False)
+    figure.legend(handles, [f"errors against {label}" for label in labels], loc="outside upper right", ncols=1, frameon=False)
     return figure, agreement
