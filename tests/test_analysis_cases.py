@@ -1,5 +1,6 @@
 """Marked errors: they are the judge's, all of them, and they stand where the text speaks of them."""
 
+import itertools
 import re
 
 import matplotlib
@@ -37,7 +38,7 @@ def test_marks_are_of_findings_in_error_and_leave_the_text_as_it_is():
         for text, omitted in ((prediction, False), (reference, True)):
             marks = error_marks(prediction, reference, omitted)
             assert re.sub(r"\[[A-F]+: ([^\]]*)\]", r"\1", marked(text, marks)) == text
-            assert all(one.end <= other.start for one, other in zip(marks, marks[1:]))
+            assert all(one.end <= other.start for one, other in itertools.pairwise(marks))
             errors = find_errors(prediction, reference)
             places = {(start, end): set(findings) for start, end, findings in phrases_of(text)}
             for mark in marks:
