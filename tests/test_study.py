@@ -55,7 +55,7 @@ NOTEBOOKS = {
         WRITE + "f = root / out / 'predictions' / system; f.mkdir(parents=True, exist_ok=True); (f / 'p').write_text('p')",
     ),
     "50_score": (
-        "out: str = ''\nsystem: str = ''\nsources: list[str] = []",
+        "out: str = ''\nsystem: str = ''\npredictions: str = ''\nsources: list[str] = []",
         WRITE + "f = root / out / 'scores' / system; f.mkdir(parents=True, exist_ok=True); (f / 's').write_text('s')",
     ),
     "61_figure1": (
@@ -232,6 +232,52 @@ def test_a_source_is_shown_in_figures_only_where_its_settings_say_so(toy):
     for said, shown in [("", []), ("credentialed = yes", []), ("credentialed = no", ["clinic"])]:
         (toy / "settings.ini").write_text(SETTINGS.replace("layout = table", f"layout = table\n{said}"))
         assert Plan(Settings("toy", root=toy)).tasks["figure1"].parameters["open_sources"] == shown
+
+
+def test_a_benchmark_is_named_to_the_figures_that_show_published_numbers(toy):
+    from unirg.core import Settings
+    from unirg.study import Plan
+
+    parameters, code = NOTEBOOKS["61_figure1"]
+    write_notebook(toy, "61_figure1", f"{parameters}\nbenchmarks: list[str] = ['of the notebook']", code)
+    assert Plan(Settings("toy", root=toy)).tasks["figure1"].parameters["benchmarks"] == []
+    (toy / "settings.ini").write_text(SETTINGS.replace("role = train", "role = train\nbenchmark = iu_xray"))
+    assert Plan(Settings("toy", root=toy)).tasks["figure1"].parameters["benchmarks"] == ["clinic=iu_xray"]
+
+
+def test_another_systems_predictions_are_scored_and_drawn_like_our_own(toy):
+    parameters, code = NOTEBOOKS["61_figure1"]
+    write_notebook(toy, "61_figure1", f"{parameters}\nruns: list[str] = []\nsystems: list[str] = []", code)
+    code, _, err = run(toy)
+    assert code == 0, err
+    theirs = toy / "outputs/toy/systems/their_model"
+    theirs.mkdir(parents=True)
+    (theirs / "clinic.json").write_text("{}")
+    code, out, err = run(toy)
+    assert code == 0 and ran(out) == {"score-their_model", "figure1"}, out + err
+    record = json.loads((toy / "outputs/toy/runs/score-their_model.json").read_text())
+    said = {name: record["parameters"][name] for name in ("system", "predictions", "sources")}
+    assert said == {"system": "their_model", "predictions": "systems/their_model", "sources": ["clinic"]}
+    record = json.loads((toy / "outputs/toy/runs/figure1.json").read_text())
+    assert record["parameters"]["systems"] == ["their_model"] and "outputs/toy/scores/their_model" in record["inputs"]
+
+    (theirs / "clinic.json").write_text('{"s": {"model_prediction": "changed"}}')
+    code, out, _ = run(toy)
+    assert code == 0 and "score-their_model" in ran(out), "its predictions changed"
+
+
+def test_another_system_that_cannot_be_placed_is_refused_by_name(toy):
+    systems = toy / "outputs/toy/systems"
+    wrong = [("base-s1", "clinic", "name of a run"), ("theirs", "clinci", "no source 'clinci'"), ("theirs", "", "no predictions")]
+    for folder, file, said in wrong:
+        (systems / folder).mkdir(parents=True)
+        if file:
+            (systems / folder / f"{file}.json").write_text("{}")
+        code, _, err = run(toy)
+        assert code == 2 and said in err and folder in err and len(err.strip().splitlines()) == 1, err
+        for path in (systems / folder).glob("*"):
+            path.unlink()
+        (systems / folder).rmdir()
 
 
 def offspring(pid):

@@ -42,7 +42,7 @@ def phrases_of(
                     at = place.start() + 1
     return found
 
-# %% ../../nbs/analysis/10_cases.ipynb #b2672fdd
+# %% ../../nbs/analysis/10_cases.ipynb #218796f0
 class Mark(NamedTuple):
     "Words of a report that are in error."
 
@@ -92,6 +92,7 @@ def error_notes(
     reference: str,
 ) -> list[tuple[str, str]]:  # type of error, one line about it
     "Each judged error in words."
+
     def differ(finding: str, *parts: str) -> str:
         return f"{said_of(finding, prediction, parts)}, reference: {said_of(finding, reference, parts)}"
 
@@ -110,7 +111,7 @@ def error_notes(
             notes.append((kind, f"{'The report' if finding == 'report' else CHEXPERT_NAMES[finding]}: {told}"))
     return notes
 
-# %% ../../nbs/analysis/10_cases.ipynb #0f3704d6
+# %% ../../nbs/analysis/10_cases.ipynb #bf59237f
 def _lines(text: str, marks: list[Mark], width: int) -> list[list[tuple[str, tuple[str, ...], bool]]]:
     "Words by line; with each the kinds of error it is marked by, and whether its mark ends there."
     lines, used = [[]], 0
@@ -130,7 +131,9 @@ def _write(ax, text: str, marks: list[Mark], notes: list[tuple[str, str]], width
     "Write a text with its marks, and the errors in words under it."
 
     def row(parts: list[tuple[str, dict]]):
-        return HPacker(children=[TextArea(part, textprops={"fontsize": size, **style}) for part, style in parts], pad=0, sep=1.6, align="baseline")
+        return HPacker(
+            children=[TextArea(part, textprops={"fontsize": size, **style}) for part, style in parts], pad=0, sep=1.6, align="baseline"
+        )
 
     def style(kinds: tuple[str, ...]) -> dict:
         return {"color": ERROR_COLOURS[kinds[0]], "fontweight": "bold"} if kinds else {"color": "0.1"}
@@ -140,13 +143,15 @@ def _write(ax, text: str, marks: list[Mark], notes: list[tuple[str, str]], width
         parts = []
         for word, kinds, last in line:
             letters = "".join(LETTERS[kind] for kind in kinds)
-            parts.append((word + (f"$^{{{letters}}}$" if last else ""), style(kinds)))
+            parts.append((word.replace("$", r"\$") + (f"$^{{{letters}}}$" if last else ""), style(kinds)))
         rows.append(row(parts))
     for kind, note in notes:
-        for number, part in enumerate(textwrap.wrap(f"{LETTERS[kind]}  {note}", width + 4, subsequent_indent="     ")):
+        for part in textwrap.wrap(f"{LETTERS[kind]}  {note}", width + 4, subsequent_indent="     "):
             rows.append(row([(part, {"color": ERROR_COLOURS[kind], "fontsize": size - 0.6})]))
     box = VPacker(children=rows, pad=0, sep=2.2, align="left")
-    ax.add_artist(AnchoredOffsetbox("upper left", child=box, frameon=False, pad=0, borderpad=0, bbox_to_anchor=(0, 1), bbox_transform=ax.transAxes))
+    ax.add_artist(
+        AnchoredOffsetbox("upper left", child=box, frameon=False, pad=0, borderpad=0, bbox_to_anchor=(0, 1), bbox_transform=ax.transAxes)
+    )
 
 
 def panel_cases(
@@ -166,7 +171,9 @@ def panel_cases(
         plans.append(plan)
     heights = []
     for plan in plans:
-        lines = [len(_lines(text, marks, width)) + sum(len(textwrap.wrap(note, width)) for _, note in notes) for _, text, marks, notes in plan]
+        lines = [
+            len(_lines(text, marks, width)) + sum(len(textwrap.wrap(note, width)) for _, note in notes) for _, text, marks, notes in plan
+        ]
         heights.append(max(1.3, 0.3 + 0.118 * max(lines)))
     figure, axes = plt.subplots(
         len(cases),
@@ -190,7 +197,16 @@ def panel_cases(
             colour = "black" if who == "reference" else colour_of(who)
             ax.set_title("Reference" if who == "reference" else name_of(who) + errors, fontsize=7, color=colour)
             told = "; ".join(f"{LETTERS[kind]} {note}" for kind, note in notes)
-            rows.append({"case": case["title"], "study": case.get("study", ""), "who": who, "text": marked(text, marks), "errors": len(notes), "judged": told})
+            rows.append(
+                {
+                    "case": case["title"],
+                    "study": case.get("study", ""),
+                    "who": who,
+                    "text": marked(text, marks),
+                    "errors": len(notes),
+                    "judged": told,
+                }
+            )
         for ax in line:
             ax.set_axis_off()
     key = "   ".join(f"{LETTERS[kind]} {kind.replace('_', ' ')}" for kind in ERROR_TYPES)

@@ -18,7 +18,7 @@ from .figures import MEASURE_NAMES, PAGE, colour_of, name_of, set_style
 from ..core import StudyError, read_json
 from ..reward.composite import REWARDS, parse_weights
 
-# %% ../../nbs/analysis/09_design.ipynb #b9816391
+# %% ../../nbs/analysis/09_design.ipynb #0e227db2
 def lineage(
     models: str | Path,  # `models/` of the profile
     system: str,  # such as 'rl2-s1'
@@ -36,7 +36,9 @@ def lineage(
         job = told.get("job", {})
         kind = "base" if job.get("blind") or not told else told["kind"]
         run = system.rpartition("-s")[0] or system
-        found.append({"system": system, "run": run, "kind": kind, "job": job, "recipe": told.get("recipe", {}), "studies": told.get("studies")})
+        found.append(
+            {"system": system, "run": run, "kind": kind, "job": job, "recipe": told.get("recipe", {}), "studies": told.get("studies")}
+        )
         if kind == "base":
             return found[::-1]
         system = Path(job["start"]).name
@@ -101,7 +103,7 @@ def input_told(
         "asked for": wanted,
     }
 
-# %% ../../nbs/analysis/09_design.ipynb #64d139f7
+# %% ../../nbs/analysis/09_design.ipynb #e8e00a34
 WHAT = {"base": "Base policy", "sft": "Supervised fine-tuning", "grpo": "Reinforcement learning (GRPO)"}
 REWARD_NAMES = MEASURE_NAMES | {"error_term": "1/(judged errors + 1)"}
 
@@ -128,7 +130,10 @@ def panel_method(
     gap, line = 0.16, 0.115
     width = (PAGE - gap * (len(told) - 1)) / len(told)
     letters = int(width / 0.058)
-    wrapped = [[part for key, value in said.items() for part in textwrap.wrap(f"{key}: {value}", letters, subsequent_indent="  ")] for said in plain]
+    wrapped = [
+        [part for key, value in said.items() for part in textwrap.wrap(f"{key}: {value}", letters, subsequent_indent="  ")]
+        for said in plain
+    ]
     high = 0.42 + line * max(map(len, wrapped))
     low = 0.32 + line * 2 * max(map(len, rewards)) if any(rewards) else 0
     figure = plt.figure(figsize=(PAGE, high + low + 0.2))
@@ -149,13 +154,29 @@ def panel_method(
         if reward:
             tall = low - 0.12
             _box(ax, left, 0.02, width, tall, colour, 0.04)
-            said = [part for key, weight in reward.items() for part in textwrap.wrap(f"{weight} × {REWARD_NAMES.get(key, key)}", letters, subsequent_indent="  ")]
-            ax.text(left + 0.06, tall - 0.04, "Reward, against the\nreference" if width < 1.3 else "Reward, against the reference", va="top", fontsize=6, fontweight="bold")
+            said = [
+                part
+                for key, weight in reward.items()
+                for part in textwrap.wrap(f"{weight} × {REWARD_NAMES.get(key, key)}", letters, subsequent_indent="  ")
+            ]
+            ax.text(
+                left + 0.06,
+                tall - 0.04,
+                "Reward, against the\nreference" if width < 1.3 else "Reward, against the reference",
+                va="top",
+                fontsize=6,
+                fontweight="bold",
+            )
             ax.text(left + 0.06, tall - 0.27, "\n".join(said), va="top", fontsize=6, linespacing=1.35)
-            ax.annotate("", (left + width / 2, bottom), (left + width / 2, tall + 0.02), arrowprops={"arrowstyle": "<|-|>", "lw": 0.8, "color": "0.3"})
+            ax.annotate(
+                "",
+                (left + width / 2, bottom),
+                (left + width / 2, tall + 0.02),
+                arrowprops={"arrowstyle": "<|-|>", "lw": 0.8, "color": "0.3"},
+            )
     return figure, pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/09_design.ipynb #9cdcaf83
+# %% ../../nbs/analysis/09_design.ipynb #950d017b
 ROLES = {  # what a split is for -> its shade
     "learned from": "#7f9fc6",
     "looked at while learning": "#cfdcec",
@@ -181,7 +202,9 @@ def panel_seen(
 ):  # figure, table
     "Institutions by split: how many studies and patients, and what they are for."
     set_style()
-    counts = studies.groupby(["source", "institution", "split"], sort=False).agg(studies=("study_id", "size"), patients=("patient_id", "nunique"))
+    counts = studies.groupby(["source", "institution", "split"], sort=False).agg(
+        studies=("study_id", "size"), patients=("patient_id", "nunique")
+    )
     table = counts.reset_index()
     table["role"] = [role_of(split, source in training) for split, source in zip(table.split, table.source)]
     names = sorted(dict.fromkeys(table.source), key=lambda source: source not in training)

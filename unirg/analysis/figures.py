@@ -120,7 +120,7 @@ def name_of(
     "A run's name as figures show it."
     return NAMES.get(run, run.replace("_", " "))
 
-# %% ../../nbs/analysis/03_figures.ipynb #43188ac6
+# %% ../../nbs/analysis/03_figures.ipynb #76363571
 def save_panel(
     figure: matplotlib.figure.Figure,
     table: pd.DataFrame,  # what was plotted
@@ -131,9 +131,9 @@ def save_panel(
     if table.empty:
         raise StudyError(f"figure {panel} has nothing to show: its table is empty")
     figure.draw_without_rendering()  # else the layout is not made yet
-    box = figure.get_tightbbox()  # in inches; below whatever is lowest
-    where = {"ha": "right", "va": "top", "transform": figure.dpi_scale_trans}
-    figure.text(box.x1, box.y0 - 0.03, RESEARCH_ONLY, fontsize=4.5, color="0.45", **where)
+    box, (wide, high) = figure.get_tightbbox(), figure.get_size_inches()
+    below = (box.y0 - 0.03) / high  # whatever is lowest
+    figure.text(box.x1 / wide, below, RESEARCH_ONLY, ha="right", va="top", fontsize=4.5, color="0.45")
     made = []
     for suffix in ("png", "svg", "csv"):
         path = Path(folder) / f"fig_{panel}.{suffix}"
@@ -279,7 +279,7 @@ def read_curves(
         .reset_index(drop=True)
     )
 
-# %% ../../nbs/analysis/03_figures.ipynb #2827686e
+# %% ../../nbs/analysis/03_figures.ipynb #8bd9fb38
 def panel_systems(
     summary: pd.DataFrame,  # of `summarise`
     measures: list[str],  # one small axis each
@@ -291,27 +291,31 @@ def panel_systems(
     set_style()
     datasets = datasets or list(dict.fromkeys(summary["dataset"]))
     table = summary[summary.dataset.isin(datasets) & summary.measure.isin(measures) & summary.run.isin(runs)]
+    order = [run for run in runs if run in set(table.run)]
     figure, axes = plt.subplots(
         len(datasets),
         len(measures),
-        figsize=(PAGE, (0.42 + 0.2 * len(runs)) * len(datasets) + 0.3),
+        figsize=(PAGE, (0.42 + 0.2 * len(order)) * len(datasets) + 0.3),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
     for top, (line, dataset) in zip([True] + [False] * len(datasets), zip(axes, datasets)):
         for ax, measure in zip(line, measures):
-            here = table[(table.dataset == dataset) & (table.measure == measure)].set_index("run").reindex(runs).dropna(subset=["estimate"])
-            for place, (run, row) in enumerate(here.iterrows()):
+            here = table[(table.dataset == dataset) & (table.measure == measure)].set_index("run")
+            for place, run in enumerate(order):  # the same place in every axis: not every system was run on every set
+                if run not in here.index:
+                    continue
+                row = here.loc[run]
                 ax.plot([row.low, row.high], [place, place], color=colour_of(run), lw=2, solid_capstyle="butt")
                 ax.plot([float(v) for v in row.by_seed.split()], [place] * int(row.seeds), "|", color="0.25", ms=4, mew=0.7)
                 ax.plot(row.estimate, place, mark_of(run), color=colour_of(run), ms=4)
                 ax.annotate(
                     f"{row.estimate:.3f}", (row.estimate, place), textcoords="offset points", xytext=(0, 4), ha="center", fontsize=5.5
                 )
-            ax.set_ylim(len(here) - 0.4, -0.75)
+            ax.set_ylim(len(order) - 0.4, -0.75)
             ax.margins(x=0.2)
-            ax.set_yticks(range(len(here)), [name_of(run) for run in here.index])
+            ax.set_yticks(range(len(order)), [name_of(run) for run in order])
             ax.locator_params(axis="x", nbins=3)
             if top:
                 ax.set_title(MEASURE_NAMES.get(measure, measure))
@@ -322,7 +326,7 @@ def panel_systems(
             )
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #009034fe
+# %% ../../nbs/analysis/03_figures.ipynb #3faad2a6
 def panel_diseases(
     scores: pd.DataFrame,  # with reference: and prediction: columns
     runs: list[str],
@@ -375,6 +379,6 @@ def panel_diseases(
             title=(titles or {}).get(dataset, dataset),
         )
         ax.grid(axis="y", color="0.93", lw=6, zorder=-5)
-    handles, said = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, said, loc="outside upper right", ncols=len(runs), frameon=False)
+    known = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels())}
+    figure.legend(known.values(), known, loc="outside upper right", ncols=min(len(known), 6), frameon=False)
     return figure, table

@@ -1,0 +1,276 @@
+"""Panels that set systems side by side: numbers against plain computation; nobody is left out, covered or given another's colour."""
+
+import itertools
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+
+from unirg.analysis.design import lineage, settings_told
+from unirg.analysis.figures import NAMES, colour_of, mark_of, panel_systems, save_panel, set_others
+from unirg.analysis.panels import (
+    BINS,
+    boards_of,
+    compare,
+    error_columns,
+    gains,
+    inverse_radcliq,
+    panel_errors,
+    panel_leaderboard,
+    panel_radar,
+    panel_rewards,
+    panel_table,
+    pool_seen,
+    published_rows,
+)
+from unirg.core import RESEARCH_ONLY, StudyError, write_json
+from unirg.reward.judge import ERROR_TYPES
+
+matplotlib.use("Agg")
+RUNS = ["base", "sft", "sft_more", "rl_only", "rl1", "rl2"]
+OTHERS = ["constant_text", "a_hospitals_own_model"]
+MEASURES = ["bleu2", "bleu4", "rouge_l", "bertscore_minilm", "label_cosine", "fact_f1", "label_f1", "composite_step1"]
+SETS = {"aldermoor": "Aldermoor", "brackwater": "Brackwater", "covid": "Published COVID-19 cases (unseen)"}
+
+
+@pytest.fixture(scope="module")
+def scores():
+    "Six runs of two seeds and two other systems, one of which was run on one set only; three studies of every patient."
+    rng = np.random.default_rng(5)
+    systems = [f"{run}-s{seed}" for run in RUNS for seed in (1, 2)] + OTHERS
+    rows = []
+    for number, system in enumerate(systems):
+        for dataset in list(SETS)[:1] if system == OTHERS[1] else SETS:
+            for i in range(45):
+                level = 0.3 + 0.03 * number + 0.05 * (i % 3)
+                measured = {m: float(np.clip(level + rng.normal(0, 0.1), 0.01, 1)) for m in MEASURES}
+                kinds = {kind: int(n) for kind, n in zip(ERROR_TYPES, rng.integers(0, 2, 6))}
+                errors = {**kinds, "judged_errors": sum(kinds.values())}
+                rows.append({"system": system, "dataset": dataset, "study_id": f"s{i}", "patient_id": f"p{i // 3}", **measured, **errors})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(autouse=True)
+def others():
+    set_others(OTHERS)
+    yield
+    set_others([])
+    plt.close("all")
+
+
+def test_estimates_differences_and_p_are_those_of_a_plain_computation(scores):
+    few = scores[scores.study_id.isin([f"s{i}" for i in range(24)]) & (scores.dataset == "aldermoor")]  # eight patients: 256 ways to swap
+    table = compare(few, ["fact_f1"], "sft", resamples=4000).set_index("run")
+    means = few.assign(run=few.system.str.replace(r"-s\d", "", regex=True)).groupby(["run", "study_id", "patient_id"])["fact_f1"].mean()
+    for run in ("base", "rl2", "constant_text"):
+        assert table.estimate[run] == pytest.approx(means[run].mean())
+        difference = (means[run] - means["sft"]).groupby("patient_id").sum()
+        assert table.difference[run] == pytest.approx(difference.sum() / 24)
+        swaps = np.array(list(itertools.product([1, -1], repeat=len(difference)))) @ difference.to_numpy()
+        exact = (abs(swaps) >= abs(difference.sum()) - 1e-12).mean()
+        assert table.p[run] == pytest.approx(exact, abs=0.03)
+        drawn = np.random.default_rng(1).choice(means[run].groupby("patient_id").mean(), (4000, 8)).mean(1)
+        assert (table.low[run], table.high[run]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.012)
+    assert (table.studies == 24).all() and (table.patients == 8).all() and table.seeds["rl2"] == 2 and table.seeds["constant_text"] == 1
+    assert table.loc["sft", ["p", "difference"]].isna().all() and (table.p_holm.dropna() >= table.p.dropna()).all()
+
+
+def test_a_pool_is_of_systems_that_were_run_on_all_of_it_and_tells_patients_apart(scores):
+    pooled = pool_seen(scores, ["aldermoor", "brackwater"])
+    assert OTHERS[0] in set(pooled.system) and OTHERS[1] not in set(pooled.system)
+    sft = pooled[pooled.system == "sft-s1"]
+    assert len(sft) == 90 and sft.patient_id.nunique() == 30 and sft.study_id.is_unique
+    assert len(pool_seen(scores, [])) == 0
+
+
+def test_seeds_that_were_scored_on_different_studies_are_refused(scores):
+    with pytest.raises(StudyError, match="seeds of sft"):
+        compare(scores.drop(scores[(scores.system == "sft-s2") & (scores.study_id == "s3")].index), ["fact_f1"])
+
+
+def test_radcliq_is_inverted_after_averaging():
+    rng = np.random.default_rng(0)
+    made = pd.DataFrame(
+        {"system": "sft-s1", "dataset": "d", "study_id": [str(i) for i in range(60)], "radcliq_v1": rng.uniform(0.2, 2, 60)}
+    )
+    table = compare(made.assign(patient_id=made.study_id), ["radcliq_v1"])
+    turned = inverse_radcliq(table).iloc[0]
+    assert turned.measure == "1/radcliq_v1" and turned.estimate == pytest.approx(1 / made.radcliq_v1.mean())
+    assert turned.low == pytest.approx(1 / table.high[0]) and turned.low < turned.estimate < turned.high
+    with pytest.raises(StudyError, match="means nothing"):
+        inverse_radcliq(table.assign(low=-0.1))
+
+
+def test_published_numbers_stand_only_beside_the_same_measure_on_the_same_benchmark():
+    path = Path(__file__).parents[1] / "nbs/study/data/published.csv"
+    assert len(published_rows(path, {}, "1/radcliq_v1", ["findings"])) == 0  # the phantom
+    assert len(published_rows(path, {"mine": "iu_xray"}, "composite_step1", ["findings"])) == 0
+    assert len(published_rows(path, {"mine": "iu_xray"}, "radcliq_v1", ["findings"])) == 0
+    found = published_rows(path, {"mine": "iu_xray"}, "1/radcliq_v1", ["findings", "findings_impression"])
+    assert set(found.dataset) == {"mine"} and found.published.all() and found.source.str.contains("arXiv 2601.17151").all()
+    assert found[found.run.str.startswith("UniRG-CXR")].set_index("board").estimate.to_dict() == {
+        "findings": 4.80,
+        "findings_impression": 5.14,
+    }
+    assert not set(pd.read_csv(path, comment="#").measure) & {"bleu2", "bertscore_minilm", "label_cosine", "fact_f1"}
+
+
+def test_a_published_system_is_drawn_below_ours_and_stays_in_the_table(scores):
+    table = compare(scores, ["fact_f1"], "sft", resamples=50).assign(board="findings")
+    published = pd.DataFrame(
+        [
+            {
+                "run": "Theirs (published)",
+                "dataset": "aldermoor",
+                "measure": "fact_f1",
+                "board": "findings",
+                "estimate": 0.9,
+                "published": True,
+            }
+        ]
+    )
+    figure, made = panel_leaderboard(pd.concat([table, published]), [*RUNS, *OTHERS], SETS, "fact_f1")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-1] == "Theirs (published)"
+    assert made.published.sum() == 1
+
+
+def test_a_study_of_findings_and_impression_stands_on_both_boards(scores):
+    both = scores.assign(**{"findings:fact_f1": scores.fact_f1.where(scores.study_id != "s1") / 2})
+    boards = boards_of(both, "findings_impression", "fact_f1")
+    assert list(boards) == ["findings", "findings_impression"] and "s1" not in set(boards["findings"].study_id)
+    assert boards["findings"].fact_f1.mean() < boards["findings_impression"].fact_f1.mean()
+    assert list(boards_of(scores, "findings", "fact_f1")) == ["findings"]
+
+
+def test_a_gain_is_against_the_checkpoint_of_the_same_seed(scores):
+    here = scores[scores.dataset == "aldermoor"]
+    one = here[here.system != "rl1-s2"]  # the ablation has one seed
+    table = gains(one, ["rl1", "rl2"], "sft", ["fact_f1", "judged_errors"], resamples=200).set_index(["run", "measure"])
+    mean = here.groupby("system")[["fact_f1", "judged_errors"]].mean()
+    assert table.estimate["rl1", "fact_f1"] == pytest.approx(100 * (mean.fact_f1["rl1-s1"] / mean.fact_f1["sft-s1"] - 1))
+    fewer = 100 * (1 - mean.judged_errors[["rl2-s1", "rl2-s2"]].mean() / mean.judged_errors[["sft-s1", "sft-s2"]].mean())
+    assert table.estimate["rl2", "judged_errors"] == pytest.approx(fewer)
+    assert table.estimate["rl2", "balance"] == pytest.approx((table.estimate["rl2", "fact_f1"] + fewer) / 2)
+    assert table.seeds["rl1", "fact_f1"] == 1 and table.seeds["rl2", "fact_f1"] == 2
+    with pytest.raises(StudyError, match="rl1"):
+        gains(here[here.system != "rl1-s2"].replace({"system": {"rl1-s1": "rl1-s9"}}), ["rl1"], "sft", ["fact_f1"])
+
+
+def test_every_report_is_in_one_class_of_errors(scores):
+    made = error_columns(scores)
+    assert (made[list(BINS)].sum(axis=1) == 1).all()
+    assert made["at most 1"].mean() == (scores.judged_errors <= 1).mean() and made["4 or more"].mean() == (scores.judged_errors >= 4).mean()
+
+
+# ---------------------------------------------------------------- what is seen
+
+
+def drawn(scores):
+    "Every panel with its systems, on long names and more systems than the study has."
+    table = compare(scores, MEASURES, "sft", resamples=50)
+    runs = [*RUNS, *OTHERS]
+    counted = compare(error_columns(scores), [*BINS, *ERROR_TYPES, "judged_errors"], "sft", resamples=50)
+    rewards = {"rl1": "step1", "rl2": "step2", "rl_only": "bleu", "sft_more": "facts"}
+    gained = gains(
+        scores[scores.dataset == "aldermoor"], list(rewards), "sft", ["bleu2", "fact_f1", "composite_step1", "judged_errors"], 50
+    )
+    boards = pd.concat([table.assign(board=board) for board in ("findings", "findings_impression")])
+    return {
+        "1d": panel_leaderboard(boards, runs, SETS, "composite_step1"),
+        "2a": panel_radar(table, MEASURES[:7], ["base", "sft", "rl2", *OTHERS], SETS),
+        "2a_table": panel_table(table, MEASURES[:7], runs, SETS),
+        "2b": panel_rewards(gained, rewards),
+        "2f": panel_errors(counted, runs, SETS),
+        "4a": panel_systems(table, MEASURES[:4], runs, list(SETS), SETS),
+    }
+
+
+@pytest.fixture(scope="module")
+def made(scores):
+    set_others(OTHERS)
+    return drawn(scores)
+
+
+@pytest.mark.parametrize("panel", ["1d", "2a", "2a_table", "2b", "2f", "4a"])
+def test_every_system_is_in_the_table_with_its_n_interval_and_test(made, panel):
+    _, table = made[panel]
+    wanted = {"rl1", "rl2", "rl_only", "sft_more"} if panel == "2b" else {*RUNS, *OTHERS}
+    assert wanted <= set(table.run)
+    assert table[["estimate", "low", "high", "studies", "patients"]].notna().all().all() and (table.low <= table.high).all()
+    assert {"p", "p_holm", "test"} <= set(table) and table.p.notna().any()
+
+
+@pytest.mark.parametrize("panel", ["1d", "2a", "2a_table", "2b", "2f", "4a"])
+def test_no_label_covers_another_and_all_are_saved(made, panel, tmp_path):
+    figure, table = made[panel]
+    figure.draw_without_rendering()
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text.get_text() != RESEARCH_ONLY]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-0.6)) for text in shown]
+    covered = [(a, b) for (a, one), (b, other) in itertools.combinations(boxes, 2) if one.overlaps(other)]
+    assert len(boxes) > 10 and covered == []
+    legends = [legend for ax in figure.axes if (legend := ax.get_legend())] + figure.legends
+    assert not [1 for legend in legends for ax in figure.axes if legend.get_window_extent().padded(-2).overlaps(ax.get_window_extent())]
+    files = save_panel(figure, table, tmp_path, panel)
+    assert [path.suffix for path in files] == [".png", ".svg", ".csv"] and all(path.stat().st_size > 500 for path in files)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(files[2])[["run", "measure"]], table[["run", "measure"]].reset_index(drop=True), check_dtype=False
+    )
+
+
+def test_a_system_has_one_colour_in_every_figure_and_no_other_has_it(made):
+    runs = [*NAMES, *OTHERS]
+    assert len({tuple(np.round(colour_of(run), 3)) for run in runs}) == len(runs)
+    assert all(mark_of(run) == "o" for run in NAMES) and len({mark_of(run) for run in OTHERS}) == 2
+    for run in ("rl2", "constant_text"):
+        for panel in ("1d", "2a", "2a_table", "2f", "4a"):
+            figure = made[panel][0]
+            used = [line.get_color() for ax in figure.axes for line in ax.lines] + [
+                patch.get_facecolor() for ax in figure.axes for patch in ax.patches
+            ]
+            used += [text.get_color() for ax in figure.axes for text in ax.texts]
+            assert to_rgb(colour_of(run)) in {to_rgb(colour) for colour in used}, (run, panel)
+
+
+def test_colours_do_not_depend_on_what_else_a_figure_shows(scores):
+    before = colour_of("constant_text"), colour_of("rl2")
+    panel_radar(
+        compare(scores[scores.system.isin(["rl2-s1", "constant_text"])], MEASURES[:3], resamples=10), MEASURES[:3], ["constant_text"], SETS
+    )
+    assert (colour_of("constant_text"), colour_of("rl2")) == before
+
+
+# ---------------------------------------------------------------- 1b
+
+
+def trained(folder, name, start, **recipe):
+    kind = "grpo" if "reward" in recipe else "sft"
+    job = {"start": str(folder / start), "blind": name.startswith("base")}
+    write_json(folder / name / "training.json", {"kind": kind, "job": job, "recipe": {"steps": 10, "learning_rate": 2e-4, **recipe}})
+
+
+def test_the_method_is_told_from_the_recipes_of_the_runs(tmp_path):
+    trained(tmp_path, "base-s1", "base-s1.fresh", global_batch=16)
+    trained(tmp_path, "sft-s1", "base-s1", global_batch=256)
+    grpo = {"completions_per_step": 64, "num_generations": 8, "epsilon": 0.2, "epsilon_high": 0.28, "loss_type": "dapo"}
+    trained(tmp_path, "rl1-s1", "sft-s1", reward="fact_f1=0.5 bleu2=0", beta=0.0, **grpo)
+    trained(tmp_path, "rl2-s1", "rl1-s1", reward="step2", beta=0.03, **grpo)
+    stages = lineage(tmp_path, "rl2-s1")
+    assert [(stage["run"], stage["kind"]) for stage in stages] == [("base", "base"), ("sft", "sft"), ("rl1", "grpo"), ("rl2", "grpo")]
+    told = [settings_told(stage) for stage in stages]
+    assert told[1]["reports a step"] == "256" and told[1]["learning rate"] == "2e-4"
+    assert {key: value for key, value in told[2].items() if key.startswith("reward")} == {"reward: fact_f1": "0.5"}
+    assert told[3]["KL weight"] == "0.03" and told[3]["reward: error_term"] == "0.5"
+    with pytest.raises(StudyError, match="rl3-s1"):
+        lineage(tmp_path, "rl3-s1")
+
+
+def test_a_lineage_that_leads_to_itself_ends(tmp_path):
+    trained(tmp_path, "a-s1", "b-s1", global_batch=1)
+    trained(tmp_path, "b-s1", "a-s1", global_batch=1)
+    with pytest.raises(StudyError, match="itself"):
+        lineage(tmp_path, "a-s1")
