@@ -440,7 +440,7 @@ def stale(
     "Say why a task must run."
     return next(differences(task, plan, digests), "")
 
-# %% ../nbs/90_study.ipynb #afcaa13d
+# %% ../nbs/90_study.ipynb #a9bc2b3e
 def accept(
     task: Task,
     plan: Plan,
@@ -457,7 +457,7 @@ def accept(
             raise StudyError(f"task {task.name}: {made} is not what it made, and cannot be accepted; run it again")
     said = list(differences(task, plan, digests))
     if said and write:
-        before = {key: record[key] for key in now if record.get(key) != now[key]}
+        before = {key: record.get(key) for key in now if record.get(key) != now[key]}
         note = {"at": time.time(), "commit": surroundings(plan.root)["commit"], "said": said, "before": before}
         write_json(path, {**record, **now, "accepted": [*record.get("accepted", []), note]})
     return said
