@@ -104,7 +104,7 @@ def command(root, *arguments, what="run"):
 
 def run(root, *arguments, what="run"):
     process = command(root, *arguments, what=what)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
