@@ -554,7 +554,7 @@ class Gate:
         quiet = time.monotonic() - self.last >= self.pause
         return self.places > 0 and quiet and name == max(self.waiting, key=lambda other: (self.weight[other], self.order[other]))
 
-# %% ../nbs/90_study.ipynb #43e697d6
+# %% ../nbs/90_study.ipynb #0db37e48
 class Runner:
     "Run a plan's tasks, several side by side, showing how far each is."
 
@@ -685,7 +685,7 @@ class Runner:
         self.digests.forget_marks()
         progress.unlink(missing_ok=True)
         order.unlink(missing_ok=True)
-        missing = [path for path in task.makes if not path.exists()]
+        missing = [path for made in task.makes for path in contents(made) if not path.exists()]
         if code or missing:
             word = (
                 read_json(said)["error"]
@@ -1005,7 +1005,7 @@ def status(
         print(f"unirg-status: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
-# %% ../nbs/90_study.ipynb #016af7ee
+# %% ../nbs/90_study.ipynb #ad9e46c2
 def verify(
     plan: Plan,
 ) -> int:  # how many tasks and panels differ from their records
@@ -1057,7 +1057,8 @@ def _rests(tasks: list[str], records: dict[str, dict], made: dict[str, str]) -> 
         if not {name, *map(str, Path(name).parents)} & set(made)
     }
     notebooks = {record["notebook"]: record["code"] for record in own}
-    modules = {name: value for record in own for name, value in dict(record["modules"]).items()}
+    listed = [record["modules"] for record in own if isinstance(record["modules"], dict)]  # older records had one digest for all
+    modules = {name: value for some in listed for name, value in some.items()}
     yield "tasks    " + " ".join(tasks)
     yield "inputs   " + (", ".join(f"{name} {value}" for name, value in outside.items()) or "none: the study makes its archives")
     yield "code     " + ", ".join(f"{name} {value[:8]}" for name, value in {**notebooks, **modules}.items())
