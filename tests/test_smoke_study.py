@@ -65,6 +65,12 @@ def test_every_panel_is_there_as_png_svg_and_csv(study, panel):
     assert len(pd.read_csv(figures / f"fig_{panel}.csv"))
 
 
+def test_the_report_holds_every_panel_and_says_that_it_is_research(study):
+    page = (study["root"] / "outputs/smoke/report.html").read_text()
+    assert all(f'id="fig_{panel}"' in page for panel in PANELS) and page.count("data:image/png;base64,") >= len(PANELS)
+    assert page.index("not for clinical use") < page.index("<h1>")
+
+
 def test_every_study_of_every_archive_is_a_row_or_a_reason(study):
     for folder in (study["root"] / "outputs/smoke/data").glob("[a-z]*"):
         counts = json.loads((folder / "counts.json").read_text())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
+import unirg.study
 from unirg.study import Gate, hanging
 
 PACKAGE = Path(__file__).parents[1]
@@ -62,7 +64,7 @@ NOTEBOOKS = {
         "out: str = ''\nsources: list[str] = []",
         WRITE
         + "f = root / out / 'figures'; f.mkdir(parents=True, exist_ok=True)\n(f / 'fig_1a.png').write_text('x')\n"
-        + "(f / '61_figure1.json').write_text('[]')",
+        + "(f / '61_figure1.json').write_text('[\"fig_1a.png\"]')",
     ),
 }
 
@@ -102,7 +104,7 @@ def command(root, *arguments, what="run"):
 
 def run(root, *arguments, what="run"):
     process = command(root, *arguments, what=what)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
@@ -321,3 +323,148 @@ def test_hanging_is_the_longest_way_to_the_end():
     plan = SimpleNamespace(tasks={name: SimpleNamespace(name=name, after=after) for name, after in
                                   {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}.items()})  # fmt: skip
     assert hanging(plan, {"a": 1, "b": 10, "c": 2, "d": 5}) == {"a": 16, "b": 15, "c": 7, "d": 5}
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    "A toy study, run once for all who look at what it left."
+    root = tmp_path_factory.mktemp("finished")
+    (root / "settings.ini").write_text(SETTINGS)
+    (root / "archive").mkdir()
+    (root / "archive" / "film.txt").write_text("a film")
+    (root / "nbs" / "study").mkdir(parents=True)
+    for name, (parameters, code) in NOTEBOOKS.items():
+        write_notebook(root, name, parameters, code)
+    process = command(root)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+    return root
+
+
+@pytest.fixture
+def finished(once, tmp_path, monkeypatch, capsys):
+    "A copy of it, and a command in this process: exit code and what was printed."
+    root = tmp_path / "study"
+    shutil.copytree(once, root)
+    monkeypatch.setenv("UNIRG_ROOT", str(root))
+
+    def say(what, *arguments):
+        code = 0
+        try:
+            getattr(unirg.study, what)(["--profile", "toy", *arguments])
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return root, say
+
+
+def record_of(root, task):
+    return json.loads((root / f"outputs/toy/runs/{task}.json").read_text())
+
+
+def rewrite_in_secret(path, text):
+    "Change a file so that neither its size nor its time says so."
+    before = path.stat()
+    assert len(text) == before.st_size
+    path.write_text(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_panel_that_is_gone_or_edited_is_made_again(finished):
+    root, say = finished
+    panel = root / "outputs/toy/figures/fig_1a.png"
+    panel.write_text("edited")
+    assert "to run: outputs/toy/figures/fig_1a.png changed" in say("status")[1]
+    panel.unlink()
+    assert "to run: outputs/toy/figures/fig_1a.png is gone" in say("status")[1]
+
+
+def test_status_names_what_changed(finished):
+    root, say = finished
+    assert "its settings changed: word was 'hello', is 'other'" in say("status", "--set", "word=other")[1]
+    (root / "archive" / "film.txt").write_text("another film")
+    assert "its inputs changed: archive" in say("status")[1]
+
+
+def test_an_accepted_task_is_current_and_its_record_says_so(finished):
+    root, say = finished
+    parameters, code = NOTEBOOKS["15_base"]
+    write_notebook(root, "15_base", parameters, code + "  # a remark")
+    weights = root / "outputs/toy/models/base-s1/w"
+    before, made = record_of(root, "base-s1"), weights.stat().st_mtime_ns
+    assert "base-s1                  to run: its notebook changed" in say("status")[1]
+
+    code, out, _ = say("run", "--accept", "base-s1")
+    assert code == 0 and "accepted although its notebook changed" in out
+    after = record_of(root, "base-s1")
+    assert after["code"] != before["code"] and after["accepted"][0]["before"]["code"] == before["code"]
+    assert {key: after[key] for key in ("outputs", "seconds", "started")} == {key: before[key] for key in ("outputs", "seconds", "started")}
+    assert weights.stat().st_mtime_ns == made
+    _, out, _ = say("status")
+    assert "to run" not in out and "(accepted although its notebook changed)" in out
+
+    code, out, _ = say("run", "--accept", "base-s1")
+    assert code == 0 and "was current already" in out and record_of(root, "base-s1") == after
+    code, out, _ = say("run")
+    assert code == 0 and "0 tasks run" in out
+
+    code, out, _ = say("run", "--accept", "--set", "word=other", "prepare-clinic")  # settings may be accepted as well
+    note = record_of(root, "prepare-clinic")["accepted"][0]
+    assert code == 0 and note["before"]["parameters"]["word"] == "hello" and "word was 'hello', is 'other'" in note["said"][0]
+
+
+def test_what_is_not_a_whole_result_cannot_be_accepted(finished):
+    root, say = finished
+    write_notebook(root, "15_base", *NOTEBOOKS["15_base"][:1], NOTEBOOKS["15_base"][1] + "  # a remark")
+    kept = record_of(root, "base-s1")
+    (root / "outputs/toy/scores/base-s1/s").write_text("edited")
+    code, _, err = say("run", "--accept", "base-s1", "score-base-s1")
+    assert code == 2 and "outputs/toy/scores/base-s1 is not what it made" in err and len(err.strip().splitlines()) == 1
+    assert record_of(root, "base-s1") == kept, "one that cannot be accepted stops all"
+    (root / "outputs/toy/runs/base-s1.json").unlink()
+    code, _, err = say("run", "--accept", "base-s1")
+    assert code == 2 and "base-s1 has not finished" in err
+    code, _, err = say("run", "--accept")
+    assert code == 2 and "names of the tasks" in err
+
+
+def test_verify_says_which_panel_rests_on_what(finished):
+    root, say = finished
+    code, out, _ = say("status", "--verify")
+    assert code == 0 and "5 tasks and 1 panels: all as recorded" in out and "DIFFERS" not in out
+    panel = out[out.index("fig_1a (png): as recorded") :]
+    assert "tasks    figure1 prepare-clinic" in panel
+    assert f"archive {record_of(root, 'prepare-clinic')['inputs']['archive']}" in panel
+    assert "61_figure1.ipynb" in panel and "10_prepare.ipynb" in panel and "unirg.core" in panel and "15_base" not in panel
+
+
+def test_verify_finds_what_times_and_sizes_hide(finished):
+    root, say = finished
+    assert "to run" not in say("status")[1]
+    rewrite_in_secret(root / "archive" / "film.txt", "A FILM")
+    rewrite_in_secret(root / "outputs/toy/scores/base-s1/s", "S")
+    assert "to run" not in say("status")[1]
+    code, out, _ = say("status", "--verify")
+    assert code == 1
+    assert "prepare-clinic           DIFFERS: its inputs changed: archive" in out
+    assert "fig_1a (png): DIFFERS: prepare-clinic: its inputs changed: archive" in out
+    assert "score-base-s1            DIFFERS: outputs/toy/scores/base-s1 changed" in out and "score-base-s1: outputs" not in out
+    assert "prepare-clinic           to run: its inputs changed" in say("status")[1], "the next run mends it"
+
+
+def test_verify_finds_a_panel_that_no_task_made(finished):
+    root, say = finished
+    (root / "outputs/toy/figures/fig_9z.png").write_text("from elsewhere")
+    code, out, _ = say("status", "--verify")
+    assert code == 1 and "fig_9z (png): DIFFERS: fig_9z.png is in no task's record" in out and "fig_1a (png): as recorded" in out
+
+
+def test_the_report_is_made_last_and_again_whenever_a_record_changed():
+    from unirg.core import Settings
+    from unirg.study import Plan, record_path
+
+    plan = Plan(Settings("smoke", root=PACKAGE))
+    assert list(plan.tasks)[-1] == "report" and set(plan.tasks["report"].after) == set(plan.tasks) - {"report"}
+    assert {record_path(plan, task) for name, task in plan.tasks.items() if name != "report"} <= set(plan.tasks["report"].needs)
