@@ -381,7 +381,7 @@ def panel_rewards(
     figure.supxlabel(f"Gain over SFT, % (95 % interval; {size.studies} studies, {size.patients} patients)", fontsize=7)
     return figure, table
 
-# %% ../../nbs/analysis/08_panels.ipynb #7684187c
+# %% ../../nbs/analysis/08_panels.ipynb #f803df39
 BINS = {"at most 1": (0, 1), "2": (2, 2), "3": (3, 3), "4 or more": (4, np.inf)}  # the paper's
 
 
@@ -405,7 +405,7 @@ def panel_errors(
         len(titles),
         2,
         figsize=(PAGE, (0.62 + 0.2 * len(runs)) * len(titles) + 0.45),
-        width_ratios=[1, 1.55],
+        width_ratios=[1, 2.3],
         squeeze=False,
         layout="constrained",
     )
@@ -434,7 +434,7 @@ def panel_errors(
                     place + shift, row.estimate, mark_of(run), color=colour_of(run), ms=3, label=name_of(run) if place == 0 else None
                 )
         right.set(xticks=range(len(ERROR_TYPES)), ylim=(0, None), ylabel="Errors a report")
-        right.set_xticklabels([kind.replace("_", "\n") for kind in ERROR_TYPES], fontsize=6.3)
+        right.set_xticklabels([kind.replace("_", "\n") for kind in ERROR_TYPES], fontsize=5.2)
         right.grid(axis="y", color="0.92", lw=0.6)
         for place in range(1, len(ERROR_TYPES)):
             right.axvline(place - 0.5, color="0.9", lw=0.6)
