@@ -110,7 +110,7 @@ def standardised(
     total = weight.sum(-1)
     return np.divide((weight * means).sum(-1), total, out=np.full(total.shape, np.nan), where=total > 0)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #64d7d36f
+# %% ../../nbs/analysis/06_subgroups.ipynb #0a19f4bf
 class Floors(NamedTuple):
     "Patients (and, for rates, cases) that a statement needs."
 
@@ -134,7 +134,7 @@ def verdict(
         return "suppressed"
     if row["group"] == UNKNOWN:
         return "not compared"
-    if patients < floors.compared or cases < floors.cases or row["gap_low"] is None:
+    if patients < floors.compared or cases < floors.cases or pd.isna(row["gap_low"]):
         return "too few"
     if row["p_holm"] < 0.05:
         return "gap"
@@ -225,7 +225,7 @@ def _quantities(group: np.ndarray, others: np.ndarray, everyone: np.ndarray, sum
     covered = np.where(below > 0, mix, 0).sum(1) / mix.sum(1)
     yield turned(standardised(above, below, mix)), gap, (below.sum(1), other_below.sum(1), covered)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #90cee9fc
+# %% ../../nbs/analysis/06_subgroups.ipynb #71bd5219
 _HIDDEN = ["estimate", "low", "high", "gap", "gap_low", "gap_high", "p", "p_holm", "covered", "cases", "other_cases"]
 
 
@@ -236,27 +236,10 @@ def _judged(table: pd.DataFrame, floors: Floors) -> pd.DataFrame:
     )
     table["p"] = table["p"].where(enough)
     table["p_holm"] = table.groupby(["attribute", "quantity"])["p"].transform(lambda p: holm(p.to_numpy()))
-    table[["gap_low", "gap_high"]] = table[["gap_low", "gap_high"]].astype(object).where(table[["gap_low", "gap_high"]].notna(), None)
     table["verdict"] = [verdict(row, floors) for row in table.to_dict("records")]
     table.loc[table["verdict"] == "suppressed", _HIDDEN] = np.nan
-    numbers = [*_HIDDEN]
-    table[numbers] = table[numbers].astype(float)
-    first = [
-        "run",
-        "attribute",
-        "group",
-        "quantity",
-        "label",
-        "estimate",
-        "low",
-        "high",
-        "gap",
-        "gap_low",
-        "gap_high",
-        "p",
-        "p_holm",
-        "verdict",
-    ]
+    table[_HIDDEN] = table[_HIDDEN].astype(float)
+    first = "run attribute group quantity label estimate low high gap gap_low gap_high p p_holm verdict".split()
     return table[[*first, *[name for name in table if name not in first]]]
 
 # %% ../../nbs/analysis/06_subgroups.ipynb #df63e157
