@@ -9,8 +9,9 @@ __all__ = ['COPIED', 'SHUFFLED', 'REFERENCE', 'GROUPINGS', 'ENCOUNTERS', 'CATEGO
            'panel_strata', 'change_category', 'keyword_f1', 'progression_of', 'ms_cxr_t', 'temporal_table',
            'panel_temporal']
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #c4abde87
+# %% ../../nbs/analysis/07_longitudinal.ipynb #49795e16
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from ..data.reports import target_text
 from ..data.sources import LAYOUTS, as_annotated, options_of
 from ..data.studies import Record, link_priors, number_encounters, tells_encounters
 from ..reward.judge import compares
-from ..reward.metrics import changes, rouge_l
+from ..reward.metrics import changes, reading, rouge_l
 
 # %% ../../nbs/analysis/07_longitudinal.ipynb #cdbad56e
 def priors_of(
@@ -108,7 +109,7 @@ def panel_3a(
         table, conditions, {name: MEASURE_NAMES.get(name, name) for name in measures}, f"* differs from “{_name(conditions[0])}”"
     ), table
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #70cdb602
+# %% ../../nbs/analysis/07_longitudinal.ipynb #1c37c85a
 _COLOURS = {COPIED: sns.color_palette("colorblind")[5], SHUFFLED: sns.color_palette("colorblind")[6], REFERENCE: (0.0, 0.0, 0.0)}
 
 
@@ -164,11 +165,13 @@ def _rows(table: pd.DataFrame, runs: list[str], titles: dict[str, str], star: st
     for ax in axes.flat[len(titles) :]:
         ax.set_axis_off()
     n = table[["studies", "patients"]].max()
-    figure.supxlabel(
-        f"{n.studies} studies, {n.patients} patients. Bars: 95 % intervals by patient; ticks: seeds. {star}, p < 0.05 (Holm).",
-        x=0.005, ha="left", fontsize=5.8,
-    )  # fmt: skip
+    _note(figure, f"{n.studies} studies, {n.patients} patients. Bars: 95 % intervals by patient; ticks: seeds. {star}, p < 0.05 (Holm).")
     return figure
+
+
+def _note(figure: matplotlib.figure.Figure, text: str) -> None:
+    "Words below a figure, as wide as it is."
+    figure.supxlabel("\n".join(textwrap.wrap(text, 150)), x=0.005, ha="left", fontsize=5.8)
 
 # %% ../../nbs/analysis/07_longitudinal.ipynb #fdfb5ede
 GROUPINGS = {"patient": "Within the patient", "admission": "Within the hospital stay", "gap 30": "Within an episode (30-day gap)"}
@@ -251,7 +254,7 @@ def drift(
         )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #bfa397a9
+# %% ../../nbs/analysis/07_longitudinal.ipynb #545aa703
 def panel_strata(
     table: pd.DataFrame,  # of `by_stratum`, one grouping below the other with a column `grouping`
     runs: list[str],
@@ -285,14 +288,14 @@ def panel_strata(
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=len(runs), frameon=False)
     stars = f"* p < 0.05, ** 0.01, *** 0.001: {_name(runs[-1])} against {_name(runs[0])}, {_tests(table)}, Holm over the strata."
     said = f"Below each stratum: studies, patients. Bars: 95 % intervals by patient. {stars if len(runs) > 1 else ''}"
-    figure.supxlabel(f"{said}\n{note}".strip(), x=0.005, ha="left", fontsize=5.8)
+    _note(figure, f"{said} {note}".strip())
     return figure, table
 
 
 def _tests(table: pd.DataFrame) -> str:
     return ", ".join(dict.fromkeys(table["test"].dropna()))
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #bfb388c3
+# %% ../../nbs/analysis/07_longitudinal.ipynb #0f6f17ba
 CATEGORIES = ["first study", "new", "progression", "regression", "no change", "not stated"]
 _CATEGORY = {"new": "new", "worsened": "progression", "improved": "regression", "resolved": "regression", "unchanged": "no change"}
 
@@ -302,8 +305,6 @@ def change_category(
     has_prior: bool,  # whether the study has a prior
 ) -> str:  # one of CATEGORIES
     "What the reference says has changed."
-    from unirg.reward.metrics import reading
-
     said = {_CATEGORY[fact.change] for fact in reading(reference).facts if fact.change}
     return next((name for name in CATEGORIES if name in said), "not stated") if has_prior else "first study"
 
