@@ -133,7 +133,7 @@ def test_what_may_be_said_of_a_gap(said, changed):
 def test_the_sentence_follows_the_table(found):
     _, _, table = found
     said = cannot_conclude(table)
-    assert "race is unknown for 3" in said and "differs between female, male" in said
+    assert "race is unknown for 3" in said and "The mean score of female, male" in said
     claimed = table[table.quantity.isin(["TPR", "FPR"]) & (table.verdict == "parity") & (table.label != "all")]
     assert f"{len(claimed)} allow to claim parity" in said
     assert "can be claimed for" not in cannot_conclude(table.assign(verdict="too few"))

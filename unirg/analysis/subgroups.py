@@ -242,7 +242,7 @@ def _judged(table: pd.DataFrame, floors: Floors) -> pd.DataFrame:
     first = "run attribute group quantity label estimate low high gap gap_low gap_high p p_holm verdict".split()
     return table[[*first, *[name for name in table if name not in first]]]
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #df63e157
+# %% ../../nbs/analysis/06_subgroups.ipynb #ffdf89dc
 def worst_groups(
     table: pd.DataFrame,  # of `subgroups`, one run or several
 ) -> pd.DataFrame:  # run, attribute, quantity, label, group, estimate, low, high, best, spread (best - worst), studies, patients
@@ -258,9 +258,9 @@ def worst_groups(
             | {name: worst[name] for name in names}
             | {"best": best["group"], "spread": abs(best["estimate"] - worst["estimate"])}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns="run attribute quantity label group estimate low high studies patients best spread".split())
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #7d0257aa
+# %% ../../nbs/analysis/06_subgroups.ipynb #77dfa8a7
 def cannot_conclude(
     table: pd.DataFrame,  # of `subgroups`, one run
     floors: Floors = FLOORS,
@@ -280,7 +280,7 @@ def cannot_conclude(
         "open": "no gap in the mean score was found for {}, which is not parity: "
         f"the interval reaches beyond {floors.margin:g}, or there are fewer than {floors.parity} patients",
         "parity": f"parity of the mean score, within {floors.margin:g}, can be claimed for {{}}",
-        "gap": "the mean score differs between {} and the others",
+        "gap": "the mean score of {} differs from that of the others",
     }
     for kind, sentence in words.items():
         groups = [row.group for row in means.itertuples() if row.verdict == kind and row.group != UNKNOWN]
@@ -299,7 +299,7 @@ def _joined(names: list[str]) -> str:
     names = [f"'{name}'" if ", " in name else name for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #b978f142
+# %% ../../nbs/analysis/06_subgroups.ipynb #8421a7e6
 def panel_4d(
     table: pd.DataFrame,  # of `subgroups`, one run below the other
     runs: list[str],  # the first is the one compared and told about
@@ -327,7 +327,7 @@ def panel_4d(
     for place, line in enumerate(lines):
         if line in hidden:
             axes[0].annotate(
-                f"fewer than {floors.shown} patients: not shown",
+                f"under {floors.shown} patients: not shown",
                 (0.02, place),
                 xycoords=("axes fraction", "data"),
                 va="center",
