@@ -194,7 +194,7 @@ def extreme_share(
     "Two-sided p values of a randomisation test."
     return (1 + (np.abs(drawn) >= np.abs(observed) - slack).sum(0)) / (1 + len(drawn))
 
-# %% ../../nbs/analysis/01_statistics.ipynb #d627ecaf
+# %% ../../nbs/analysis/01_statistics.ipynb #eaa3f8e5
 def paired_differences(
     first: pd.DataFrame,  # (studies, measures) scores of one system
     second: pd.DataFrame,  # of the other: the same studies in the same order, the same measures
@@ -215,9 +215,12 @@ def paired_differences(
     for i, name in enumerate(names):
         turned = inverse_of if name in inverse else np.asarray
         ours, theirs = turned(one[:, i].mean()), turned(other[:, i].mean())
-        total, n = (one[:, i] + other[:, i]).sum(), 2 * len(one)
-        drawn = turned((total + swapped[:, i]) / n) - turned((total - swapped[:, i]) / n)
-        slack = 1e-12 * np.abs(one[:, i] - other[:, i]).mean() if name not in inverse else 1e-12 * max(abs(ours), abs(theirs))
+        if name in inverse:
+            total, n = (one[:, i] + other[:, i]).sum(), 2 * len(one)
+            drawn = turned((total + swapped[:, i]) / n) - turned((total - swapped[:, i]) / n)
+        else:
+            drawn = swapped[:, i] / len(one)
+        slack = 1e-12 * (abs(ours) + abs(theirs)) if name in inverse else 1e-12 * np.abs(one[:, i] - other[:, i]).mean()
         rows.append(
             {
                 "measure": name,

@@ -110,7 +110,7 @@ def standardised(
     total = weight.sum(-1)
     return np.divide((weight * means).sum(-1), total, out=np.full(total.shape, np.nan), where=total > 0)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #64d7d36f
+# %% ../../nbs/analysis/06_subgroups.ipynb #0a19f4bf
 class Floors(NamedTuple):
     "Patients (and, for rates, cases) that a statement needs."
 
@@ -134,7 +134,7 @@ def verdict(
         return "suppressed"
     if row["group"] == UNKNOWN:
         return "not compared"
-    if patients < floors.compared or cases < floors.cases or row["gap_low"] is None:
+    if patients < floors.compared or cases < floors.cases or pd.isna(row["gap_low"]):
         return "too few"
     if row["p_holm"] < 0.05:
         return "gap"
@@ -225,7 +225,7 @@ def _quantities(group: np.ndarray, others: np.ndarray, everyone: np.ndarray, sum
     covered = np.where(below > 0, mix, 0).sum(1) / mix.sum(1)
     yield turned(standardised(above, below, mix)), gap, (below.sum(1), other_below.sum(1), covered)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #90cee9fc
+# %% ../../nbs/analysis/06_subgroups.ipynb #71bd5219
 _HIDDEN = ["estimate", "low", "high", "gap", "gap_low", "gap_high", "p", "p_holm", "covered", "cases", "other_cases"]
 
 
@@ -236,30 +236,13 @@ def _judged(table: pd.DataFrame, floors: Floors) -> pd.DataFrame:
     )
     table["p"] = table["p"].where(enough)
     table["p_holm"] = table.groupby(["attribute", "quantity"])["p"].transform(lambda p: holm(p.to_numpy()))
-    table[["gap_low", "gap_high"]] = table[["gap_low", "gap_high"]].astype(object).where(table[["gap_low", "gap_high"]].notna(), None)
     table["verdict"] = [verdict(row, floors) for row in table.to_dict("records")]
     table.loc[table["verdict"] == "suppressed", _HIDDEN] = np.nan
-    numbers = [*_HIDDEN]
-    table[numbers] = table[numbers].astype(float)
-    first = [
-        "run",
-        "attribute",
-        "group",
-        "quantity",
-        "label",
-        "estimate",
-        "low",
-        "high",
-        "gap",
-        "gap_low",
-        "gap_high",
-        "p",
-        "p_holm",
-        "verdict",
-    ]
+    table[_HIDDEN] = table[_HIDDEN].astype(float)
+    first = "run attribute group quantity label estimate low high gap gap_low gap_high p p_holm verdict".split()
     return table[[*first, *[name for name in table if name not in first]]]
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #df63e157
+# %% ../../nbs/analysis/06_subgroups.ipynb #ffdf89dc
 def worst_groups(
     table: pd.DataFrame,  # of `subgroups`, one run or several
 ) -> pd.DataFrame:  # run, attribute, quantity, label, group, estimate, low, high, best, spread (best - worst), studies, patients
@@ -275,9 +258,9 @@ def worst_groups(
             | {name: worst[name] for name in names}
             | {"best": best["group"], "spread": abs(best["estimate"] - worst["estimate"])}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns="run attribute quantity label group estimate low high studies patients best spread".split())
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #7d0257aa
+# %% ../../nbs/analysis/06_subgroups.ipynb #77dfa8a7
 def cannot_conclude(
     table: pd.DataFrame,  # of `subgroups`, one run
     floors: Floors = FLOORS,
@@ -297,7 +280,7 @@ def cannot_conclude(
         "open": "no gap in the mean score was found for {}, which is not parity: "
         f"the interval reaches beyond {floors.margin:g}, or there are fewer than {floors.parity} patients",
         "parity": f"parity of the mean score, within {floors.margin:g}, can be claimed for {{}}",
-        "gap": "the mean score differs between {} and the others",
+        "gap": "the mean score of {} differs from that of the others",
     }
     for kind, sentence in words.items():
         groups = [row.group for row in means.itertuples() if row.verdict == kind and row.group != UNKNOWN]
@@ -316,7 +299,7 @@ def _joined(names: list[str]) -> str:
     names = [f"'{name}'" if ", " in name else name for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #b978f142
+# %% ../../nbs/analysis/06_subgroups.ipynb #8421a7e6
 def panel_4d(
     table: pd.DataFrame,  # of `subgroups`, one run below the other
     runs: list[str],  # the first is the one compared and told about
@@ -344,7 +327,7 @@ def panel_4d(
     for place, line in enumerate(lines):
         if line in hidden:
             axes[0].annotate(
-                f"fewer than {floors.shown} patients: not shown",
+                f"under {floors.shown} patients: not shown",
                 (0.02, place),
                 xycoords=("axes fraction", "data"),
                 va="center",
