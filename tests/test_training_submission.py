@@ -57,6 +57,7 @@ def test_the_records_come_back_with_one_prediction_each(place, whole):
     given = entries(place)
     assert list(whole) == list(given)
     for study, record in whole.items():
+        record = dict(record)
         assert isinstance(record.pop("model_prediction"), str)
         assert record == json.loads(json.dumps(given[study]).replace("NaN", "null"))
     assert not [path for path in place.iterdir() if path.name.startswith(".whole")], "nothing is left over"
