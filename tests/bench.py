@@ -158,7 +158,8 @@ def reader_rows(studies=60):
 
 
 def rollouts(prompts=256, each=16, seed=1):
-    "Reports as a policy samples them, (completions, references): a reference's sentences, some dropped, some replaced by a neighbour's."
+    """Reports as a policy samples them, (completions, references): a reference's sentences, some dropped, some replaced by a neighbour's,
+    some with a word lost."""
     dice = random.Random(derived_seed(seed, "rollouts"))
     names = list(INSTITUTIONS)
     references = [dictate(draw_patient(names[i % len(names)], i, seed), 0, seed).text for i in range(prompts)]
@@ -168,7 +169,11 @@ def rollouts(prompts=256, each=16, seed=1):
     for i, parts in enumerate(cut):
         for _ in range(each):
             drawn = [dice.choice(pools[i % len(names)]) if dice.random() < 0.3 else part for part in parts if dice.random() < 0.9]
-            sampled.append(" ".join(drawn))
+            words = [sentence.split() for sentence in drawn]
+            for sentence in words:
+                if len(sentence) > 2 and dice.random() < 0.2:
+                    del sentence[dice.randrange(len(sentence))]
+            sampled.append(" ".join(word for sentence in words for word in sentence))
     return sampled, [reference for reference in references for _ in range(each)]
 
 

@@ -8,7 +8,8 @@ __all__ = ['STEP1', 'STEP2', 'PAPER_STEP1', 'PAPER_STEP2', 'REWARDS', 'PAIRWISE'
            'workers_from', 'measured', 'completion_text', 'group_variance', 'batch_notes', 'counted_errors',
            'Composite', 'composite_from']
 
-# %% ../../nbs/reward/05_composite.ipynb #803d1575
+# %% ../../nbs/reward/05_composite.ipynb #c0590a68
+import bisect
 import importlib
 import itertools
 import math
@@ -174,14 +175,15 @@ class Measures:
                 raise StudyError(f"reward component {name}: {len(known[name])} values for {len(pairs)} reports")
         return known
 
-# %% ../../nbs/reward/05_composite.ipynb #ce1ec1dc
+# %% ../../nbs/reward/05_composite.ipynb #2d567a4a
 def dealt(
     pairs: list[tuple[str, str]],  # (prediction, reference)
     hands: int,  # how many
-) -> list[list[int]]:  # positions in `pairs`, about equally many each, none empty
+) -> list[list[int]]:  # positions in `pairs`, about equally much text each, none empty
     "Deal pairs out; those with one reference stay together as long as that leaves nobody idle."
     order = sorted(range(len(pairs)), key=lambda i: pairs[i][1])
-    cuts = [round(len(order) * k / hands) for k in range(hands + 1)]
+    work = list(itertools.accumulate(len(pairs[i][0]) + 1 for i in order))  # longer texts take longer
+    cuts = [0, *(bisect.bisect_left(work, work[-1] * k / hands) + 1 for k in range(1, hands)), len(order)] if order else []
     return [order[a:b] for a, b in itertools.pairwise(cuts) if b > a]
 
 
