@@ -305,7 +305,7 @@ def test_the_plan_has_the_four_measurements_when_they_are_asked_for_and_only_the
     assert {"phantom", "sft-s1", "rl2-s1"} <= set(tasks["follows"].after)
     assert {"score-rl2-s1", "generate-rl2-s1"} <= set(tasks["measures"].after)
     nothing_after = [name for name, task in tasks.items() if names & set(task.after)]
-    assert nothing_after == [], "what is measured against the truth feeds nothing"
+    assert set(nothing_after) <= {"report"}, "what is measured against the truth feeds nothing"
 
 
 @pytest.mark.parametrize("run, said", [("nobody", "nobody"), ("base", "starts from no other")])
