@@ -79,7 +79,7 @@ def grpo_arguments(
         steps_per_generation=rounds,
     )
 
-# %% ../../nbs/training/03_grpo.ipynb #9845fe1b
+# %% ../../nbs/training/03_grpo.ipynb #565500b5
 def main(
     path: str | os.PathLike,  # the job's JSON
 ) -> None:
@@ -106,6 +106,8 @@ def main(
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work / "checkpoints", tidy=False))
     reward.close()
+    if judge:
+        print(f"judge {job.judge['name']}: {judge.totals}", flush=True)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         finish_work(job, recipe, unwrapped(trainer.model), processor, log, "grpo", len(rows))
