@@ -1395,6 +1395,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'unirg.study.parameters_of': ('study.html#parameters_of', 'unirg/study.py'),
                              'unirg.study.record_path': ('study.html#record_path', 'unirg/study.py'),
                              'unirg.study.run': ('study.html#run', 'unirg/study.py'),
+                             'unirg.study.run_notebook': ('study.html#run_notebook', 'unirg/study.py'),
                              'unirg.study.stale': ('study.html#stale', 'unirg/study.py'),
                              'unirg.study.status': ('study.html#status', 'unirg/study.py'),
                              'unirg.study.surroundings': ('study.html#surroundings', 'unirg/study.py'),

@@ -270,7 +270,7 @@ def digest(
         return "missing"
     return sha.hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #2ae09399
+# %% ../nbs/00_core.ipynb #2b58de71
 class Progress:
     "Count work done: `with Progress(total, 'films') as progress: ... progress.step()`."
 
@@ -343,7 +343,7 @@ class Progress:
             with contextlib.suppress(OSError):  # progress is never worth a run
                 write_json(self.path, state)
 
-
+# %% ../nbs/00_core.ipynb #65b700bd
 def speed(
     rate: float,  # units a second
 ) -> str:  # '12 a second', '3.4 a minute'

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'Task', 'parameters_of', 'Plan', 'record_path', 'modules_of', 'Digests',
-           'contents', 'identity', 'differences', 'stale', 'accept', 'execute', 'hanging', 'Gate', 'Runner',
-           'surroundings', 'Clock', 'Screen', 'Reporter', 'run', 'last_screen', 'status', 'verify']
+           'contents', 'identity', 'differences', 'stale', 'accept', 'execute', 'hanging', 'Gate', 'run_notebook',
+           'surroundings', 'Runner', 'Clock', 'Screen', 'Reporter', 'run', 'last_screen', 'status', 'verify']
 
 # %% ../nbs/90_study.ipynb #38b1f1fd
 import argparse
@@ -628,7 +628,61 @@ class Gate:
         quiet = time.monotonic() - self.last >= self.pause
         return self.places > 0 and quiet and name == max(self.waiting, key=lambda other: (self.weight[other], self.order[other]))
 
-# %% ../nbs/90_study.ipynb #0db37e48
+# %% ../nbs/90_study.ipynb #3653acc6
+def run_notebook(
+    task: Task,
+    plan: Plan,
+    children: dict[str, subprocess.Popen],  # the processes at work, by task; this one is among them while it is
+) -> str | None:  # what went wrong in one line, None where nothing did
+    "Run a task's notebook in a process of its own."
+    runs = plan.out / "runs"
+    order, said, progress = (runs / f".{task.name}.{what}.json" for what in ("order", "said", "progress"))
+    result, log = runs / f"{task.name}.ipynb", runs / f"{task.name}.log"
+    for old in (said, progress):
+        old.unlink(missing_ok=True)
+    asked = {"notebook": str(plan.books[task.notebook]), "result": str(result), "parameters": task.parameters}
+    write_json(order, asked | {"root": str(plan.root), "said": str(said)})
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "UNIRG_ROOT": str(plan.root),
+        "UNIRG_PROGRESS": str(progress),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(plan.root), os.environ.get("PYTHONPATH")])),
+    }
+    with log.open("w") as sink:
+        streams = {"stdout": sink, "stderr": sink, "stdin": subprocess.DEVNULL}
+        command = [sys.executable, "-m", "unirg.study", str(order)]
+        children[task.name] = child = subprocess.Popen(command, **streams, env=environment, cwd=plan.root, start_new_session=True)
+        code = child.wait()
+        children.pop(task.name, None)
+    for done in (progress, order):
+        done.unlink(missing_ok=True)
+    missing = [path for made in task.makes for path in contents(made) if not path.exists()]
+    if not code and not missing:
+        return None
+    word = f"ended with exit code {code}, see {log}" if code else f"did not make {missing[0]}"
+    if said.is_file():
+        word = read_json(said)["error"]
+        said.unlink()
+    return f"{word}  [{plan._relative(result)}]"
+
+# %% ../nbs/90_study.ipynb #f9436a96
+def surroundings(root: Path) -> dict:
+    "What a record says of the machine and versions, without naming the machine."
+    versions = {}
+    for name in ("unirg", "torch", "transformers", "trl", "accelerate", "datasets", "numpy", "papermill"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    git = shutil.which("git")
+    commit = (
+        subprocess.run([git, "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+        if git
+        else ""
+    )
+    return {"versions": versions, "python": platform.python_version(), "commit": commit or None, "cores": os.cpu_count()}
+
+# %% ../nbs/90_study.ipynb #5bdfe209
 class Runner:
     "Run a plan's tasks, several side by side, showing how far each is."
 
@@ -717,59 +771,12 @@ class Runner:
 
     def _run(self, task: Task) -> bool:
         self.digests.forget_marks()
-        now, started = identity(task, self.plan, self.digests), time.time()
-        record, said, order = record_path(self.plan, task), self.runs / f".{task.name}.said.json", self.runs / f".{task.name}.order.json"
+        now, started, record = identity(task, self.plan, self.digests), time.time(), record_path(self.plan, task)
         record.unlink(missing_ok=True)  # whatever happens now, the old record no longer speaks for what is on disk
-        said.unlink(missing_ok=True)
-        progress = self.runs / f".{task.name}.progress.json"
-        progress.unlink(missing_ok=True)
-        result = self.runs / f"{task.name}.ipynb"
-        write_json(
-            order,
-            {
-                "notebook": str(self.plan.books[task.notebook]),
-                "result": str(result),
-                "parameters": task.parameters,
-                "root": str(self.plan.root),
-                "said": str(said),
-            },
-        )
-        log = self.runs / f"{task.name}.log"
-        environment = {
-            **os.environ,
-            "UNIRG_ROOT": str(self.plan.root),
-            "UNIRG_PROGRESS": str(progress),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.plan.root), os.environ.get("PYTHONPATH")])),
-        }
-        environment.setdefault("OMP_NUM_THREADS", "1")
-        with log.open("w") as sink:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "unirg.study", str(order)],
-                stdout=sink,
-                stderr=sink,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                cwd=self.plan.root,
-                start_new_session=True,
-            )
-            self.children[task.name] = child
-            code = child.wait()
-            self.children.pop(task.name, None)
+        wrong = run_notebook(task, self.plan, self.children)
         self.digests.forget_marks()
-        progress.unlink(missing_ok=True)
-        order.unlink(missing_ok=True)
-        missing = [path for made in task.makes for path in contents(made) if not path.exists()]
-        if code or missing:
-            word = (
-                read_json(said)["error"]
-                if said.is_file()
-                else f"ended with exit code {code}, see {log}"
-                if code
-                else f"did not make {missing[0]}"
-            )
-            said.unlink(missing_ok=True)
-            self.failed[task.name] = f"{word}  [{self.plan._relative(result)}]"
+        if wrong:
+            self.failed[task.name] = wrong
             return False
         write_json(
             record,
@@ -799,21 +806,6 @@ class Runner:
         for child in list(self.children.values()):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(10)
-
-
-def surroundings(root: Path) -> dict:
-    "What a record says of the machine and versions, without naming the machine."
-    versions = {}
-    for name in ("unirg", "torch", "transformers", "trl", "accelerate", "datasets", "numpy", "papermill"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    git = shutil.which("git")
-    commit = (
-        subprocess.run([git, "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-        if git
-        else ""
-    )
-    return {"versions": versions, "python": platform.python_version(), "commit": commit or None, "cores": os.cpu_count()}
 
 # %% ../nbs/90_study.ipynb #708c3158
 class Clock:

@@ -17,7 +17,7 @@ from .leaks import patients_in_two_splits
 from .radiographs import RadiographError, load_radiograph
 from .studies import Studies
 
-# %% ../../nbs/data/11_sources.ipynb #d57d20d1
+# %% ../../nbs/data/11_sources.ipynb #00b0c49a
 LAYOUTS = {
     "mimic_cxr": mimic_cxr,
     "chexpert_plus": chexpert_plus,
@@ -36,7 +36,7 @@ def options_of(
     known = {**inspect.signature(module.records).parameters, **inspect.signature(module.read).parameters}
     return {name: p for name, p in known.items() if p.kind is not inspect.Parameter.VAR_KEYWORD and name != "root"}
 
-
+# %% ../../nbs/data/11_sources.ipynb #0c10bc2a
 def read_source(
     layout: str,  # a key of LAYOUTS
     root: str | Path,  # where the archive is
@@ -69,7 +69,7 @@ def read_source(
         raise StudyError(f"{studies.source}: patient {patient} is in {' and in '.join(splits)} ({said}); split the studies by patient")
     return studies
 
-
+# %% ../../nbs/data/11_sources.ipynb #1ba428dd
 def as_annotated(
     value,  # of a setting: text, or already typed
     parameter: inspect.Parameter | None,  # of the reader
@@ -85,7 +85,7 @@ def as_annotated(
     kind = next((k for k in (bool, int, float) if k in kinds), None)
     return typed(value, kind, name) if kind else value
 
-
+# %% ../../nbs/data/11_sources.ipynb #45b4e79d
 def unreadable(
     studies: Studies,
     root: str | Path,  # where the archive is

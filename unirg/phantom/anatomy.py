@@ -999,7 +999,7 @@ def positioned(
 # %% ../../nbs/phantom/01_anatomy.ipynb #70a3ea87
 ADD = {name: globals()[f"add_{name}"] for name in FINDINGS}  # each finding's change to a chest
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #4131b2eb
+# %% ../../nbs/phantom/01_anatomy.ipynb #125baecf
 def extent(
     severity: float,  # 0..1
 ) -> float:  # 0..1
@@ -1007,7 +1007,7 @@ def extent(
     steep, middle = 2.2, 0.48
     return (1 + middle**steep) * severity**steep / (severity**steep + middle**steep)
 
-
+# %% ../../nbs/phantom/01_anatomy.ipynb #22c466d3
 def build(
     body: Body,
     signs,  # of Sign

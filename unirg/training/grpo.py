@@ -122,7 +122,7 @@ def curves(
     wanted = CURVES | {"reward and its components": ["reward", *components]}
     return {title: [name for name in names if name in columns] for title, names in wanted.items()}
 
-# %% ../../nbs/training/03_grpo.ipynb #8f2c68cd
+# %% ../../nbs/training/03_grpo.ipynb #d4961137
 def main(
     path: str | os.PathLike,  # the job's JSON
 ) -> None:
@@ -152,6 +152,8 @@ def main(
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work / "checkpoints", tidy=False))
     reward.close()
+    if judge:
+        print(f"judge {job.judge['name']}: {judge.totals}", flush=True)
     trainer.accelerator.wait_for_everyone()
     finish_work(job, recipe, trainer, watch, "grpo", len(rows), grpo_passes(log.rows, recipe))
 
