@@ -79,16 +79,20 @@ def test_a_swap_moves_the_picture_to_the_other_side_and_a_removal_takes_it_away(
     shown = bare._replace(signs=pd.concat([bare.signs, pd.DataFrame([{"source": row.source, "study_id": row.study_id, **fields}])]))
     case = counterfactuals.Case(row.source, row.study_id, row.patient_id, sign.finding, "left", "swapped")
     films = {"own": own_film(shown, case), "swapped": changed_film(shown, case), "bare": own_film(bare, case)}
-    films |= {change: changed_film(shown, dataclasses.replace(case, change=change)) for change in ("without", "milder")}
+    films |= {name: changed_film(shown, dataclasses.replace(case, change=name)) for name in ("without", "milder")}
     assert np.array_equal(films["without"], films["bare"])
     half = films["bare"].shape[1] // 2
 
-    def more(name, side):  # the patient's left is the picture's right
+    def change(name, before, side):  # the patient's left is the picture's right
         columns = slice(half, None) if side == "left" else slice(None, half)
-        return np.abs(films[name][:, columns].astype(float) - films["bare"][:, columns]).mean()
+        return films[name][:, columns].astype(float) - films[before][:, columns]
 
-    assert more("own", "left") > 1.5 * more("own", "right") and more("swapped", "right") > 1.5 * more("swapped", "left")
-    assert 0 < more("milder", "left") < more("own", "left")
+    def brighter(name, before):  # how much more the left gained than the right: the window follows the whole film, so both sides move
+        return change(name, before, "left").mean() - change(name, before, "right").mean()
+
+    assert brighter("own", "bare") > 0 > brighter("swapped", "bare"), "fluid is white, on the side it is on"
+    assert change("swapped", "own", "left").mean() < 0 < change("swapped", "own", "right").mean()
+    assert 0 < np.abs(change("milder", "bare", "left")).mean() < np.abs(change("own", "bare", "left")).mean()
 
 
 def test_camera_and_exposure_change_the_picture_and_nothing_on_it(truth, cases):

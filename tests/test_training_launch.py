@@ -55,19 +55,21 @@ def log(folder, column="loss"):
 
 
 def started(module, config, checkpoint, processes=1):
-    "Start a launcher in a process of its own and wait until that checkpoint is whole; it writes the error it ends with."
+    "Start a launcher in a process of its own; its trainer waits after that checkpoint for a file `go`. It writes the error it ends with."
     code = (
         "import json, sys; from unirg.core import StudyError; from unirg.training.launch import launch\n"
-        f"try: launch({module!r}, json.loads(sys.argv[1]), processes={processes}, show=False)\n"
+        f"try: launch('paused_training', json.loads(sys.argv[1]), processes={processes}, show=False)\n"
         "except StudyError as error: sys.exit(str(error))"
     )
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    launcher = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)], env=environment(), **pipes)
+    env = environment() | {"PAUSED_TRAINER": module, "PAUSED_AT": str(checkpoint)}
+    env["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
+    launcher = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)], env=env, **pipes)
     work = Path(config["out"] + ".work")
     deadline = time.time() + 600
     while not (work / "checkpoints" / f"checkpoint-{checkpoint}" / "whole").exists():
         assert launcher.poll() is None and time.time() < deadline, (work / "output.txt").read_text()[-2000:]
-        time.sleep(0.005)
+        time.sleep(0.02)
     return launcher, work
 
 
@@ -85,7 +87,7 @@ def killed(module, config, checkpoint, processes=1):
 
 def trainers(work):
     "Processes that train in this folder."
-    lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
     return [line for line in lines if str(work / "job.json") in line]
 
 
@@ -141,6 +143,7 @@ def test_a_full_disk_ends_in_one_line_and_costs_only_the_steps_since_the_last_ch
     launcher, work = started("unirg.training.sft", config, 4)
     trainer = int(trainers(work)[0].split()[0])
     resource.prlimit(trainer, resource.RLIMIT_FSIZE, (100_000, 100_000))  # from now on no large file can be written
+    (work / "go").touch()
     told = launcher.communicate()[1]
     assert "sft_full: the disk is full: free some space; last lines" in told.splitlines()[0], told
     assert not Path(config["out"]).exists() and (work / "checkpoints" / "checkpoint-4" / "whole").exists()

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'NAMES', 'MEASURE_NAMES', 'AGE_BANDS', 'set_style', 'set_others', 'colour_of', 'mark_of', 'name_of',
-           'save_panel', 'split_system', 'summarise', 'panel_1a', 'panel_curves', 'read_curves', 'panel_systems',
-           'panel_diseases']
+           'save_panel', 'panel_1a', 'panel_curves', 'read_curves', 'panel_systems', 'panel_diseases']
 
-# %% ../../nbs/analysis/03_figures.ipynb #21d08b01
+# %% ../../nbs/analysis/03_figures.ipynb #244e0d5d
 from pathlib import Path
 
 import matplotlib
@@ -17,7 +16,7 @@ import pandas as pd
 import seaborn as sns
 
 from .scoring import label_counts
-from .statistics import f1_with_interval, mean_with_interval
+from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, whole_file
 
 # %% ../../nbs/analysis/03_figures.ipynb #c6f3f7b4
@@ -145,43 +144,6 @@ def save_panel(
         made.append(path)
     return made
 
-# %% ../../nbs/analysis/03_figures.ipynb #8d4304ed
-def split_system(
-    scores: pd.DataFrame,  # with a column system
-) -> pd.DataFrame:
-    "Add `run` and `seed` from names such as 'rl2-s1'; a system without a seed is its own run."
-    parts = scores["system"].str.extract(r"^(.*?)(?:-s(\d+))?$")
-    return scores.assign(run=parts[0], seed=parts[1].fillna("0").astype(int))
-
-
-def summarise(
-    scores: pd.DataFrame,  # score tables of several systems
-    measures: list[str],  # columns
-    resamples: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:  # run, dataset, measure, estimate, low, high, studies, patients, seeds, by_seed
-    "Mean of each measure for each run and set, seeds pooled, with patient-clustered intervals."
-    rows = []
-    for (run, dataset), group in split_system(scores).groupby(["run", "dataset"], sort=False):
-        sizes = group.groupby("seed")["study_id"].apply(frozenset)
-        if len(set(sizes)) > 1:
-            raise StudyError(f"the seeds of {run} were not scored on the same studies of {dataset}")
-        pooled = group.groupby("study_id")[measures].mean()
-        patients = group.drop_duplicates("study_id").set_index("study_id").loc[pooled.index, "patient_id"]
-        for measure in measures:
-            by_seed = group.groupby("seed")[measure].mean()
-            rows.append(
-                {
-                    "run": run,
-                    "dataset": dataset,
-                    "measure": measure,
-                    **mean_with_interval(pooled[measure], patients, resamples, seed),
-                    "seeds": len(by_seed),
-                    "by_seed": " ".join(f"{value:.4f}" for value in by_seed),
-                }
-            )
-    return pd.DataFrame(rows)
-
 # %% ../../nbs/analysis/03_figures.ipynb #60d20ddc
 AGE_BANDS = [0, 18, 40, 60, 80, 200]
 
@@ -279,9 +241,9 @@ def read_curves(
         .reset_index(drop=True)
     )
 
-# %% ../../nbs/analysis/03_figures.ipynb #8bd9fb38
+# %% ../../nbs/analysis/03_figures.ipynb #0b79bc5e
 def panel_systems(
-    summary: pd.DataFrame,  # of `summarise`
+    summary: pd.DataFrame,  # of `statistics.summarise`, or `panels.compare`
     measures: list[str],  # one small axis each
     runs: list[str],  # order of systems, top to bottom
     datasets: list[str] | None = None,  # one row of axes each; those of the summary if None

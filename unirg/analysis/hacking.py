@@ -6,7 +6,7 @@
 __all__ = ['FORM', 'NAMES', 'form_of', 'inside_reward', 'direction', 'before_and_after', 'verdict', 'sections_of',
            'panel_hacking']
 
-# %% ../../nbs/analysis/13_hacking.ipynb #fdffc2f5
+# %% ../../nbs/analysis/13_hacking.ipynb #a46626bb
 from collections import Counter
 
 import matplotlib
@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import COLUMN, MEASURE_NAMES, colour_of, name_of, set_style, split_system
-from .statistics import holm, paired_difference
+from .figures import COLUMN, MEASURE_NAMES, colour_of, name_of, set_style
+from .statistics import holm, paired_difference, split_system
 from ..core import StudyError
 from ..reward.findings import facts
 from ..reward.judge import ERROR_TYPES
