@@ -139,7 +139,7 @@ def test_importing_the_package_loads_neither_torch_nor_transformers():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("profile", ["smoke", "phantom"])
+@pytest.mark.parametrize("profile", ["smoke", "phantom", "phantom_full"])
 def test_every_setting_is_taken_and_every_need_is_made(profile):
     from unirg.core import Settings
     from unirg.study import Plan

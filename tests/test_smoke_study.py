@@ -89,6 +89,23 @@ def test_predictions_and_scores_are_one_a_test_study(study):
         assert scores.study_id.is_unique and set(scores.study_id) <= wanted and scores.composite_step1.between(-0.3, 1.01).all()
 
 
+def test_a_consensus_of_the_same_policy_stands_beside_it(study):
+    base = study["root"] / "outputs/smoke"
+    drawn = json.loads((base / "predictions/sft_consensus-s1/samples/rexrank.json").read_text())["samples"]
+    told = json.loads((base / "predictions/sft_consensus-s1/rexrank.json").read_text())
+    assert all(record["model_prediction"] in drawn[study_id] for study_id, record in told.items()) and told
+    assert {"sft", "sft_consensus"} <= set(pd.read_csv(base / "figures/fig_S1.csv").run)
+
+
+def test_every_trained_policy_has_a_card_with_its_scores(study):
+    base = study["root"] / "outputs/smoke"
+    cards = {path.stem: path.read_text() for path in (base / "cards").glob("*.md")}
+    assert {"sft-s1", "rl_only-s1", "rl1-s1", "rl2-s1"} <= set(cards)
+    scores = pd.concat(map(pd.read_parquet, (base / "scores/rl2-s1").glob("rexrank.parquet")))
+    row = next(line for line in cards["rl2-s1"].splitlines() if line.startswith("| composite_step1 |"))
+    assert f"{scores.composite_step1.mean():.3f} [" in row and "Not a medical device" in cards["rl2-s1"]
+
+
 def test_records_trace_a_figure_to_its_archives(study):
     runs = study["root"] / "outputs/smoke/runs"
     made = {path: json.loads(p.read_text()) for p in runs.glob("[a-z]*.json") for path in json.loads(p.read_text())["outputs"]}

@@ -49,3 +49,48 @@ def test_the_control_waits_for_the_runs_whose_compute_it_spends(plan, profile):
     assert len(rates) == 2 and "sft_more-s1" not in plan(profile, runs="base sft rl1").tasks
     with pytest.raises(StudyError, match=r"\[run:sft_more\] matches 'rl1', which is not among the runs"):
         plan(profile, runs="base sft sft_more")
+
+
+def test_the_full_phantom_is_the_phantom_with_more_of_everything(plan):
+    tasks, small = plan("phantom_full", runs="base sft sft_more rl1 rl2 rl_only").tasks, plan("phantom").tasks
+    assert {f"{run}-s{seed}" for run in ("sft", "sft_more", "rl2") for seed in range(1, 6)} <= set(tasks)
+    assert {"consensus-sft-s5", "score-sft_consensus-s5", "follows", "operating_point", "sight"} <= set(tasks)
+    assert tasks["operating_point"].parameters["consensus"] == "sft_consensus", "its samples are not drawn twice"
+    for name in ("sft-s2", "rl2-s2", "sft_more-s2"):  # the same recipes
+        ours, theirs = (dict(some[name].parameters, out="", start="", profile="") for some in (tasks, small))
+        assert ours == theirs
+    counts = [dict(pair.split("=") for pair in some["phantom"].parameters["studies"].split()) for some in (tasks, small)]
+    assert counts[0].keys() == counts[1].keys() and all(int(counts[0][name]) > int(counts[1][name]) for name in counts[0])
+
+
+def test_a_profile_is_like_another_value_by_value(tmp_path):
+    text = "[shared]\na = 0\n[one]\na = 1\nb = 1\n[one:run:r]\nx = 1\ny = 1\n[run:r]\nx = 0\nz = 0\n[two]\nlike = one\nb = 2\n"
+    (tmp_path / "settings.ini").write_text(text + "[two:run:r]\ny = 2\n[three]\nlike = two\n[three:run:r]\nx = 3\n")
+    two, three = (Settings(name, root=tmp_path) for name in ("two", "three"))
+    assert two.values() == {"a": "1", "b": "2"} == three.values()
+    assert two.section("run:r") == {"x": "1", "y": "2", "z": "0"} and three.section("run:r") == {"x": "3", "y": "2", "z": "0"}
+    assert two.out.name == "two" and Settings("one", root=tmp_path).section("run:r") == {"x": "1", "y": "1", "z": "0"}
+    for like, said in (("nobody", "no profile"), ("three", "itself")):
+        (tmp_path / "settings.ini").write_text(text.replace("like = one", f"like = {like}") + "[three]\nlike = two\n")
+        with pytest.raises(StudyError, match=rf"is like '\w+', which is {said}"):
+            Settings("two", root=tmp_path)
+
+
+def test_the_papers_second_step_asks_for_its_judge(plan):
+    with pytest.raises(StudyError, match=r"\[run:rl1\] reward = paper_step2 .* judge = NAME"):
+        plan("phantom", reward="paper_step2")
+    plan("phantom", reward="step2")  # by rule
+
+
+def test_a_run_read_by_consensus_is_a_system_of_its_own(plan):
+    tasks = plan("phantom", consensus="sft rl2").tasks
+    drawn, scored = tasks["consensus-sft-s2"], tasks["score-sft_consensus-s2"]
+    assert drawn.after[0] == "sft-s2" and drawn.makes[0].name == "sft_consensus-s2" and scored.after[0] == "consensus-sft-s2"
+    assert scored.parameters["system"] == "sft_consensus-s2" and scored.parameters["predictions"] == "predictions/sft_consensus-s2"
+    table = tasks["table_s1"]
+    assert table.parameters["systems"] == ["sft_consensus", "rl2_consensus"] and "score-rl2_consensus-s1" in table.after
+    assert not any("consensus" in name for name in plan("phantom").tasks)
+    limited = plan("phantom", consensus="sft", limit="5").tasks
+    assert limited["score-sft_consensus-s1"].parameters["limit"] == limited["consensus-sft-s1"].parameters["limit"] == 5
+    with pytest.raises(StudyError, match="consensus = sftt, which is not among the runs"):
+        plan("phantom", consensus="sftt")

@@ -439,6 +439,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'unirg.core.Progress.step': ('core.html#progress.step', 'unirg/core.py'),
                             'unirg.core.Settings': ('core.html#settings', 'unirg/core.py'),
                             'unirg.core.Settings.__init__': ('core.html#settings.__init__', 'unirg/core.py'),
+                            'unirg.core.Settings._inherit': ('core.html#settings._inherit', 'unirg/core.py'),
                             'unirg.core.Settings.get': ('core.html#settings.get', 'unirg/core.py'),
                             'unirg.core.Settings.out': ('core.html#settings.out', 'unirg/core.py'),
                             'unirg.core.Settings.path': ('core.html#settings.path', 'unirg/core.py'),

@@ -43,7 +43,7 @@ def study_root(
             return folder
     raise StudyError(f"no settings.ini in {here} or above it: run from the study's folder, or set UNIRG_ROOT to it")
 
-# %% ../nbs/00_core.ipynb #78f5b240
+# %% ../nbs/00_core.ipynb #66913d43
 class Settings:
     "The study's settings for one profile: `settings.get(name)`, `settings.section('run:sft')`."
 
@@ -65,6 +65,19 @@ class Settings:
         self.sections = {name: dict(parser[name]) for name in parser.sections()}
         if profile not in self.profiles:
             raise StudyError(f"settings.ini has no profile [{profile}]; it has: {', '.join(self.profiles)}")
+        self._inherit()
+
+    def _inherit(self) -> None:
+        "Lay the profile and its sections over those of the one it is `like`, and so on; raises `StudyError` where there is none."
+        likes = [self.profile]
+        while other := self.sections[self.profile].pop("like", ""):
+            if other not in self.profiles or other in likes:
+                what = "itself, in the end" if other in likes else "no profile"
+                raise StudyError(f"settings.ini: [{likes[-1]}] is like '{other}', which is {what}")
+            likes.append(other)
+            for name in [name for name in self.sections if name == other or name.startswith(f"{other}:")]:
+                own = self.profile + name[len(other) :]
+                self.sections[own] = {**self.sections[name], **self.sections.get(own, {})}
 
     @property
     def profiles(self) -> list[str]:

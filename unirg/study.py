@@ -329,18 +329,18 @@ def _score(self: Plan, system: str, predictions: Path, **more) -> None:
     told = {"system": system, "predictions": predictions.relative_to(self.out).as_posix(), "sources": list(self.sources), **more}
     self.add(f"score-{system}", "50_score", [predictions, *self.data.values()], [self.out / "scores" / system], ("stage:score",), **told)
 
-# %% ../nbs/90_study.ipynb #722defe6
+# %% ../nbs/90_study.ipynb #f9de86ad
 @patch
 def _consensus(self: Plan, run: str) -> None:
     "A run read by consensus, every seed; raises `StudyError` for a run that is not there."
     if run not in self.runs:
         raise StudyError(f"settings.ini: consensus = {run}, which is not among the runs: {' '.join(self.runs)}")
     for seed in self.seeds:
-        system, name = f"{run}-s{seed}", f"{read_by_consensus(run)}-s{seed}"
-        needs, written = [self.out / "models" / system, *self.data.values()], self.out / "predictions" / name
-        told = {"system": system, "name": name, "sources": list(self.sources)}
-        self.add(f"consensus-{system}", "45_consensus", needs, [written], ("stage:consensus",), **told)
-        self._score(name, written, limit=self.tasks[f"consensus-{system}"].parameters["limit"])
+        policy, system = f"{run}-s{seed}", f"{read_by_consensus(run)}-s{seed}"
+        needs, written = [self.out / "models" / policy, *self.data.values()], self.out / "predictions" / system
+        told = {"policy": policy, "system": system, "sources": list(self.sources)}
+        self.add(f"consensus-{policy}", "45_consensus", needs, [written], ("stage:consensus",), **told)
+        self._score(system, written, limit=self.tasks[f"consensus-{policy}"].parameters["limit"])
 
 # %% ../nbs/90_study.ipynb #7803c602
 @patch

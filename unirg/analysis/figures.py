@@ -19,7 +19,7 @@ from .scoring import label_counts
 from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #c6f3f7b4
+# %% ../../nbs/analysis/03_figures.ipynb #5e436b83
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
@@ -117,6 +117,8 @@ def name_of(
     run: str,
 ) -> str:
     "A run's name as figures show it."
+    if run.endswith("_consensus"):
+        return f"{name_of(run.removesuffix('_consensus'))}, consensus"
     return NAMES.get(run, run.replace("_", " "))
 
 # %% ../../nbs/analysis/03_figures.ipynb #76363571
