@@ -13,12 +13,12 @@ from functools import lru_cache
 # %% ../../nbs/reward/04_judge.ipynb #e6b7a82a
 from .metrics import ATTRIBUTES, Reading, reading
 
-# %% ../../nbs/reward/04_judge.ipynb #5a453c9a
+# %% ../../nbs/reward/04_judge.ipynb #3117c8a9
 ERROR_TYPES = {  # name -> CheXprompt's letter and what the rule judge counts
     "false_finding": "A: findings said to be there (surely or possibly) that the reference denies or does not mention",
     "omitted_finding": "B: findings of the reference that are denied or not mentioned; a text without words omits at least one",
     "wrong_location": "C: findings in both texts that both place, on different sides or in different zones",
-    "wrong_severity": "D: findings in both texts that both grade, by different words",
+    "wrong_severity": "D: findings in both texts that the reference grades, and the prediction by different words or not at all",
     "false_comparison": "E: changes stated that the reference does not state, or states otherwise; or any comparison where it makes none",
     "omitted_comparison": "F: changes of the reference that are not stated; or no comparison at all where it makes one",
 }
@@ -58,7 +58,7 @@ def compares(
     "Whether a report compares with an earlier study at all."
     return any(fact.change for fact in reading(text).facts) or bool(COMPARISON.search(NO_COMPARISON.sub(" ", text.lower())))
 
-# %% ../../nbs/reward/04_judge.ipynb #89b97fd7
+# %% ../../nbs/reward/04_judge.ipynb #13d649e0
 def _changes(report: Reading) -> dict[str, set]:
     "Changes said of each finding, there or not."
     changes: dict = {}
@@ -84,7 +84,7 @@ def count_errors(
         "false_finding": len(false),
         "omitted_finding": max(len(omitted), int(theirs.words > 0 == ours.words)),
         "wrong_location": sum(_differ(found[f], wanted[f], "side", "location") for f in both),
-        "wrong_severity": sum(_differ(found[f], wanted[f], "severity") for f in both),
+        "wrong_severity": sum(wanted[f]["severity"] not in (set(), found[f]["severity"]) for f in both),
         "false_comparison": max(len(false_changes), int(compared == (True, False))),
         "omitted_comparison": max(len(omitted_changes), int(compared == (False, True))),
     }
