@@ -64,6 +64,16 @@ def test_the_reference_outranks_what_must_not_pay(study, step):
         assert study == "edema" or scores["side swapped"] < 2 / 3 * own
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_degree_that_is_mostly_right_pays_and_leaving_it_out_does_not(step):
+    "A policy that is right about a degree two times in three must not earn by silence, and one that has none to give need not invent it."
+    for words in ("{}pleural effusion on the left.", "{}pulmonary edema. No pneumothorax."):
+        small, large, bare = (words.format(degree).capitalize() for degree in ("moderate ", "severe ", ""))
+        right, wrong, silent = Composite(step=step)([small, large, bare], [small] * 3)
+        assert wrong < right and silent < right and silent < (2 * right + wrong) / 3
+        assert Composite(step=step)([small], [bare])[0] < Composite(step=step)([bare], [bare])[0]
+
+
 def test_trl_calls_it_as_it_is():
     "The keywords GRPOTrainer passes, completions as messages."
     reward, logged = Composite(step=1), {}

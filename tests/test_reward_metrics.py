@@ -264,6 +264,13 @@ def test_precision_and_recall_of_facts_say_which_side_says_too_much():
     assert fact_scores(more, LEFT).f1 == fact_f1(more, LEFT)
 
 
+def test_what_is_left_out_costs_recall_and_what_nobody_confirms_costs_precision():
+    bare = LEFT.replace("Small", "").strip().capitalize()
+    assert bare != LEFT
+    assert fact_scores(bare, LEFT).precision == 1 > fact_scores(bare, LEFT).recall
+    assert fact_scores(LEFT, bare).recall == 1 > fact_scores(LEFT, bare).precision > fact_scores(bare, LEFT).recall
+
+
 def test_temporal_scores_look_at_finding_and_direction():
     reference = "The left pleural effusion has increased. Cardiomegaly is unchanged."
     assert metrics.temporal_scores([reference], [reference])["change_f1"] == 1

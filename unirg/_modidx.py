@@ -1313,6 +1313,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'unirg.reward.probes.shares': ('reward/probes.html#shares', 'unirg/reward/probes.py'),
                                      'unirg.reward.probes.told': ('reward/probes.html#told', 'unirg/reward/probes.py'),
                                      'unirg.reward.probes.turned': ('reward/probes.html#turned', 'unirg/reward/probes.py'),
+                                     'unirg.reward.probes.ungraded': ('reward/probes.html#ungraded', 'unirg/reward/probes.py'),
                                      'unirg.reward.probes.with_others': ('reward/probes.html#with_others', 'unirg/reward/probes.py')},
             'unirg.study': { 'unirg.study.Clock': ('study.html#clock', 'unirg/study.py'),
                              'unirg.study.Clock.__init__': ('study.html#clock.__init__', 'unirg/study.py'),

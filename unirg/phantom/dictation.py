@@ -181,7 +181,7 @@ _aldermoor = Style(
     severity_habit=0.9,
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #a1cef127
+# %% ../../nbs/phantom/03_dictation.ipynb #0f60de9d
 _brackwater = Style(
     order=(
         "consolidation edema atelectasis lung_lesion pneumothorax pleural_effusion "
@@ -196,10 +196,10 @@ _brackwater = Style(
         (("enlarged_mediastinum",), "normal mediastinal contours"),
     ),
     changes={
-        "new": ("new {}", "new {}"),
-        "unchanged": ("stable {}", "stable {}"),
-        "improved": ("interval decrease in {}", "interval improvement in {}"),
-        "worsened": ("interval increase in {}", "interval worsening of {}"),
+        "new": ("{}, new", "{}, new"),
+        "unchanged": ("{}, stable", "{}, stable"),
+        "improved": ("{}, interval decrease", "{}, interval improvement"),
+        "worsened": ("{}, interval increase", "{}, interval worsening"),
     },
     gone=("interval resolution of {}", "interval removal of {}"),
     filler=("low lung volumes", "degenerative changes of the thoracic spine", "tortuous aorta"),
@@ -305,7 +305,7 @@ STYLES: dict[str, Style] = {
     "rexrank": _eastholt,
 }
 
-# %% ../../nbs/phantom/03_dictation.ipynb #755d6d02
+# %% ../../nbs/phantom/03_dictation.ipynb #f88c4a72
 @dataclasses.dataclass(frozen=True)
 class Said:
     "One sign the reader chose to state."
@@ -328,7 +328,7 @@ def tidy(
     words: str,  # a filled template
 ) -> str:  # capital first letter, full stop, single spaces
     "Make a sentence of it."
-    words = re.sub(r"[\s,]*,(?=\s*(,|$))", "", re.sub(r"\s+", " ", words)).strip()  # an empty slot leaves its comma
+    words = re.sub(r"[\s,]*,(?=\s*(,|$))", "", re.sub(r"\s+", " ", words)).replace(" ,", ",").strip()  # an empty slot leaves its comma
     words = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", words)
     return words[:1].upper() + words[1:] + "."
 

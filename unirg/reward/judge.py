@@ -13,12 +13,12 @@ from functools import lru_cache
 # %% ../../nbs/reward/04_judge.ipynb #e6b7a82a
 from .metrics import ATTRIBUTES, Reading, reading
 
-# %% ../../nbs/reward/04_judge.ipynb #5a453c9a
+# %% ../../nbs/reward/04_judge.ipynb #3117c8a9
 ERROR_TYPES = {  # name -> CheXprompt's letter and what the rule judge counts
     "false_finding": "A: findings said to be there (surely or possibly) that the reference denies or does not mention",
     "omitted_finding": "B: findings of the reference that are denied or not mentioned; a text without words omits at least one",
     "wrong_location": "C: findings in both texts that both place, on different sides or in different zones",
-    "wrong_severity": "D: findings in both texts that both grade, by different words",
+    "wrong_severity": "D: findings in both texts that the reference grades, and the prediction by different words or not at all",
     "false_comparison": "E: changes stated that the reference does not state, or states otherwise; or any comparison where it makes none",
     "omitted_comparison": "F: changes of the reference that are not stated; or no comparison at all where it makes one",
 }
@@ -58,7 +58,7 @@ def compares(
     "Whether a report compares with an earlier study at all."
     return any(fact.change for fact in reading(text).facts) or bool(COMPARISON.search(NO_COMPARISON.sub(" ", text.lower())))
 
-# %% ../../nbs/reward/04_judge.ipynb #d3cd09a2
+# %% ../../nbs/reward/04_judge.ipynb #5ba760d1
 def _changes(report: Reading) -> dict[str, set]:
     "Changes said of each finding, there or not."
     changes: dict = {}
@@ -84,7 +84,7 @@ def find_errors(
         "false_finding": sorted(false),
         "omitted_finding": sorted(omitted) or ["report"] * (theirs.words > 0 == ours.words),
         "wrong_location": sorted(f for f in both if _differ(found[f], wanted[f], "side", "location")),
-        "wrong_severity": sorted(f for f in both if _differ(found[f], wanted[f], "severity")),
+        "wrong_severity": sorted(f for f in both if wanted[f]["severity"] not in (set(), found[f]["severity"])),
         "false_comparison": sorted(false_changes) or ["report"] * (compared == (True, False)),
         "omitted_comparison": sorted(omitted_changes) or ["report"] * (compared == (False, True)),
     }

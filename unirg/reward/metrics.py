@@ -234,15 +234,15 @@ def label_scores(
     table.loc["macro", ["tp", "fp", "fn"]] = counts.loc["micro"]
     return table
 
-# %% ../../nbs/reward/02_metrics.ipynb #941a0d78
+# %% ../../nbs/reward/02_metrics.ipynb #7ec7332c
 ABSENT_WEIGHT = 0.02  # of an absent finding, beside 1 for a positive one
-CONFLICT = 0.65  # credit is multiplied by this for each attribute said differently
-UNSAID = 0.85  # and by this for each that only one text states
+CONFLICT = 0.65  # credit is multiplied by this for each attribute said differently, or left out of the prediction
+UNSAID = 0.85  # and by this for each that the prediction states and the reference does not
 WRONG_SIDE = -0.5  # credit of a fact that the other text has on the other side, and on that side only
 
 
-def _credit(finding: str, side: str | None, mine: dict, others: dict) -> float:
-    "Best credit that a positive fact of one report finds among another's."
+def _credit(finding: str, side: str | None, mine: dict, others: dict, unsaid: float) -> float:
+    "Best credit that a positive fact of one report finds among another's; `unsaid` is the factor of what only the first states."
     said, best = mine[finding, side], 0.0
     opposite = {"left": "right", "right": "left"}.get(side)
     for other_side in (side, None) if side else (None, "left", "right"):
@@ -250,17 +250,17 @@ def _credit(finding: str, side: str | None, mine: dict, others: dict) -> float:
             continue
         credit = 1.0 if side == other_side else 0.5
         for name in ATTRIBUTES:
-            if said[name] != theirs[name]:
-                credit *= CONFLICT if said[name] and theirs[name] else UNSAID
+            if said[name] and said[name] != theirs[name]:
+                credit *= CONFLICT if theirs[name] else unsaid
         best = max(best, credit)
     # a bilateral finding of which one text has one side is incomplete, not contradicted
     return WRONG_SIDE if not best and opposite and (finding, opposite) in others and (finding, opposite) not in mine else best
 
 
-def _earned(ours: Reading, theirs: Reading) -> float:
+def _earned(ours: Reading, theirs: Reading, unsaid: float) -> float:
     "Mean credit of one report's facts, looked up in the other."
     weight = len(ours.positive) + ABSENT_WEIGHT * len(ours.absent) + ours.normal
-    credit = sum(_credit(finding, side, ours.positive, theirs.positive) for finding, side in ours.positive)
+    credit = sum(_credit(finding, side, ours.positive, theirs.positive, unsaid) for finding, side in ours.positive)
     credit += ABSENT_WEIGHT * len(ours.absent & theirs.absent) + (ours.normal and theirs.normal)
     return max(0.0, credit / weight) if weight else 0.0
 
@@ -282,7 +282,7 @@ def fact_scores(
     silent = [not (report.positive or report.absent or report.normal) for report in (ours, theirs)]
     if any(silent):
         return FactScores(*[float(all(silent) and bool(ours.words) == bool(theirs.words))] * 3)
-    precision, recall = _earned(ours, theirs), _earned(theirs, ours)
+    precision, recall = _earned(ours, theirs, UNSAID), _earned(theirs, ours, CONFLICT)
     return FactScores(precision, recall, 2 * precision * recall / (precision + recall) if precision + recall else 0.0)
 
 

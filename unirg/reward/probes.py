@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'DEGREES', 'ASSERTED', 'DENIED', 'HEDGED', 'SYNONYMS', 'NORMAL', 'EVERYTHING', 'PROBES', 'NEEDS', 'ORDER',
-           'RIGHT', 'SHOWN', 'exchanged', 'told', 'turned', 'each_sentence', 'negation_flipped', 'hedged', 'paraphrase',
-           'probe_texts', 'probe_table', 'shares', 'gamed', 'with_others', 'heat_map']
+           'RIGHT', 'SHOWN', 'exchanged', 'ungraded', 'told', 'turned', 'each_sentence', 'negation_flipped', 'hedged',
+           'paraphrase', 'probe_texts', 'probe_table', 'shares', 'gamed', 'with_others', 'heat_map']
 
 # %% ../../nbs/reward/06_probes.ipynb #685841fd
 import re
@@ -16,7 +16,7 @@ from ..core import StudyError
 from .findings import CHEXPERT_NAMES, Fact, facts, sentence_facts, sentences
 from .metrics import positive_labels, score_pairs
 
-# %% ../../nbs/reward/06_probes.ipynb #7914f206
+# %% ../../nbs/reward/06_probes.ipynb #263f5f9b
 SIDES = {"left": "right", "right": "left", "lul": "rul", "rul": "lul", "lll": "rll", "rll": "lll", "lingula": "right middle lobe"}
 DEGREES = {
     "mild": "severe", "mildly": "severely", "small": "large", "minimal": "severe", "minimally": "severely", "tiny": "large",
@@ -37,6 +37,15 @@ def exchanged(
         return new.upper() if word.isupper() and len(word) > 1 else new.capitalize() if word[0].isupper() else new
 
     return re.sub(rf"\b({'|'.join(table)})\b", other, text, flags=re.IGNORECASE)
+
+
+def ungraded(
+    text: str,
+) -> str:
+    "Leave the words of degree out."
+    words = re.compile(rf"(^|\. |, )?\b(?:{'|'.join(DEGREES)})\b(?: to (?:{'|'.join(DEGREES)})\b)?( ?)", re.IGNORECASE)
+    shorter = words.sub(lambda match: (match[1] or "") if match[2] else "" if match[1] == ", " else (match[1] or ""), text)
+    return re.sub(r"(^|\. )([a-z])", lambda match: match[0].upper(), re.sub(r" (?=[.,])", "", shorter))
 
 # %% ../../nbs/reward/06_probes.ipynb #75a99d09
 _SEEN = "seen|noted|present|identified|visualized|enlarged|widened|prominent|borderline|in place"
@@ -179,7 +188,7 @@ def paraphrase(
 
     return each_sentence(reference, reword)
 
-# %% ../../nbs/reward/06_probes.ipynb #8478ad37
+# %% ../../nbs/reward/06_probes.ipynb #33e218b5
 NORMAL = (
     "Findings: The heart size and mediastinal contours are normal. The lungs are clear. No pleural effusion or pneumothorax. "
     "No acute bony abnormality. Impression: No acute cardiopulmonary abnormality."
@@ -194,6 +203,7 @@ PROBES: dict[str, typing.Callable[[str], str]] = {
     "reference twice": lambda reference: f"{reference} {reference}",
     "hedged throughout": hedged,
     "severity shifted": lambda reference: exchanged(reference, DEGREES),
+    "severity left out": ungraded,
     "side swapped": lambda reference: exchanged(reference, SIDES),
     "negation flipped": negation_flipped,
     "constant normal": lambda reference: NORMAL,
@@ -204,8 +214,9 @@ PROBES: dict[str, typing.Callable[[str], str]] = {
 NEEDS = {  # what at least one finding of the reference must have
     "side swapped": lambda fact: fact.side in ("left", "right"),
     "severity shifted": lambda fact: fact.severity is not None,
+    "severity left out": lambda fact: fact.severity is not None,
 }
-ORDER = ("reference", *list(PROBES)[:6], "prior copied", "other patient's report", *list(PROBES)[6:])  # rows of tables and figures
+ORDER = ("reference", *list(PROBES)[:7], "prior copied", "other patient's report", *list(PROBES)[7:])  # rows of tables and figures
 RIGHT = ("reference", "paraphrase", "reference twice")  # these say what is true; all others say something else, or nothing
 
 
