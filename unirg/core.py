@@ -7,7 +7,7 @@ __all__ = ['RESEARCH_ONLY', 'NOT_CONTENT', 'StudyError', 'study_root', 'Settings
            'seed_everything', 'whole_file', 'whole_folder', 'write_whole', 'write_json', 'read_json', 'digest',
            'Progress', 'speed', 'duration', 'die_with_parent']
 
-# %% ../nbs/00_core.ipynb #bb1a5009
+# %% ../nbs/00_core.ipynb #88623a1d
 import configparser
 import contextlib
 import dataclasses
@@ -22,6 +22,8 @@ import threading
 import time
 import typing
 from pathlib import Path
+
+from fastcore.basics import patch
 
 # %% ../nbs/00_core.ipynb #269517eb
 RESEARCH_ONLY = "Research software. Not a medical device, not for clinical use."
@@ -43,7 +45,7 @@ def study_root(
             return folder
     raise StudyError(f"no settings.ini in {here} or above it: run from the study's folder, or set UNIRG_ROOT to it")
 
-# %% ../nbs/00_core.ipynb #66913d43
+# %% ../nbs/00_core.ipynb #419ad192
 class Settings:
     "The study's settings for one profile: `settings.get(name)`, `settings.section('run:sft')`."
 
@@ -66,18 +68,6 @@ class Settings:
         if profile not in self.profiles:
             raise StudyError(f"settings.ini has no profile [{profile}]; it has: {', '.join(self.profiles)}")
         self._inherit()
-
-    def _inherit(self) -> None:
-        "Lay the profile and its sections over those of the one it is `like`, and so on; raises `StudyError` where there is none."
-        likes = [self.profile]
-        while other := self.sections[self.profile].pop("like", ""):
-            if other not in self.profiles or other in likes:
-                what = "itself, in the end" if other in likes else "no profile"
-                raise StudyError(f"settings.ini: [{likes[-1]}] is like '{other}', which is {what}")
-            likes.append(other)
-            for name in [name for name in self.sections if name == other or name.startswith(f"{other}:")]:
-                own = self.profile + name[len(other) :]
-                self.sections[own] = {**self.sections[name], **self.sections.get(own, {})}
 
     @property
     def profiles(self) -> list[str]:
@@ -129,6 +119,20 @@ class Settings:
     ) -> Path:  # absolute; relative ones start at the study's root, `~` is the home folder
         "A path of the settings."
         return (self.root / Path(value).expanduser()).resolve()
+
+# %% ../nbs/00_core.ipynb #d217c94e
+@patch
+def _inherit(self: Settings) -> None:
+    "Lay the profile and its sections over those of the one it is `like`, and so on; raises `StudyError` where there is none."
+    likes = [self.profile]
+    while other := self.sections[self.profile].pop("like", ""):
+        if other not in self.profiles or other in likes:
+            what = "itself, in the end" if other in likes else "no profile"
+            raise StudyError(f"settings.ini: [{likes[-1]}] is like '{other}', which is {what}")
+        likes.append(other)
+        for name in [name for name in self.sections if name == other or name.startswith(f"{other}:")]:
+            own = self.profile + name[len(other) :]
+            self.sections[own] = {**self.sections[name], **self.sections.get(own, {})}
 
 # %% ../nbs/00_core.ipynb #8ad9a838
 def typed(

@@ -111,7 +111,7 @@ def error_notes(
             notes.append((kind, f"{'The report' if finding == 'report' else CHEXPERT_NAMES[finding]}: {told}"))
     return notes
 
-# %% ../../nbs/analysis/10_cases.ipynb #bf59237f
+# %% ../../nbs/analysis/10_cases.ipynb #8e02d3d5
 def _lines(text: str, marks: list[Mark], width: int) -> list[list[tuple[str, tuple[str, ...], bool]]]:
     "Words by line; with each the kinds of error it is marked by, and whether its mark ends there."
     lines, used = [[]], 0
@@ -153,7 +153,7 @@ def _write(ax, text: str, marks: list[Mark], notes: list[tuple[str, str]], width
         AnchoredOffsetbox("upper left", child=box, frameon=False, pad=0, borderpad=0, bbox_to_anchor=(0, 1), bbox_transform=ax.transAxes)
     )
 
-
+# %% ../../nbs/analysis/10_cases.ipynb #4830db0a
 def panel_cases(
     cases: list[dict],  # title, image (PIL or None), reference, predictions {run: text}
     width: int = 42,  # characters a line

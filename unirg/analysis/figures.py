@@ -19,7 +19,7 @@ from .scoring import label_counts
 from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #5e436b83
+# %% ../../nbs/analysis/03_figures.ipynb #9523ba24
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
@@ -64,7 +64,7 @@ _OTHER_COLOURS = ["#332288", "#882255", "#44AA99", "#CC6677", "#88CCEE", "#DDCC7
 _OTHER_MARKS = "sD^vP"
 _others: list[str] = []  # other systems, see `set_others`
 
-
+# %% ../../nbs/analysis/03_figures.ipynb #5a4b24d2
 def set_style() -> None:
     "Set matplotlib and seaborn to the study's look."
     sns.set_theme(
@@ -87,7 +87,7 @@ def set_style() -> None:
         },
     )
 
-
+# %% ../../nbs/analysis/03_figures.ipynb #27a464b0
 def set_others(
     systems: list[str],  # names of systems that are not runs of this study
 ) -> None:

@@ -207,7 +207,7 @@ def _bar(ax, place: int, run: str, row: pd.Series, reach: float) -> None:
     end = row.estimate if row.published else max(row.high, row.estimate)
     ax.text(max(end, 0) + reach * 0.03, place, f"{row.estimate:.2f}", va="center", fontsize=5.8)
 
-# %% ../../nbs/analysis/09_panels.ipynb #0a4871e7
+# %% ../../nbs/analysis/09_panels.ipynb #560f0785
 def panel_radar(
     table: pd.DataFrame,  # of `compare`
     measures: list[str],  # spokes, higher is better
@@ -251,7 +251,7 @@ def panel_radar(
     figure.legend(known.values(), known, loc="outside lower center", ncols=min(5, len(known)), frameon=False)
     return figure, table
 
-
+# %% ../../nbs/analysis/09_panels.ipynb #4a324b83
 def panel_table(
     table: pd.DataFrame,  # of `compare`
     measures: list[str],
@@ -299,7 +299,7 @@ def _cell(cell: pd.Series) -> str:
     estimate, low, high = map(short, (cell.estimate, cell.low, cell.high))
     return f"{estimate}{'†' if cell.get('p_holm', 1) < 0.05 else ''} [{low}, {high}]"
 
-# %% ../../nbs/analysis/09_panels.ipynb #e4986ba6
+# %% ../../nbs/analysis/09_panels.ipynb #2a5e118a
 def gains(
     scores: pd.DataFrame,  # one set's scores of the runs and of the checkpoint
     runs: list[str],
@@ -345,7 +345,7 @@ def gains(
     table.loc[tested, "test"] = TEST
     return table
 
-
+# %% ../../nbs/analysis/09_panels.ipynb #74a0ab23
 REWARD_SAID = {"bleu": "BLEU-2", "labels": "Label cosine", "facts": "Fact F1", "step1": "Composite", "step2": "Composite + errors"}
 
 

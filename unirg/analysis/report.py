@@ -571,7 +571,7 @@ def _page(profile: str, sections: dict[str, str]) -> str:
         f"comes from the file named after it; the tables are in this page, under each figure.</p><nav>{links}</nav>{body}</body></html>\n"
     )
 
-# %% ../../nbs/analysis/16_report.ipynb #32861f3c
+# %% ../../nbs/analysis/16_report.ipynb #ebb080e3
 README_BEGIN, README_END = "<!-- results of {profile}: written by `make readme`, not by hand -->", "<!-- end of results -->"
 
 
@@ -615,7 +615,7 @@ def readme_results(
         ]
     )
 
-
+# %% ../../nbs/analysis/16_report.ipynb #8ba37e26
 def write_readme(
     root: str | Path | None = None,  # the study's root
 ) -> bool:  # whether it changed

@@ -299,7 +299,7 @@ def _joined(names: list[str]) -> str:
     names = [f"'{name}'" if ", " in name else name for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #8421a7e6
+# %% ../../nbs/analysis/06_subgroups.ipynb #2e37d683
 def panel_4d(
     table: pd.DataFrame,  # of `subgroups`, one run below the other
     runs: list[str],  # the first is the one compared and told about
@@ -367,7 +367,7 @@ def panel_4d(
     )
     return figure, table[table["run"].isin(runs)]
 
-
+# %% ../../nbs/analysis/06_subgroups.ipynb #14e0b315
 def _mark(ax, row: pd.Series, place: float, run: str, floors: Floors) -> None:
     "One group of one run on one axis."
     if np.isnan(row["estimate"]):
