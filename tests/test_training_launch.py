@@ -36,6 +36,19 @@ def place(tmp_path_factory):
     return folder
 
 
+LAUNCHERS = []  # those that `started` made
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    "A test that failed leaves no trainer waiting for its `go`."
+    yield
+    for launcher in LAUNCHERS:
+        launcher.kill()
+        launcher.wait()
+    LAUNCHERS.clear()
+
+
 def job(place, name, recipe, **more):
     where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), "cache": str(place)}
     return {**where, "recipe": recipe, **more}
@@ -65,6 +78,7 @@ def started(module, config, checkpoint, processes=1):
     env = environment() | {"PAUSED_TRAINER": module, "PAUSED_AT": str(checkpoint)}
     env["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
     launcher = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)], env=env, **pipes)
+    LAUNCHERS.append(launcher)
     work = Path(config["out"] + ".work")
     deadline = time.time() + 600
     while not (work / "checkpoints" / f"checkpoint-{checkpoint}" / "whole").exists():
