@@ -713,13 +713,13 @@ def zone_of(
     "The sign's zone, or the one its seed chooses."
     return sign.location or str(own(sign.seed, "zone").choice(["upper", "middle", "lower"], p=odds))
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #73d39d95
+# %% ../../nbs/phantom/01_anatomy.ipynb #9768ce06
 def add_cardiomegaly(
     chest: Chest,
     sign: Sign,
 ) -> None:
-    "A wider heart: cardiothoracic ratio from about 0.45 up to 0.70."
-    grow = 0.58 * sign.severity**1.2
+    "A wider heart: cardiothoracic ratio from about 0.45 up to 0.72."
+    grow = 0.62 * sign.severity**1.1
     heart, atrium = chest.middle["heart"], chest.middle["atrium"]
     k = 1 + grow
     chest.middle["heart"] = replace(
@@ -785,7 +785,7 @@ def add_pneumothorax(
         dome = chest.dome[s]
         chest.dome[s] = replace(dome, y=dome.y + 2.0 * max(0, v - 0.5))
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #90d8d1bb
+# %% ../../nbs/phantom/01_anatomy.ipynb #a14b5093
 def add_consolidation(
     chest: Chest,
     sign: Sign,
@@ -799,7 +799,7 @@ def add_consolidation(
         for k in range(7):
             dx, dy = (r.normal(0, 0.75), r.normal(0, 0.6)) if k else (0, 0)
             rx, ry = size * (r.uniform(0.35, 0.8) if k else 0.8), size * (r.uniform(0.3, 0.7) if k else 0.7)
-            chest.blobs[s].append((x + dx * size, y + dy * size, 0.0, rx, ry, 2.2 * v * r.uniform(0.5, 1), 0.6))
+            chest.blobs[s].append((x + dx * size, y + dy * size, 0.0, rx, ry, 2.4 * v * r.uniform(0.5, 1), 0.6))
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #1767e195
 def add_edema(
@@ -861,17 +861,17 @@ def add_atelectasis(
                 (x + s * t * 3.0 * v, y - lift * 0.5 + t * 1.2, 0.0, 0.5 + 1.6 * v, 0.5 + 2.1 * v * (1 - 0.4 * t), 0.6 * v**1.3, 0.15)
             )
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #07226626
+# %% ../../nbs/phantom/01_anatomy.ipynb #59986804
 def add_lung_lesion(
     chest: Chest,
     sign: Sign,
 ) -> None:
-    "A round mass, 0.8 to 6 cm across, a little lobed; the large ones have spread."
+    "A round mass, 0.8 to 7 cm across, a little lobed; the large ones have spread."
     for s in sides_of(sign):
         r, v = own(sign.seed, "lesion", s), sign.severity
         x, y, _ = lung_place(chest, s, zone_of(sign, (0.4, 0.35, 0.25)), r.uniform(0.48, 0.66), r.normal(0, 0.015))
-        radius = 0.4 + 2.8 * v**0.7
-        mu = (0.2 + 1.95 * v) * (MU["soft"] - MU["lung"])  # the largest hold calcium
+        radius = 0.4 + 3.1 * v**0.7
+        mu = (0.2 + 2.1 * v) * (MU["soft"] - MU["lung"])  # the largest hold calcium
         z = r.uniform(-2.5, 2.5)
         body = ellipsoid((x, y, z), (radius, radius * r.uniform(0.9, 1.1), radius * (1 + 0.7 * v)), lean=r.normal(0, 0.1))
         chest.extra.append((body, mu))
@@ -999,12 +999,12 @@ def positioned(
 # %% ../../nbs/phantom/01_anatomy.ipynb #70a3ea87
 ADD = {name: globals()[f"add_{name}"] for name in FINDINGS}  # each finding's change to a chest
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #125baecf
+# %% ../../nbs/phantom/01_anatomy.ipynb #e5c67d1d
 def extent(
     severity: float,  # 0..1
 ) -> float:  # 0..1
     "How much of a finding's full picture a severity shows: little below a quarter, most of it above two thirds (a Hill curve)."
-    steep, middle = 2.2, 0.48
+    steep, middle = 2.6, 0.40
     return (1 + middle**steep) * severity**steep / (severity**steep + middle**steep)
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #22c466d3

@@ -20,7 +20,7 @@ from ..core import StudyError, derived_seed
 from .anatomy import Sign
 from .patients import Patient, Visit, course, draw_patient
 
-# %% ../../nbs/phantom/03_dictation.ipynb #69adb1f6
+# %% ../../nbs/phantom/03_dictation.ipynb #8b511ff0
 TAU = 0.09  # unevenness of every reader
 
 
@@ -37,19 +37,19 @@ class Reader:
 
 
 READERS: dict[str, tuple[Reader, ...]] = {
-    "mimic_cxr": (Reader("aldermoor-1", 0.6, 0.36, 0.35, 0.18), Reader("aldermoor-2", 0.4, 0.42, 0.55, 0.24)),
+    "mimic_cxr": (Reader("aldermoor-1", 0.6, 0.36, 0.70, 0.18), Reader("aldermoor-2", 0.4, 0.42, 0.90, 0.24)),
     "chexpert_plus": (
-        Reader("brackwater-1", 0.5, 0.38, 0.40, 0.14),
-        Reader("brackwater-2", 0.35, 0.34, 0.25, 0.22),
-        Reader("brackwater-3", 0.15, 0.44, 0.50, 0.20, capitals=True),
+        Reader("brackwater-1", 0.5, 0.38, 0.80, 0.14),
+        Reader("brackwater-2", 0.35, 0.34, 0.65, 0.22),
+        Reader("brackwater-3", 0.15, 0.44, 0.90, 0.20, capitals=True),
     ),
-    "rexgradient": (Reader("corvane-1", 0.55, 0.40, 0.45, 0.20), Reader("corvane-2", 0.45, 0.34, 0.30, 0.18)),
+    "rexgradient": (Reader("corvane-1", 0.55, 0.40, 0.85, 0.20), Reader("corvane-2", 0.45, 0.34, 0.70, 0.18)),
     "iu_xray": (
-        Reader("dunmere-1", 0.4, 0.38, 0.50, 0.24),
-        Reader("dunmere-2", 0.35, 0.42, 0.30, 0.18),
-        Reader("dunmere-3", 0.25, 0.33, 0.40, 0.20),
+        Reader("dunmere-1", 0.4, 0.38, 0.90, 0.24),
+        Reader("dunmere-2", 0.35, 0.42, 0.65, 0.18),
+        Reader("dunmere-3", 0.25, 0.33, 0.80, 0.20),
     ),
-    "rexrank": (Reader("eastholt-1", 0.5, 0.35, 0.35, 0.22), Reader("eastholt-2", 0.5, 0.41, 0.45, 0.16)),
+    "rexrank": (Reader("eastholt-1", 0.5, 0.35, 0.75, 0.22), Reader("eastholt-2", 0.5, 0.41, 0.85, 0.16)),
 }
 
 # %% ../../nbs/phantom/03_dictation.ipynb #37f177f6
@@ -145,7 +145,7 @@ class Style:
     numbered: str = "no"  # numbers before the items of an impression: no, several, always
     zones: dict[str, str] = dataclasses.field(default_factory=lambda: LOBES)
 
-# %% ../../nbs/phantom/03_dictation.ipynb #94d249f0
+# %% ../../nbs/phantom/03_dictation.ipynb #78e3685a
 _aldermoor = Style(
     order=(
         "support_devices cardiomegaly enlarged_mediastinum edema consolidation "
@@ -155,7 +155,7 @@ _aldermoor = Style(
         "{a} {x} {is} seen{y}", "{a} {x} {is} present{y}", "{x} {is} demonstrated{y}", cardiomegaly="the heart is {sevly} enlarged"
     ),
     hedges={
-        "any": ("possible {}", "{} cannot be excluded"),
+        "any": ("possible {}", "suspected {}", "{} cannot be excluded"),
         "cardiomegaly": ("heart size is borderline",),
         "consolidation": ("opacity {in_lobe} may represent consolidation", "possible {}"),
     },
@@ -181,14 +181,14 @@ _aldermoor = Style(
     severity_habit=0.9,
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #0f60de9d
+# %% ../../nbs/phantom/03_dictation.ipynb #a9983fc9
 _brackwater = Style(
     order=(
         "consolidation edema atelectasis lung_lesion pneumothorax pleural_effusion "
         "cardiomegaly enlarged_mediastinum fracture support_devices rest normal"
     ),
     phrases=framed("{x}{y}", "{x} present{y}", tube="endotracheal tube in place"),
-    hedges={"any": ("possible {}", "questionable {}"), "cardiomegaly": ("borderline cardiomegaly",)},
+    hedges={"any": ("possible {}", "questionable {}", "suspected {}"), "cardiomegaly": ("borderline cardiomegaly", "possible {}")},
     denies=("no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
     normal=(
         (("cardiomegaly", "enlarged_mediastinum"), "normal heart size and mediastinal contours"),
@@ -209,7 +209,7 @@ _brackwater = Style(
     numbered="always",
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #6601f2c5
+# %% ../../nbs/phantom/03_dictation.ipynb #c53ff111
 _corvane = Style(
     order=(
         "consolidation edema atelectasis lung_lesion pleural_effusion pneumothorax "
@@ -217,7 +217,7 @@ _corvane = Style(
     ),
     phrases=framed("{x}{y}", "{x} {is} noted{y}", cardiomegaly="the heart is {sevly} enlarged"),
     hedges={
-        "any": ("possible {}", "{} may be present"),
+        "any": ("possible {}", "questionable {}", "{} may be present"),
         "cardiomegaly": ("heart size is borderline",),
         "consolidation": ("opacity {in_lobe} may represent consolidation", "possible {}"),
     },
@@ -249,14 +249,14 @@ _corvane = Style(
     zones=LUNG_ZONES,
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #525f331f
+# %% ../../nbs/phantom/03_dictation.ipynb #f1c4489f
 _dunmere = Style(
     order=(
         "cardiomegaly enlarged_mediastinum edema consolidation atelectasis lung_lesion "
         "pleural_effusion pneumothorax fracture support_devices rest normal"
     ),
     phrases=framed("{x} {is} seen{y}", "{x} {is} noted{y}"),
-    hedges={"any": ("questionable {}", "{} cannot be excluded"), "cardiomegaly": ("heart size is borderline",)},
+    hedges={"any": ("possible {}", "questionable {}", "{} cannot be excluded"), "cardiomegaly": ("heart size is borderline",)},
     denies=("there is no", {"pneumothorax": "pneumothorax", "pleural_effusion": "pleural effusion"}),
     normal=(
         (("cardiomegaly", "enlarged_mediastinum"), "the heart and mediastinum are normal"),
@@ -271,14 +271,14 @@ _dunmere = Style(
     numbered="several",
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #fd2e3b5b
+# %% ../../nbs/phantom/03_dictation.ipynb #52fde340
 _eastholt = Style(
     order=(
         "pleural_effusion pneumothorax consolidation edema atelectasis lung_lesion "
         "support_devices fracture enlarged_mediastinum cardiomegaly rest normal"
     ),
     phrases=framed("{x}{y}", "{x} {is} seen{y}", "there {is} {a} {x}{y}"),
-    hedges={"any": ("possible {}", "{} may be present"), "cardiomegaly": ("borderline cardiomegaly",)},
+    hedges={"any": ("possible {}", "suspected {}", "{} may be present"), "cardiomegaly": ("borderline cardiomegaly",)},
     denies=("no", {"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax", "edema": "edema"}),
     normal=(
         (("cardiomegaly", "enlarged_mediastinum"), "heart size and mediastinum are normal"),
@@ -358,7 +358,7 @@ def sentence(
     more = [dict(zip(("finding", "status"), also, strict=True)) for words, also in ALSO_STATES.items() if words in text.lower()]
     return text, [fact, *({**fact, **also, "severity": None, "change": None} for also in more)]
 
-# %% ../../nbs/phantom/03_dictation.ipynb #2893235a
+# %% ../../nbs/phantom/03_dictation.ipynb #ab456506
 def decide(
     rng: np.random.Generator,
     style: Style,
@@ -373,7 +373,7 @@ def decide(
         graded, noise = rng.random() < style.severity_habit, rng.normal(0, 0.05)
         if not speak:
             continue
-        doubt = reader.hedge * math.exp(-(((sign.severity - reader.mid) / 0.12) ** 2))
+        doubt = reader.hedge * math.exp(-(((sign.severity - reader.mid) / 0.15) ** 2))
         if hedge < doubt and sign.finding != "support_devices":
             said.append(Said(sign, "uncertain"))
             continue
