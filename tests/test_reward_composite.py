@@ -1,8 +1,10 @@
 "The composite reward: TRL's calling convention, what it refuses, and what must not pay."
 
 import math
+import os
 
 import pytest
+import torch
 
 from unirg.core import StudyError
 from unirg.reward import composite
@@ -213,16 +215,83 @@ def some_rollouts():
 
 
 def test_workers_give_the_same_rewards():
+    "Of one, two and three workers to the last bit; this process may run more threads, which round otherwise."
     texts, references = some_rollouts()
-    reward = Composite(weights={**STEP2, "silence": 1}, measures={"silence": silence}, workers=2)
+    rewards = {}
+    for count in (1, 2, 3):
+        reward = Composite(weights={**STEP2, "silence": 1}, measures={"silence": silence}, workers=count)
+        try:
+            rewards[count] = reward(texts, references)
+            assert reward(texts[:1], references[:1]) == pytest.approx(rewards[count][:1], abs=1e-6)
+        finally:
+            reward.close()
+    assert rewards[1] == rewards[2] == rewards[3]
+    here = Composite(weights={**STEP2, "silence": 1}, measures={"silence": silence})(texts, references)
+    assert rewards[1] == pytest.approx(here, abs=1e-6)
+
+
+class WordLengths:
+    "A measure with parts: words; it writes down which it looks at."
+
+    def __init__(self, log):
+        self.log, self.taken = log, {}
+
+    def parts(self, texts):
+        return dict.fromkeys(word for text in texts for word in text.split())
+
+    def make(self, parts):
+        made = {word: len(word) for word in parts if word not in self.taken}
+        with open(self.log, "a") as file:
+            file.writelines(f"{word}\n" for word in made)
+        return made | {word: self.taken[word] for word in parts if word in self.taken}
+
+    def take(self, made):
+        self.taken |= made
+
+    def score(self, predictions, references):
+        made = self.make(self.parts([*predictions, *references]))
+        return [float(sum(made[word] for word in text.split())) for text in predictions]
+
+
+def test_what_several_workers_need_is_made_once(tmp_path):
+    texts, references = some_rollouts()
+    reward = Composite(weights={"letters": 1}, watch=(), measures={"letters": WordLengths(tmp_path / "seen")}, workers=3)
     try:
-        rewards = reward(texts, references)
-        assert rewards == pytest.approx(
-            Composite(weights={**STEP2, "silence": 1}, measures={"silence": silence})(texts, references), abs=1e-6
-        )
-        assert reward(texts[:1], references[:1]) == pytest.approx(rewards[:1], abs=1e-6)
+        assert reward(texts, references) == [len("".join(text.split())) for text in texts]
     finally:
         reward.close()
+    seen = (tmp_path / "seen").read_text().split()
+    assert sorted(seen) == sorted({word for text in [*texts, *references] for word in text.split()})
+
+
+def threads(prediction, reference):
+    return torch.get_num_threads()
+
+
+def test_a_worker_takes_one_core_whatever_its_script_imports(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # this file imports torch, and a worker imports this file to find `threads`
+    reward = Composite(weights={"threads": 1}, watch=(), measures={"threads": threads}, workers=2)
+    try:
+        assert reward([NORMAL, EVERYTHING], list(REFERENCES.values())[:2]) == [1, 1]
+    finally:
+        reward.close()
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+
+
+def failing(prediction, reference):
+    if prediction == "die":
+        os._exit(1)
+    raise ValueError(f"cannot read '{prediction}'")
+
+
+def test_what_happens_to_a_worker_reaches_the_caller():
+    for text, error, said in (("odd", ValueError, "cannot read 'odd'"), ("die", StudyError, "one of 2 worker processes ended")):
+        reward = Composite(weights={"failing": 1}, watch=(), measures={"failing": failing}, workers=2)
+        try:
+            with pytest.raises(error, match=said):
+                reward([text] * 2, ["a", "b"])
+        finally:
+            reward.close()
 
 
 def test_ray_actors_give_the_same_rewards():

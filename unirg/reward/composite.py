@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['STEP1', 'STEP2', 'PAPER_STEP1', 'PAPER_STEP2', 'REWARDS', 'PAIRWISE', 'JUDGED', 'COMPONENTS', 'Judge', 'weighted',
-           'imported_measure', 'check_component', 'parse_weights', 'Measures', 'dealt', 'Processes', 'RayActors',
-           'workers_from', 'measured', 'completion_text', 'group_variance', 'batch_notes', 'counted_errors',
-           'Composite', 'composite_from']
+           'imported_measure', 'check_component', 'parse_weights', 'Measures', 'dealt', 'one_thread', 'Processes',
+           'RayActors', 'workers_from', 'shared', 'measured', 'completion_text', 'group_variance', 'batch_notes',
+           'counted_errors', 'Composite', 'composite_from']
 
-# %% ../../nbs/reward/05_composite.ipynb #c0590a68
+# %% ../../nbs/reward/05_composite.ipynb #274790b8
 import bisect
+import contextlib
 import importlib
 import itertools
 import math
@@ -122,7 +123,7 @@ def parse_weights(
         raise StudyError(f"reward weights: '{text}' rewards nothing")
     return weights
 
-# %% ../../nbs/reward/05_composite.ipynb #490e66e2
+# %% ../../nbs/reward/05_composite.ipynb #2ab501b3
 class Measures:
     "The components of pairs, by name."
 
@@ -156,11 +157,33 @@ class Measures:
                 return place[name]
         return imported_measure(name)
 
+    def parts(
+        self,
+        pairs: list[tuple[str, str]],  # (prediction, reference)
+    ) -> list[tuple[str, str]]:  # (component, part), none twice; of components that have `parts`, `make` and `take`
+        "What models will be asked for when the pairs are measured, such as a sentence's vectors."
+        texts = list(dict.fromkeys(itertools.chain(*pairs)))
+        models = [name for name in self.names if name not in JUDGED and hasattr(self.measure(name), "parts")]
+        return [(name, part) for name in models for part in self.measure(name).parts(texts)]
+
+    def make(
+        self,
+        parts: list[tuple[str, str]],  # (component, part)
+    ) -> dict[tuple[str, str], typing.Any]:  # what its model makes of each
+        "Make parts for whoever measures pairs with them."
+        by_name = defaultdict(list)
+        for name, part in parts:
+            by_name[name].append(part)
+        return {(name, part): made for name, own in by_name.items() for part, made in self.measure(name).make(own).items()}
+
     def __call__(
         self,
         pairs: list[tuple[str, str]],  # (prediction, reference), none twice
+        given: dict | None = None,  # what `make` made of some of their parts, in another process
     ) -> dict[str, list]:  # component -> a value a pair; `error_term` is left to whoever has the judgements
         "Measure pairs; raises `StudyError` naming a component that gives too few or too many values."
+        for (name, part), made in (given or {}).items():
+            self.measure(name).take({part: made})
         known: dict[str, list] = {}
         for name in dict.fromkeys("judged_errors" if name in JUDGED else name for name in self.names):
             start = time.perf_counter()
@@ -175,7 +198,7 @@ class Measures:
                 raise StudyError(f"reward component {name}: {len(known[name])} values for {len(pairs)} reports")
         return known
 
-# %% ../../nbs/reward/05_composite.ipynb #2d567a4a
+# %% ../../nbs/reward/05_composite.ipynb #73d7f20f
 def dealt(
     pairs: list[tuple[str, str]],  # (prediction, reference)
     hands: int,  # how many
@@ -187,20 +210,32 @@ def dealt(
     return [order[a:b] for a, b in itertools.pairwise(cuts) if b > a]
 
 
+@contextlib.contextmanager
+def one_thread() -> typing.Iterator[None]:
+    "Processes started meanwhile take one core each; they read this before they import the caller's script, and torch with it."
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
 _measures: Measures | None = None  # of a worker process
 
 
 def _begin(measures: Measures) -> None:
     global _measures
-    os.environ["OMP_NUM_THREADS"] = "1"  # before anything loads torch
     die_with_parent()
     _measures = measures
 
 
-def _work(pairs: list[tuple[str, str]]) -> dict[str, list]:
-    return _measures(pairs)
+def _work(method: str, given: tuple):
+    return getattr(_measures, method)(*given)
 
-# %% ../../nbs/reward/05_composite.ipynb #2c08ae05
+# %% ../../nbs/reward/05_composite.ipynb #1025da3c
 class Processes:
     "Workers on this machine."
 
@@ -213,14 +248,17 @@ class Processes:
     def __call__(
         self,
         measures: Measures,
-        shares: list[list[tuple[str, str]]],  # pairs, at most as many lists as there are workers
-    ) -> list[dict[str, list]]:  # what `measures` gives for each share
-        "Measure; raises `StudyError` where a worker is gone."
+        method: str,  # of `Measures`
+        shares: list[tuple],  # its arguments, for at most as many calls as there are workers
+    ) -> list:  # what each call gives
+        "Call a method for each share, all at once; raises what it raises, and `StudyError` where a worker is gone."
         if self.pool is None:
             spawn = multiprocessing.get_context("spawn")
             self.pool = ProcessPoolExecutor(self.count, spawn, initializer=_begin, initargs=(measures,))
         try:
-            return list(self.pool.map(_work, shares))
+            with one_thread():
+                given = self.pool.map(_work, itertools.repeat(method), shares)
+            return list(given)
         except BrokenProcessPool as error:
             raise StudyError(f"reward: one of {self.count} worker processes ended; was there enough memory?") from error
 
@@ -230,7 +268,7 @@ class Processes:
             self.pool.shutdown()
             self.pool = None
 
-# %% ../../nbs/reward/05_composite.ipynb #93d7fd1e
+# %% ../../nbs/reward/05_composite.ipynb #a88044c2
 class RayActors:
     "Workers on the machines of a Ray cluster, this one included."
 
@@ -241,7 +279,7 @@ class RayActors:
     ):
         self.count, self.options, self.actors = count, {"num_cpus": 1, **options}, []
 
-    def __call__(self, measures: Measures, shares: list[list[tuple[str, str]]]) -> list[dict[str, list]]:
+    def __call__(self, measures: Measures, method: str, shares: list[tuple]) -> list:
         "As `Processes`; raises `StudyError` where Ray is not installed."
         try:
             import ray
@@ -253,9 +291,11 @@ class RayActors:
             actor = ray.remote(Measures).options(**self.options)
             self.actors = [actor.remote(measures.names, measures.own, measures.bertscore) for _ in range(self.count)]
         try:
-            return ray.get([actor.__call__.remote(share) for actor, share in zip(self.actors, shares)])
+            return ray.get([getattr(actor, method).remote(*share) for actor, share in zip(self.actors, shares)])
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, StudyError) else error) from None
+        except ray.exceptions.RayActorError as error:
+            raise StudyError(f"reward: one of {self.count} Ray actors ended: {str(error).splitlines()[0]}") from error
 
     def close(self) -> None:
         "End the actors."
@@ -265,7 +305,7 @@ class RayActors:
             ray.kill(actor)
         self.actors = []
 
-# %% ../../nbs/reward/05_composite.ipynb #5ecf0616
+# %% ../../nbs/reward/05_composite.ipynb #5f909159
 def workers_from(
     setting: int | str,  # 0: none; 4: processes; "ray:4": actors
 ) -> Processes | RayActors | None:
@@ -274,6 +314,20 @@ def workers_from(
     if kind not in ("", "ray") or not count.isdigit():
         raise StudyError(f"reward workers: '{setting}' is neither a number nor ray:NUMBER")
     return None if int(count) == 0 else Processes(int(count)) if kind == "" else RayActors(int(count))
+
+
+def shared(
+    measures: Measures,
+    workers: Processes | RayActors,
+    shares: list[list[tuple[str, str]]],  # pairs of each worker
+) -> list[dict]:  # what was made for each share, see `Measures.make`
+    "Have the parts that several shares need made once, each worker making some."
+    wanted = [measures.parts(share) for share in shares]
+    times = Counter(itertools.chain(*wanted))
+    common = sorted((part for part in times if times[part] > 1), key=lambda part: len(part[1]))  # long ones for each
+    tasks = [(common[k :: len(shares)],) for k in range(min(len(shares), len(common)))]
+    made = {part: what for done in workers(measures, "make", tasks) for part, what in done.items()} if tasks else {}
+    return [{part: made[part] for part in parts if part in made} for parts in wanted]
 
 
 def measured(
@@ -285,7 +339,8 @@ def measured(
     if workers is None or len(pairs) < 2:
         return measures(pairs)
     hands = dealt(pairs, workers.count)
-    shares = workers(measures, [[pairs[i] for i in hand] for hand in hands])
+    shares = [[pairs[i] for i in hand] for hand in hands]
+    shares = workers(measures, "__call__", list(zip(shares, shared(measures, workers, shares))))
     known = {name: [None] * len(pairs) for name in shares[0]}
     for hand, share in zip(hands, shares, strict=True):
         for name, values in share.items():

