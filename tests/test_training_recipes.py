@@ -94,3 +94,17 @@ def test_a_run_read_by_consensus_is_a_system_of_its_own(plan):
     assert limited["score-sft_consensus-s1"].parameters["limit"] == limited["consensus-sft-s1"].parameters["limit"] == 5
     with pytest.raises(StudyError, match="consensus = sftt, which is not among the runs"):
         plan("phantom", consensus="sftt")
+
+
+def test_a_run_may_have_fewer_seeds_than_the_profile(plan):
+    own = plan("phantom", runs="base sft rl_only rl1", seeds="1 2")
+    assert {"sft-s1", "sft-s2", "rl1-s2", "rl_only-s1"} <= set(own.tasks), "the settings give rl_only one seed"
+    assert not {"rl_only-s2", "generate-rl_only-s2", "score-rl_only-s2"} & set(own.tasks)
+    settings = own.root / "settings.ini"
+    text = settings.read_text()
+    settings.write_text(text.replace("[phantom:run:rl_only]\nseeds = 1", "[phantom:run:rl_only]\nseeds = 3"))
+    with pytest.raises(StudyError, match=r"\[run:rl_only\] has seed 3, which is not among the profile's: 1 2"):
+        plan("phantom", runs="base sft rl_only", seeds="1 2")
+    settings.write_text(text + "\n[phantom:run:sft]\nseeds = 1\n")
+    with pytest.raises(StudyError, match=r"\[run:rl1\] has seed 2, but \[run:sft\], which it needs, has not"):
+        plan("phantom", runs="base sft rl1", seeds="1 2")

@@ -1359,6 +1359,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'unirg.study.Plan._relative': ('study.html#plan._relative', 'unirg/study.py'),
                              'unirg.study.Plan._report': ('study.html#plan._report', 'unirg/study.py'),
                              'unirg.study.Plan._score': ('study.html#plan._score', 'unirg/study.py'),
+                             'unirg.study.Plan._seeds': ('study.html#plan._seeds', 'unirg/study.py'),
                              'unirg.study.Plan._sources': ('study.html#plan._sources', 'unirg/study.py'),
                              'unirg.study.Plan._systems': ('study.html#plan._systems', 'unirg/study.py'),
                              'unirg.study.Plan._train': ('study.html#plan._train', 'unirg/study.py'),

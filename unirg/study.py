@@ -77,10 +77,10 @@ def parameters_of(
         found[line.target.id] = (kinds[ast.unparse(line.annotation)], ast.literal_eval(line.value))
     return found
 
-# %% ../nbs/90_study.ipynb #e7e5e297
+# %% ../nbs/90_study.ipynb #5e864f9f
 # what the graph itself takes
 RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "beyond", "consensus"}
-RUN_KEYS = {"notebook", "start"}
+RUN_KEYS = {"notebook", "start", "seeds"}
 SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit", "benchmark"}
 
 
@@ -256,13 +256,13 @@ def _order(self: Plan) -> None:
             if maker and maker != task.name and maker not in task.after:
                 task.after.append(maker)
 
-# %% ../nbs/90_study.ipynb #1211c6d0
+# %% ../nbs/90_study.ipynb #0b46a9bd
 @patch
 def _plan(self: Plan) -> None:
     "Add every task of the profile."
     self._prepare()
     for run in self.runs:
-        for seed in self.seeds:
+        for seed in self._seeds(run):
             self._train(run, seed)
     for run in self.sampled:
         self._consensus(run)
@@ -282,8 +282,18 @@ def _plan(self: Plan) -> None:
 
 @patch
 def _of(self: Plan, runs: list[str], *kinds: str) -> list[Path]:
-    "Models, predictions or scores of some runs, all seeds."
-    return [self.out / kind / f"{run}-s{seed}" for run in runs for seed in self.seeds for kind in kinds]
+    "Models, predictions or scores of some runs, all their seeds."
+    return [self.out / kind / f"{run}-s{seed}" for run in runs for seed in self._seeds(run) for kind in kinds]
+
+
+@patch
+def _seeds(self: Plan, run: str) -> list[int]:
+    "The profile's seeds, or the fewer that the run's own section asks for; raises `StudyError` for one that the profile does not have."
+    run = next((sampled for sampled in self.sampled if read_by_consensus(sampled) == run), run)
+    own = typed(self.settings.section(f"run:{run}").get("seeds", ""), list[int], "seeds")
+    if stray := sorted(set(own) - set(self.seeds)):
+        raise StudyError(f"settings.ini: [run:{run}] has seed {stray[0]}, which is not among the profile's: {' '.join(map(str, self.seeds))}")
+    return [seed for seed in self.seeds if seed in own or not own]
 
 
 @patch
@@ -298,7 +308,7 @@ def _prepare(self: Plan) -> None:
         told |= {"limit": source["read_limit"]} if "read_limit" in source else {}
         self.add(f"prepare-{name}", "10_prepare", [source["root"]], [self.data[name]], **told)
 
-# %% ../nbs/90_study.ipynb #469eeab6
+# %% ../nbs/90_study.ipynb #e4930164
 @patch
 def _train(self: Plan, run: str, seed: int) -> None:
     "One run and seed; raises `StudyError` for a run that it starts from or matches and that is not among the runs."
@@ -311,6 +321,9 @@ def _train(self: Plan, run: str, seed: int) -> None:
     matched = typed(section.get("match_run", ""), list[str], "match_run")  # runs whose compute it is to spend
     if stray := sorted(set(matched) - set(self.runs)):
         raise StudyError(f"settings.ini: [run:{run}] matches '{stray[0]}', which is not among the runs: {' '.join(self.runs)}")
+    for other in [start, *matched]:
+        if other and seed not in self._seeds(other):
+            raise StudyError(f"settings.ini: [run:{run}] has seed {seed}, but [run:{other}], which it needs, has not")
     models, notebook = self.out / "models", section["notebook"]
     needs = [self.data[name] for name in self.training] + [models / f"{name}-s{seed}" for name in [start, *matched] if name]
     told = {"run": run, "seed": seed, "sources": self.training}
@@ -329,13 +342,13 @@ def _score(self: Plan, system: str, predictions: Path, **more) -> None:
     told = {"system": system, "predictions": predictions.relative_to(self.out).as_posix(), "sources": list(self.sources), **more}
     self.add(f"score-{system}", "50_score", [predictions, *self.data.values()], [self.out / "scores" / system], ("stage:score",), **told)
 
-# %% ../nbs/90_study.ipynb #f9de86ad
+# %% ../nbs/90_study.ipynb #ec86c234
 @patch
 def _consensus(self: Plan, run: str) -> None:
     "A run read by consensus, every seed; raises `StudyError` for a run that is not there."
     if run not in self.runs:
         raise StudyError(f"settings.ini: consensus = {run}, which is not among the runs: {' '.join(self.runs)}")
-    for seed in self.seeds:
+    for seed in self._seeds(run):
         policy, system = f"{run}-s{seed}", f"{read_by_consensus(run)}-s{seed}"
         needs, written = [self.out / "models" / policy, *self.data.values()], self.out / "predictions" / system
         told = {"policy": policy, "system": system, "sources": list(self.sources)}

@@ -20,11 +20,13 @@ from ..core import StudyError
 from ..reward.findings import facts
 from ..reward.judge import ERROR_TYPES
 
-# %% ../../nbs/analysis/13_hacking.ipynb #f6981e4e
+# %% ../../nbs/analysis/13_hacking.ipynb #5c0943bd
 FORM = {
     "words": "Words",
     "hedged": "Hedged findings",
     "stated": "Findings stated",
+    "graded": "Findings given a degree",
+    "compared": "Changes stated",
     "distinct": "Distinct reports",
     "repeated": "Repeated sentences",
 }
@@ -32,20 +34,23 @@ FORM = {
 
 def form_of(
     texts: list[str],  # a system's reports on one set
-) -> pd.DataFrame:  # words, hedged, stated, distinct, repeated; a row a report
-    "How reports are written: findings stated and hedged, sentences said twice, and how many others got the same report."
+) -> pd.DataFrame:  # a row a report, the columns of `FORM`
+    "How reports are written: findings stated, hedged, graded and compared, sentences said twice, and how many others got the same report."
     times, rows = Counter(" ".join(text.split()).lower() for text in texts), []
     for text in texts:
-        positive = {}
-        for fact in facts(text):
+        said = facts(text)
+        positive, graded = {}, {fact.finding for fact in said if fact.severity}
+        for fact in said:
             if fact.status != "absent":
                 positive.setdefault(fact.finding, set()).add(fact.status)
         sentences = [" ".join(part.split()).lower() for part in text.split(".") if part.strip()]
         rows.append(
             {
                 "words": len(text.split()),
-                "hedged": sum(said == {"uncertain"} for said in positive.values()),
+                "hedged": sum(statuses == {"uncertain"} for statuses in positive.values()),
                 "stated": len(positive),
+                "graded": len(graded & {*positive}),
+                "compared": len({(fact.finding, fact.change) for fact in said if fact.change}),
                 "distinct": 1 / times[" ".join(text.split()).lower()],
                 "repeated": len(sentences) - len(set(sentences)),
             }
