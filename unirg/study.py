@@ -256,7 +256,7 @@ def _order(self: Plan) -> None:
             if maker and maker != task.name and maker not in task.after:
                 task.after.append(maker)
 
-# %% ../nbs/90_study.ipynb #0b46a9bd
+# %% ../nbs/90_study.ipynb #8dcfdcfe
 @patch
 def _plan(self: Plan) -> None:
     "Add every task of the profile."
@@ -292,7 +292,8 @@ def _seeds(self: Plan, run: str) -> list[int]:
     run = next((sampled for sampled in self.sampled if read_by_consensus(sampled) == run), run)
     own = typed(self.settings.section(f"run:{run}").get("seeds", ""), list[int], "seeds")
     if stray := sorted(set(own) - set(self.seeds)):
-        raise StudyError(f"settings.ini: [run:{run}] has seed {stray[0]}, which is not among the profile's: {' '.join(map(str, self.seeds))}")
+        known = " ".join(map(str, self.seeds))
+        raise StudyError(f"settings.ini: [run:{run}] has seed {stray[0]}, which is not among the profile's: {known}")
     return [seed for seed in self.seeds if seed in own or not own]
 
 
