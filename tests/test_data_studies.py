@@ -4,6 +4,7 @@ import csv
 import datetime
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from PIL import Image
 
 from unirg.core import StudyError
 from unirg.data import studies as module
+from unirg.data.priors import with_priors
 from unirg.data.studies import (
     FEATURES,
     Film,
@@ -250,3 +252,24 @@ def test_damaged_folders(films, tmp_path):
 def test_all_set_aside(films, tmp_path):
     done = collect("demo", [record("a")], root=films([record("a")], bad=("a",)), out=tmp_path / "data")
     assert done.counts["rows"] == 0 and done.counts["quarantined"] == 1
+
+
+def test_another_patients_prior_is_never_ones_own_and_none_is_none():
+    rows = [
+        {"study_id": f"p{p}v{v}", "patient_id": f"p{p}", "prior_study_id": f"p{p}v{v - 1}" if v else None}
+        for p in range(9)
+        for v in range(1 + p % 4)
+    ]
+    table = datasets.Dataset.from_list(rows)
+    patient = {row["study_id"]: row["patient_id"] for row in rows}
+    other, none, own = (with_priors(table, kind) for kind in ("other", "none", "own"))
+    assert own["prior_study_id"][:] == table["prior_study_id"][:] and set(none["prior_study_id"]) == {None}
+    for row, before in zip(other, table, strict=True):
+        assert (row["prior_study_id"] is None) == (before["prior_study_id"] is None)
+        assert row["prior_study_id"] is None or patient[row["prior_study_id"]] != row["patient_id"]
+    given = [prior for prior in other["prior_study_id"] if prior]
+    assert len(set(given)) == len(given), "each prior is used once"
+    with pytest.raises(StudyError, match="priors is 'mine'; it may be own, other or none"):
+        with_priors(table, "mine")
+    with pytest.raises(StudyError, match="priors cannot be shuffled: one patient has 2 of 2"):
+        with_priors(table.filter(lambda row: row["patient_id"] == "p2"), "other")

@@ -108,3 +108,15 @@ def test_a_run_may_have_fewer_seeds_than_the_profile(plan):
     settings.write_text(text + "\n[phantom:run:sft]\nseeds = 1\n")
     with pytest.raises(StudyError, match=r"\[run:rl1\] has seed 2, but \[run:sft\], which it needs, has not"):
         plan("phantom", runs="base sft rl1", seeds="1 2")
+
+
+def test_a_run_with_priors_also_writes_with_anothers_prior_and_with_none(plan):
+    tasks = plan("phantom", runs="base sft sft_prior", seeds="1 2").tasks
+    assert tasks["sft_prior-s2"].parameters["prior"] and not tasks["sft-s2"].parameters["prior"]
+    for priors in ("other", "none"):
+        given = tasks[f"generate-sft_prior_{priors}-s2"]
+        assert given.parameters["policy"] == "sft_prior-s2" and given.parameters["priors"] == priors and "sft_prior-s2" in given.after
+    assert tasks["generate-sft-s2"].parameters["priors"] == "own" and "generate-sft_other-s2" not in tasks
+    arms = [f"sft_prior{which}-s{seed}" for which in ("", "_other", "_none") for seed in (1, 2)]
+    assert tasks["figure3"].parameters["arms"] == arms and {f"generate-{arm}" for arm in arms} <= set(tasks["figure3"].after)
+    assert plan("paper", runs="base sft sft_prior").tasks["sft_prior-s1"].parameters["start"].endswith("base-s1"), "a twin, not a pupil"

@@ -19,7 +19,7 @@ from .scoring import label_counts
 from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #9523ba24
+# %% ../../nbs/analysis/03_figures.ipynb #99697be1
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
@@ -31,6 +31,8 @@ NAMES = {
     "rl_bleu": "SFT, RL on BLEU-2",
     "rl_labels": "SFT, RL on labels",
     "rl_facts": "SFT, RL on facts",
+    "sft_prior": "SFT with priors",
+    "rl1_prior": "RL step 1 with priors",
 }
 MEASURE_NAMES = {
     "composite_step1": "Composite reward",
@@ -87,7 +89,7 @@ def set_style() -> None:
         },
     )
 
-# %% ../../nbs/analysis/03_figures.ipynb #27a464b0
+# %% ../../nbs/analysis/03_figures.ipynb #0d8502f8
 def set_others(
     systems: list[str],  # names of systems that are not runs of this study
 ) -> None:
@@ -119,6 +121,9 @@ def name_of(
     "A run's name as figures show it."
     if run.endswith("_consensus"):
         return f"{name_of(run.removesuffix('_consensus'))}, consensus"
+    for ending, words in (("_prior_other", "another's"), ("_prior_none", "withheld")):
+        if run.endswith(ending):
+            return f"{name_of(run.removesuffix(ending) + '_prior')}: {words}"
     return NAMES.get(run, run.replace("_", " "))
 
 # %% ../../nbs/analysis/03_figures.ipynb #76363571

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['COPIED', 'SHUFFLED', 'REFERENCE', 'GROUPINGS', 'FEW', 'FEWEST', 'ENCOUNTERS', 'CATEGORIES', 'KEYWORDS', 'PROGRESSION',
-           'PROGRESSION_FINDINGS', 'QUANTITIES', 'priors_of', 'shuffled_priors', 'copied', 'references_of',
-           'score_conditions', 'panel_3a', 'archive_records', 'encounter_numbers', 'encounter_strata', 'by_stratum',
-           'drift', 'panel_strata', 'change_category', 'keyword_f1', 'progression_of', 'ms_cxr_t', 'temporal_table',
-           'panel_temporal']
+           'PROGRESSION_FINDINGS', 'QUANTITIES', 'copied', 'references_of', 'score_conditions', 'panel_3a',
+           'archive_records', 'encounter_numbers', 'encounter_strata', 'by_stratum', 'drift', 'panel_strata',
+           'change_category', 'keyword_f1', 'progression_of', 'ms_cxr_t', 'temporal_table', 'panel_temporal']
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #49795e16
+# %% ../../nbs/analysis/07_longitudinal.ipynb #a8f7df5b
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -25,40 +24,14 @@ from .figures import MEASURE_NAMES, PAGE, colour_of, name_of, set_style
 from .scoring import score_predictions
 from .statistics import bootstrap_p, compare_runs, counts_of, holm, interval, ratios, split_system, summarise
 from ..core import StudyError
+from ..data.priors import priors_of, shuffled_priors
 from ..data.reports import target_text
 from ..data.sources import LAYOUTS, as_annotated, options_of
 from ..data.studies import Record, link_priors, number_encounters, tells_encounters
 from ..reward.judge import compares
 from ..reward.metrics import changes, reading, rouge_l
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #12646dcb
-def priors_of(
-    studies: pd.DataFrame,  # rows of one source: study_id, patient_id, prior_study_id
-) -> dict[str, str]:  # study id -> prior's study id, both among `studies`
-    "The prior of every study that has one."
-    known = set(studies["study_id"])
-    pairs = zip(studies["study_id"], studies["prior_study_id"])
-    return {study: prior for study, prior in pairs if isinstance(prior, str) and prior in known}
-
-
-def shuffled_priors(
-    studies: pd.DataFrame,  # as for `priors_of`
-    seed: int = 0,
-) -> dict[str, str]:  # the same studies -> a prior of another patient, each prior used once
-    "Priors dealt out anew, none to its own patient; raises `StudyError` where one patient has more than half of them."
-    priors, patient = priors_of(studies), dict(zip(studies["study_id"], studies["patient_id"]))
-    groups: dict[str, list[str]] = {}
-    for study in sorted(priors):
-        groups.setdefault(patient[study], []).append(study)
-    names = list(groups)
-    np.random.default_rng(seed).shuffle(names)
-    order = [study for name in names for study in groups[name]]
-    step = max(map(len, groups.values()), default=0)  # a patient's studies stand together: so many places on it is somebody else's
-    if 2 * step > len(order):
-        raise StudyError(f"priors cannot be shuffled: one patient has {step} of {len(order)} studies with a prior")
-    return {study: priors[order[(i + step) % len(order)]] for i, study in enumerate(order)}
-
-
+# %% ../../nbs/analysis/07_longitudinal.ipynb #a86f8303
 def copied(
     priors: Mapping[str, str],  # of `priors_of` or `shuffled_priors`
     studies: pd.DataFrame,  # rows with the report sections
