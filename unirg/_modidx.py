@@ -306,6 +306,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'unirg.analysis.sight.sensitivity_table': ( 'analysis/sight.html#sensitivity_table',
                                                                                   'unirg/analysis/sight.py'),
                                       'unirg.analysis.sight.severities': ('analysis/sight.html#severities', 'unirg/analysis/sight.py'),
+                                      'unirg.analysis.sight.sight_of': ('analysis/sight.html#sight_of', 'unirg/analysis/sight.py'),
                                       'unirg.analysis.sight.stated_labels': ( 'analysis/sight.html#stated_labels',
                                                                               'unirg/analysis/sight.py')},
             'unirg.analysis.statistics': { 'unirg.analysis.statistics.Scored': ( 'analysis/statistics.html#scored',

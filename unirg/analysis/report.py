@@ -185,7 +185,7 @@ def said_of_table(
         return _rows(name, table)
     return []
 
-# %% ../../nbs/analysis/16_report.ipynb #38f3843c
+# %% ../../nbs/analysis/16_report.ipynb #0c746f70
 def in_order(
     table: pd.DataFrame,  # with a column run
 ) -> pd.DataFrame:
@@ -241,9 +241,13 @@ def _sight(name: str, table: pd.DataFrame) -> list[Said]:
     }
     for row in table[table.dataset == "all"].to_dict("records"):
         values = ", ".join(f"{called} {number(row[column])}" for column, called in names.items())
-        plain = f"sensitivity for plain findings {number(row['plain_sensitivity'])} at specificity {number(row['specificity'])}"
-        seed = f"seed {row['seed']}, {row['studies']:,} studies"
-        said.append(Said(f"Label F1 on test studies, {name_of(row['run'])} ({seed}): {values}; {plain}. Its table has no interval.", name))
+        told = {
+            column: interval({"estimate": row[column], "low": row[f"{column}_low"], "high": row[f"{column}_high"]})
+            for column in ("plain_sensitivity", "specificity")
+        }
+        plain = f"sensitivity for plain findings {told['plain_sensitivity']} at specificity {told['specificity']}"
+        seed = f"{'all seeds' if row['seed'] == 'all' else 'seed ' + str(row['seed'])}; {counted(row)}"
+        said.append(Said(f"Label F1 on test studies, {name_of(row['run'])} ({seed}): {values}; {plain}.", name))
     return said
 
 

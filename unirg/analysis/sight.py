@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'THIRDS', 'severities', 'stated_labels', 'sensitivity_table', 'micro_f1', 'oracle_thresholds',
-           'best_constant']
+           'best_constant', 'sight_of']
 
-# %% ../../nbs/analysis/04_sight.ipynb #1cdd8bfe
+# %% ../../nbs/analysis/04_sight.ipynb #14ee0d98
 import numpy as np
 import pandas as pd
 
+from .statistics import interval, ratios
 from ..core import StudyError
 from ..reward.findings import chexpert_labels
 
@@ -112,3 +113,26 @@ def best_constant(
     candidates = sorted(set(texts))
     scores = [micro_f1(reference, np.repeat(stated, len(reference), 0)) for stated in (stated_labels([text]) for text in candidates)]
     return candidates[int(np.nanargmax(scores))]
+
+# %% ../../nbs/analysis/04_sight.ipynb #fdaf61a2
+def sight_of(
+    severity: np.ndarray,  # (studies, ten)
+    reference: np.ndarray,  # (studies, ten) of bool: what the reports state
+    stated: list[np.ndarray],  # the same by the policy, one for each of its seeds
+    patients,  # (studies,)
+    resamples: int = 1000,
+) -> dict[str, float]:  # plain_sensitivity, specificity and f1_policy, each with _low and _high
+    "How a policy reads films: of what is plain how much it reports, of what is not there how much it leaves out, and its micro-F1."
+    low, high = THIRDS["plain"]
+    plain, clear = (severity > low) & (severity <= high), severity == 0
+    sums = []  # of each study, above and below the line
+    for said in stated:
+        hits, wrong = said & reference, said ^ reference
+        above = [(said & plain).sum(1), (~said & clear).sum(1), 2 * hits.sum(1)]
+        sums.append((above, [plain.sum(1), clear.sum(1), 2 * hits.sum(1) + wrong.sum(1)]))
+    above, below = (np.sum(part, 0).T for part in zip(*sums, strict=True))
+    found, resampled = ratios(above, below, patients, resamples)
+    told = {}
+    for i, name in enumerate(("plain_sensitivity", "specificity", "f1_policy")):
+        told |= {name: float(found[i]), **{f"{name}_{end}": value for end, value in interval(resampled[:, i]).items()}}
+    return told
