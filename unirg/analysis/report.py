@@ -48,14 +48,14 @@ def rests_on(
             waiting += [path.stem] if path.parent.name == "runs" and path.suffix == ".json" else []
     return found
 
-# %% ../../nbs/analysis/16_report.ipynb #48d32dc3
+# %% ../../nbs/analysis/16_report.ipynb #2349a131
 @dataclass(frozen=True)
 class Said:
     "A sentence, the file its numbers come from, and for a comparison what it found."
 
     text: str
     source: str  # a file of the figures folder
-    verdict: str = ""  # better, worse, higher, lower or undecided; '' where nothing is compared
+    verdict: str = ""  # better, worse, higher, lower or undecided (also what no correction leaves); '' where nothing is compared
     about: tuple = ()  # run, against, dataset, measure of a comparison
 
 
@@ -112,7 +112,7 @@ def measure_name(measure: str) -> str:
     "A measure as figures call it."
     return MEASURE_NAMES.get(measure, str(measure).replace("_", " "))
 
-# %% ../../nbs/analysis/16_report.ipynb #bf16f9da
+# %% ../../nbs/analysis/16_report.ipynb #7e8aa119
 LOWER_IS_BETTER = re.compile(r"error|^(false|omitted|wrong)_")  # judged errors and their types; of the other known measures more is better
 
 
@@ -136,6 +136,8 @@ def said_of_difference(
     "One comparison in a sentence."
     found, dataset = verdict(row), row.get("dataset", "seen")
     who, whom, what, where = name_of(row["run"]), name_of(row["against"]), measure_name(row["measure"]), sets.name(dataset)
+    if part := row.get("stratum"):  # some studies of a set
+        where = f"{part} ({row['grouping']})" if row.get("grouping") else part
     p, corrected = ("p_holm", " after Holm") if pd.notna(row.get("p_holm", float("nan"))) else ("p", "")
     tested = [f"p = {number(row[p])}{corrected}"] if pd.notna(row.get(p, float("nan"))) else []
     details = "; ".join(filter(None, [f"difference {interval(row, signed=True)}", *tested, counted(row)]))
@@ -144,9 +146,10 @@ def said_of_difference(
     else:
         doubt = ", but not once corrected for the number of comparisons" if corrected and row[p] >= 0.05 else ""
         text = f"{what}, {where}: {who} is {found} than {whom}{doubt} ({details})."
-    return Said(text, source, found, (row["run"], row["against"], dataset, row["measure"]))
+        found = "undecided" if doubt else found
+    return Said(text, source, found, () if part else (row["run"], row["against"], dataset, row["measure"]))
 
-# %% ../../nbs/analysis/16_report.ipynb #486c8622
+# %% ../../nbs/analysis/16_report.ipynb #d5e8e7ff
 def differences_of(
     name: str,  # the file
     table: pd.DataFrame,
@@ -154,6 +157,9 @@ def differences_of(
     "The rows of a table of differences."
     if not {"run", "measure", "estimate", "low", "high"} <= set(table):
         return None
+    if "difference" in table:  # what is estimated is the system itself
+        own = {"difference": "estimate", "difference_low": "low", "difference_high": "high"}
+        return table.dropna(subset=["against", "difference"]).drop(columns=list(own.values())).rename(columns=own)
     if "against" in table:
         return table.dropna(subset=["against"])
     against = re.search(r"_against_(\w+)\.csv$", name)
@@ -575,7 +581,7 @@ def _page(profile: str, sections: dict[str, str]) -> str:
         f"comes from the file named after it; the tables are in this page, under each figure.</p><nav>{links}</nav>{body}</body></html>\n"
     )
 
-# %% ../../nbs/analysis/16_report.ipynb #ebb080e3
+# %% ../../nbs/analysis/16_report.ipynb #b544020b
 README_BEGIN, README_END = "<!-- results of {profile}: written by `make readme`, not by hand -->", "<!-- end of results -->"
 
 
@@ -597,8 +603,8 @@ def readme_results(
         rows.append(f"| {name_of(run)} | " + " | ".join(values.get(m, "") for m in dict.fromkeys(s1.measure)) + " |")
     heads = [measure_name(m) for m in dict.fromkeys(s1.measure)]
     compared = main_comparisons([one for some in said.values() for one in some])
-    told = [*compared, *(one for one in said.get("fig_4a.csv", []) if any(sets.name(u) in one.text for u in sets.unseen))]
-    told += said.get("sight.csv", [])
+    told = [one for one in compared if one.about[2] in ("seen", *sets.unseen)]  # one institution after the other is for the report
+    told += said.get("sight.csv", [])[-1:]  # all seeds together stand last
     files = dict.fromkeys(["fig_S1.csv", *(one.source for one in told)])
     return "\n".join(
         [
