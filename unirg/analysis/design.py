@@ -52,7 +52,7 @@ def reward_weights(
     weights = REWARDS[reward] if reward in REWARDS else parse_weights(reward)
     return {name: weight for name, weight in weights.items() if weight}
 
-# %% ../../nbs/analysis/08_design.ipynb #02b2ce97
+# %% ../../nbs/analysis/08_design.ipynb #29287639
 def settings_told(
     stage: dict,  # of `lineage`
 ) -> dict[str, str]:  # setting -> value, as the diagram has them
@@ -79,7 +79,7 @@ def settings_told(
     if stage["kind"] == "base":
         told["films"] = "blank"
     elif job.get("augment"):
-        told["films"] = f"moved by up to {job['augment']} px"
+        told["films"] = f"{job['augment']} moved copies of each"
     return told
 
 

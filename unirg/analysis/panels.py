@@ -345,7 +345,7 @@ def gains(
     table.loc[tested, "test"] = TEST
     return table
 
-# %% ../../nbs/analysis/09_panels.ipynb #74a0ab23
+# %% ../../nbs/analysis/09_panels.ipynb #22b45522
 REWARD_SAID = {"bleu": "BLEU-2", "labels": "Label cosine", "facts": "Fact F1", "step1": "Composite", "step2": "Composite + errors"}
 
 
@@ -372,6 +372,7 @@ def panel_rewards(
             ax.annotate(said, (row.estimate, place), textcoords="offset points", xytext=(0, 4.5), ha="center", fontsize=5.6)
         ax.margins(x=0.25)
         ax.locator_params(axis="x", nbins=2)
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.set(yticks=range(len(runs)), ylim=(len(runs) - 0.5, -0.75))
         ax.set_yticklabels([REWARD_SAID.get(rewards[run], rewards[run]) for run in runs])
         name = {"balance": "Mean of these", "judged_errors": "Fewer errors"}.get(measure, MEASURE_NAMES.get(measure, measure))
