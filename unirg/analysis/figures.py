@@ -19,7 +19,7 @@ from .scoring import label_counts
 from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #99697be1
+# %% ../../nbs/analysis/03_figures.ipynb #bf825d45
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
@@ -61,6 +61,8 @@ _COLOURS = {
     "rl_bleu": _PALETTE[5],
     "rl_labels": _PALETTE[3],
     "rl_facts": (0.6, 0.6, 0.2),
+    "sft_prior": (0.0, 0.25, 0.42),
+    "rl1_prior": (0.45, 0.2, 0.38),
 }
 _OTHER_COLOURS = ["#332288", "#882255", "#44AA99", "#CC6677", "#88CCEE", "#DDCC77"]  # Paul Tol's muted scheme
 _OTHER_MARKS = "sD^vP"
