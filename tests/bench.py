@@ -316,20 +316,7 @@ def trainer_rows(sft_steps=40, grpo_steps=12, rounds=2, warm=3):
                 yield f"- {what}, % of a step", 100 * share, ""
 
 
-def again(path, group):
-    "Measure one group of rows anew and leave the others as they are: its rows keep their places."
-    text = path.read_text(encoding="utf-8")
-    for what, value, beside in group():
-        line = f"| {what} | {value:.3g} | {beside} |"
-        text, found = re.subn(rf"^\| {re.escape(what)} \|.*$", lambda match, line=line: line, text, flags=re.M)
-        if found != 1:
-            raise SystemExit(f"{path.name} has no row '{what}': run all of it once")
-    write_whole(path, text)
-
-
 def main():
-    if len(sys.argv) > 1:  # such as: python tests/bench.py reward
-        return again(ROOT / "BENCHMARKS.md", {"film": film_rows, "reward": reward_rows, "reader": reader_rows}[sys.argv[1]])
     load_before = os.getloadavg()[0]
     warnings.simplefilter("ignore")  # pydicom's, of the real files' headers
     rows = []

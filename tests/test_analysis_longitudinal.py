@@ -229,3 +229,10 @@ def test_conditions_are_scored_on_the_studies_they_share():
     assert both.groupby("system").study_id.apply(set).tolist() == [set(copies)] * 2
     with pytest.raises(StudyError, match="no study has a prediction of each"):
         longitudinal.score_conditions({"a": {"x": "Clear."}, "b": {"y": "Clear."}}, studies)
+
+
+def test_3a_says_which_conditions_could_not_be_had():
+    studies = courses(12)
+    scores = longitudinal.score_conditions({"sft-s1": reports(studies, 1)}, studies)
+    figure, _ = longitudinal.panel_3a(scores, ["sft"], ["bleu2"], 50, missing=["sft_prior", longitudinal.SHUFFLED])
+    assert "Not to be had: SFT with priors, Another patient's." in " ".join(figure.get_supxlabel().split())

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -493,6 +494,15 @@ def caller(server, folder, n, key="key"):
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
 
 
+def said(*processes):
+    "What each printed; none outlives a failure of another."
+    try:
+        return [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def until(true, seconds=60):
     end = time.time() + seconds
     while not true():
@@ -516,8 +526,7 @@ def test_killed_it_goes_on_from_the_cache(tmp_path):
         gate.set()
         until(lambda: server.at_once == 0)
         assert dict(server.answered) == answered
-        second = caller(server, tmp_path, 30)
-        assert "judged 30" in second.communicate()[0]  # the dead one's claims do not hold it up
+        assert "judged 30" in said(caller(server, tmp_path, 30))[0]  # the dead one's claims do not hold it up
         assert len(server.answered) == 30 and set(server.answered.values()) == {1}
 
 
@@ -545,10 +554,20 @@ def test_two_processes_share_the_work(tmp_path):
         return {"hang": both, "body": completion(GOOD)}
 
     with Server(behave) as server:
-        two = [caller(server, tmp_path, 40, key) for key in ("first", "second")]
-        outs = [process.communicate()[0] for process in two]
-        assert all("judged 40" in out for out in outs)
+        assert all("judged 40" in out for out in said(*(caller(server, tmp_path, 40, key) for key in ("first", "second"))))
         assert len(server.answered) == 40 and set(server.asked.values()) == {1}
+
+
+def test_a_new_cache_may_be_opened_by_many_at_once(tmp_path):
+    def open_it(path):
+        gate.wait()
+        with ReplyCache(path) as cache:
+            return cache.paid("m")
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(60):  # one in two hundred openings failed
+            gate = threading.Barrier(8)
+            assert set(pool.map(open_it, [tmp_path / str(number)] * 8)) == {(0, 0, 0, 0)}
 
 
 def test_two_calls_of_one_process_share_the_work(tmp_path):

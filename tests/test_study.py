@@ -69,15 +69,20 @@ NOTEBOOKS = {
 }
 
 
+def toy_study(root):
+    "A study of a few small notebooks."
+    (root / "settings.ini").write_text(SETTINGS)
+    (root / "archive").mkdir()
+    (root / "archive" / "film.txt").write_text("a film")
+    (root / "nbs" / "study").mkdir(parents=True)
+    for name, (parameters, code) in NOTEBOOKS.items():
+        write_notebook(root, name, parameters, code)
+    return root
+
+
 @pytest.fixture
 def toy(tmp_path):
-    (tmp_path / "settings.ini").write_text(SETTINGS)
-    (tmp_path / "archive").mkdir()
-    (tmp_path / "archive" / "film.txt").write_text("a film")
-    (tmp_path / "nbs" / "study").mkdir(parents=True)
-    for name, (parameters, code) in NOTEBOOKS.items():
-        write_notebook(tmp_path, name, parameters, code)
-    return tmp_path
+    return toy_study(tmp_path)
 
 
 def write_notebook(root, name, parameters, code, tags=("parameters",)):
@@ -328,13 +333,7 @@ def test_hanging_is_the_longest_way_to_the_end():
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):
     "A toy study, run once for all who look at what it left."
-    root = tmp_path_factory.mktemp("finished")
-    (root / "settings.ini").write_text(SETTINGS)
-    (root / "archive").mkdir()
-    (root / "archive" / "film.txt").write_text("a film")
-    (root / "nbs" / "study").mkdir(parents=True)
-    for name, (parameters, code) in NOTEBOOKS.items():
-        write_notebook(root, name, parameters, code)
+    root = toy_study(tmp_path_factory.mktemp("finished"))
     process = command(root)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err

@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['RESEARCH_ONLY', 'NOT_CONTENT', 'StudyError', 'study_root', 'Settings', 'typed', 'options_from', 'derived_seed',
            'seed_everything', 'whole_file', 'whole_folder', 'write_whole', 'write_json', 'read_json', 'digest',
-           'Progress', 'speed', 'duration', 'die_with_parent']
+           'Progress', 'speed', 'duration', 'die_with_parent', 'ends_in_a_line']
 
-# %% ../nbs/00_core.ipynb #88623a1d
+# %% ../nbs/00_core.ipynb #caf791a9
 import configparser
 import contextlib
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -172,7 +174,7 @@ def options_from(
         **{name: typed(value, hints[name], name) if not dataclasses.is_dataclass(value) else value for name, value in values.items()}
     )
 
-# %% ../nbs/00_core.ipynb #73c48754
+# %% ../nbs/00_core.ipynb #ef6ccb8b
 def derived_seed(
     seed: int,  # the study's seed
     *names,  # what it is for: 'patient', 17
@@ -185,8 +187,6 @@ def seed_everything(
     seed: int,
 ) -> None:
     "Seed Python, numpy and, if it is loaded, torch."
-    import sys
-
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
@@ -380,10 +380,13 @@ def duration(
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
-# %% ../nbs/00_core.ipynb #4f230520
-def die_with_parent() -> None:
-    "End this process soon after the one that started it is gone."
-    parent = os.getppid()
+# %% ../nbs/00_core.ipynb #3f7abd0c
+def die_with_parent(
+    parent: int | None = None,  # its process number; else what multiprocessing says, else whoever is the parent now
+) -> None:
+    "End this process soon after the one that started it is gone, even if that was before this call."
+    started_by = multiprocessing.parent_process()
+    parent = parent or (started_by.pid if started_by else os.getppid())
 
     def watch():
         while os.getppid() == parent:
@@ -391,3 +394,19 @@ def die_with_parent() -> None:
         os._exit(143)
 
     threading.Thread(target=watch, daemon=True, name="die_with_parent").start()
+
+# %% ../nbs/00_core.ipynb #6fd794cc
+@contextlib.contextmanager
+def ends_in_a_line(
+    program: str,  # as its user types it
+    interrupted: str,  # what to say after Ctrl-C
+) -> typing.Iterator[None]:
+    "Within a program's `main`: `StudyError` becomes its line and exit code 2, an interrupt the other and 130."
+    try:
+        yield
+    except StudyError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted; {interrupted}", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -8,7 +8,7 @@ __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'OTHER_PRIORS', 'Task', 'pa
            'accept', 'execute', 'hanging', 'Gate', 'run_notebook', 'surroundings', 'Runner', 'Clock', 'Screen',
            'Reporter', 'run', 'last_screen', 'status', 'verify']
 
-# %% ../nbs/90_study.ipynb #36e28a08
+# %% ../nbs/90_study.ipynb #e16cdaed
 import argparse
 import ast
 import contextlib
@@ -33,7 +33,8 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import NOT_CONTENT, Settings, StudyError, die_with_parent, digest, duration, read_json, speed, study_root, typed, write_json
+from .core import NOT_CONTENT, Settings, StudyError, die_with_parent, digest, duration, ends_in_a_line, read_json, speed, study_root
+from .core import typed, write_json
 
 # %% ../nbs/90_study.ipynb #90cdb64c
 @dataclass
@@ -613,7 +614,7 @@ def accept(
         write_json(path, {**record, **now, "accepted": [*record.get("accepted", []), note]})
     return said
 
-# %% ../nbs/90_study.ipynb #86d4ac96
+# %% ../nbs/90_study.ipynb #ae859b01
 def execute(
     order: dict,  # notebook, result, parameters, root: as `Runner` writes it
 ) -> None:
@@ -644,8 +645,8 @@ def execute(
 
 def _worker(path: str) -> None:
     "Entry of the process that `Runner` starts."
-    die_with_parent()
     order = read_json(path)
+    die_with_parent(order["runner"])
     try:
         execute(order)
     except StudyError as error:
@@ -705,7 +706,7 @@ class Gate:
         quiet = time.monotonic() - self.last >= self.pause
         return self.places > 0 and quiet and name == max(self.waiting, key=lambda other: (self.weight[other], self.order[other]))
 
-# %% ../nbs/90_study.ipynb #3653acc6
+# %% ../nbs/90_study.ipynb #512ec7c5
 def run_notebook(
     task: Task,
     plan: Plan,
@@ -718,7 +719,7 @@ def run_notebook(
     for old in (said, progress):
         old.unlink(missing_ok=True)
     asked = {"notebook": str(plan.books[task.notebook]), "result": str(result), "parameters": task.parameters}
-    write_json(order, asked | {"root": str(plan.root), "said": str(said)})
+    write_json(order, asked | {"root": str(plan.root), "said": str(said), "runner": os.getpid()})
     environment = {
         "OMP_NUM_THREADS": "1",
         **os.environ,
@@ -1075,13 +1076,13 @@ def _plan_from(options: argparse.Namespace) -> Plan:
         overrides[name.strip()] = value.strip()
     return Plan(Settings(options.profile, overrides))
 
-# %% ../nbs/90_study.ipynb #39a6a209
+# %% ../nbs/90_study.ipynb #b321b335
 def run(
     arguments: list[str] | None = None,  # the command line; sys.argv if None
 ) -> None:
     "Run the study: what is missing or stale, and what it rests on. Ends by `SystemExit`."
     options = _arguments("Run the study: whatever is missing or stale, and nothing else.", arguments, tasks=True)
-    try:
+    with ends_in_a_line("unirg-run", "run it again to go on from the last checkpoints"):
         plan = _plan_from(options)
         for name in options.tasks:
             if name not in plan.tasks:
@@ -1099,16 +1100,10 @@ def run(
             runner.accept(options.tasks)
             raise SystemExit(0)
         code = runner.run(options.tasks)
-    except StudyError as error:
-        print(f"unirg-run: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("\nunirg-run: interrupted; run it again to go on from the last checkpoints", file=sys.stderr)
-        raise SystemExit(130) from None
     last_screen(runner, time.time() - started)
     raise SystemExit(code)
 
-# %% ../nbs/90_study.ipynb #3b3ef92c
+# %% ../nbs/90_study.ipynb #9a607222
 def last_screen(runner: Runner, seconds: float) -> None:
     "Say what was done and where the figures are."
     plan, did = runner.plan, len(runner.screen.clock.over)
@@ -1130,7 +1125,7 @@ def status(
 ) -> None:
     "Print how every task stands."
     options = _arguments("How the study stands: what is current, what would run, and why.", arguments, tasks=False)
-    try:
+    with ends_in_a_line("unirg-status", "nothing was changed"):
         plan = _plan_from(options)
         (plan.out / "runs").mkdir(parents=True, exist_ok=True)
         for line in plan.skipped:
@@ -1149,9 +1144,6 @@ def status(
             else:
                 record = read_json(record_path(plan, task))
                 print(f"{task.name:<24} current, took {duration(record['seconds'])}" + _accepted(record))
-    except StudyError as error:
-        print(f"unirg-status: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 # %% ../nbs/90_study.ipynb #ad9e46c2
 def verify(

@@ -8,10 +8,10 @@ __all__ = ['COPIED', 'SHUFFLED', 'REFERENCE', 'GROUPINGS', 'FEW', 'FEWEST', 'ENC
            'archive_records', 'encounter_numbers', 'encounter_strata', 'by_stratum', 'drift', 'panel_strata',
            'change_category', 'keyword_f1', 'progression_of', 'ms_cxr_t', 'temporal_table', 'panel_temporal']
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #a8f7df5b
+# %% ../../nbs/analysis/07_longitudinal.ipynb #fa138fc5
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -53,7 +53,7 @@ def references_of(
 def _plain(row: pd.Series) -> dict:
     return {name: value if isinstance(value, str) else None for name, value in row.items()}
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #92695c07
+# %% ../../nbs/analysis/07_longitudinal.ipynb #e351c415
 COPIED, SHUFFLED, REFERENCE = "copied prior", "another patient's prior", "reference"
 
 
@@ -80,14 +80,16 @@ def panel_3a(
     conditions: list[str],  # without seeds, top to bottom; the first is the one the others are compared with
     measures: list[str],  # one small axis each
     resamples: int = 1000,
+    missing: Sequence[str] = (),  # conditions that were asked for and could not be had: said below the panel
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "Conditions on the same studies, each compared with the first."
     summary = summarise(scores, measures, resamples)
     tests = compare_runs(scores, [(name, conditions[0]) for name in conditions[1:]], measures, resamples)
     table = _with_tests(summary, tests)
-    return _rows(
-        table, conditions, {name: MEASURE_NAMES.get(name, name) for name in measures}, f"* differs from “{_name(conditions[0])}”"
-    ), table
+    star = f"* differs from “{_name(conditions[0])}”"
+    if missing:
+        star = f"Not to be had: {', '.join(map(_name, missing))}. {star}"
+    return _rows(table, conditions, {name: MEASURE_NAMES.get(name, name) for name in measures}, star), table
 
 # %% ../../nbs/analysis/07_longitudinal.ipynb #f68692c6
 _COLOURS = {COPIED: sns.color_palette("colorblind")[5], SHUFFLED: sns.color_palette("colorblind")[6], REFERENCE: (0.0, 0.0, 0.0)}

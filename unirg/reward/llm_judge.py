@@ -227,13 +227,25 @@ def _gone(host: str, process: int, owner: str) -> bool:
         pass
     return False
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #94dd284c
+# %% ../../nbs/reward/07_llm_judge.ipynb #77425e90
 _TABLES = """
 create table if not exists replies (id integer primary key, key text, model text, rubric text, text text,
     prompt_tokens integer, completion_tokens integer, prompt_characters integer, time real, retired integer default 0);
 create unique index if not exists one_reply on replies (key) where retired = 0;
 create table if not exists claims (key text primary key, owner text, host text, process integer, until real);
 """
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=60, isolation_level=None)
+    try:
+        db.execute("pragma journal_mode = wal")
+        db.execute("pragma synchronous = full")  # a reply is money
+        db.executescript(_TABLES)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 class ReplyCache:
@@ -244,13 +256,15 @@ class ReplyCache:
 
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self.db.execute("pragma journal_mode = wal")
-            self.db.execute("pragma synchronous = full")  # a reply is money
-            self.db.executescript(_TABLES)
-        except sqlite3.Error as error:
-            raise StudyError(f"judge: {self.path} cannot be used as a cache of replies: {error}") from error
+        give_up = time.monotonic() + 60
+        while True:  # SQLite refuses at once, whatever its time-out, where two turn a new file to WAL together
+            try:
+                self.db = _opened(self.path)
+                break
+            except sqlite3.Error as error:
+                if "locked" not in str(error) or time.monotonic() > give_up:
+                    raise StudyError(f"judge: {self.path} cannot be used as a cache of replies: {error}") from error
+                time.sleep(0.05)
         _AT_WORK.add(self.owner)
         return self
 

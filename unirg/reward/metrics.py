@@ -11,7 +11,7 @@ __all__ = ['ABSENT_LABEL', 'UNCERTAIN_LABEL', 'ATTRIBUTES', 'FIVE', 'ABSENT_WEIG
            'matched_f1', 'BertScore', 'default_bertscore', 'distinct_rate', 'constant_baselines', 'radcliq_v1',
            'radcliq_v0', 'score_pairs']
 
-# %% ../../nbs/reward/02_metrics.ipynb #1d7747e7
+# %% ../../nbs/reward/02_metrics.ipynb #b438ffbc
 import importlib.util
 import math
 import re
@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 
 # %% ../../nbs/reward/02_metrics.ipynb #20ca783d
 from ..core import StudyError
@@ -387,10 +388,7 @@ def sentences(
     parts = (part.split() for part in re.split(r"(?<=[.!?:;])\s+|\n+", text.lower()))
     return [" ".join(words[start : start + longest]) for words in parts for start in range(0, len(words), longest)]
 
-# %% ../../nbs/reward/02_metrics.ipynb #67836960
-FEW_TOKENS = 16  # a batch of fewer is filled up: libraries multiply a matrix of a few rows by another routine, which rounds otherwise
-
-
+# %% ../../nbs/reward/02_metrics.ipynb #89bd8eb9
 def load_bert(
     folder: str | Path,  # a BERT in Hugging Face form: config.json, tokenizer, model.safetensors
     layer: int,  # the last layer kept; what lies above is never looked at
@@ -417,6 +415,9 @@ def load_bert(
     model.encoder.layer = model.encoder.layer[:layer]
     return tokenizer, model.float().eval().to(device)
 
+# %% ../../nbs/reward/02_metrics.ipynb #ff92f096
+FEW_TOKENS = 16  # a batch of fewer is filled up: libraries multiply a matrix of a few rows by another routine, which rounds otherwise
+
 
 def embed_sentences(
     texts: list[str],  # sentences, none twice
@@ -441,7 +442,7 @@ def embed_sentences(
             made[texts[i]] = vectors[np.array(coded["special_tokens_mask"][i]) == 0]
     return made
 
-
+# %% ../../nbs/reward/02_metrics.ipynb #efd6cf36
 def repeated_share(
     prediction: str,  # a report
     reference: str,  # the report it is compared with
@@ -465,7 +466,7 @@ def matched_f1(
     precision, recall = float(cosines.max(1).mean()) * (1 - repeated), float(cosines.max(0).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
-# %% ../../nbs/reward/02_metrics.ipynb #69678876
+# %% ../../nbs/reward/02_metrics.ipynb #6f4c44fd
 class BertScore:
     "BERTScore F1 with sentence-wise, cached embeddings; weights load at the first use."
 
@@ -494,54 +495,64 @@ class BertScore:
         self._loaded = self._loaded or load_bert(self.weights_path or minilm_folder(), self.layer, self.device)
         return self._loaded
 
-    def parts(
-        self,
-        texts: typing.Iterable[str],  # reports
-    ) -> dict[str, None]:  # sentences, in order
-        "What the model reads of texts, each once."
-        return dict.fromkeys(sentence for text in texts for sentence in sentences(text))
+# %% ../../nbs/reward/02_metrics.ipynb #3c765237
+@patch
+def parts(
+    self: BertScore,
+    texts: typing.Iterable[str],  # reports
+) -> dict[str, None]:  # sentences, in order
+    "What the model reads of texts, each once."
+    return dict.fromkeys(sentence for text in texts for sentence in sentences(text))
 
-    def make(
-        self,
-        parts: typing.Iterable[str],  # sentences
-    ) -> dict[str, np.ndarray]:  # sentence -> (tokens, width) float32 of unit length
-        "Token vectors of sentences; those not seen lately go through the model together."
-        return self._vectors.get(parts, lambda new: embed_sentences(new, *self.load()))
 
-    def take(
-        self,
-        made: dict[str, np.ndarray],  # of `make`, in another process
-    ) -> None:
-        "Spare the model these sentences."
-        self._vectors.put(made)
+@patch
+def make(
+    self: BertScore,
+    parts: typing.Iterable[str],  # sentences
+) -> dict[str, np.ndarray]:  # sentence -> (tokens, width) float32 of unit length
+    "Token vectors of sentences; those not seen lately go through the model together."
+    return self._vectors.get(parts, lambda new: embed_sentences(new, *self.load()))
 
-    def vectors(
-        self,
-        texts: typing.Iterable[str],  # reports
-    ) -> typing.Iterator[np.ndarray]:  # for each, (tokens, width) float32 of unit length
-        "Token vectors of each text, one by one: all at once would fill the memory."
-        texts = list(texts)
-        split, nothing = {text: sentences(text) for text in dict.fromkeys(texts)}, np.zeros((0, 1), np.float32)
-        known = self.make(sentence for parts in split.values() for sentence in parts)
-        return (np.concatenate([known[sentence] for sentence in split[text]] or [nothing]) for text in texts)
 
-    def score(
-        self,
-        predictions: typing.Sequence[str],  # reports
-        references: typing.Sequence[str],  # as many, in the same order
-    ) -> list[float]:  # 0..1, rescaled; 0 where one text is empty, 1 where both are
-        "BERTScore F1 of each pair; raises `StudyError` where the numbers of texts differ."
-        if len(predictions) != len(references):
-            raise StudyError(f"bertscore_minilm: {len(predictions)} predictions but {len(references)} references")
-        vectors, scores = self.vectors(text for pair in zip(predictions, references) for text in pair), []
-        for prediction, reference in zip(predictions, references):
-            ours, theirs = next(vectors), next(vectors)
-            if len(ours) and len(theirs):
-                f1 = matched_f1(ours, theirs, repeated_share(prediction, reference))
-                scores.append(min(1.0, max(0.0, (f1 - self.baseline) / (1 - self.baseline))))
-            else:
-                scores.append(float(len(ours) == len(theirs)))
-        return scores
+@patch
+def take(
+    self: BertScore,
+    made: dict[str, np.ndarray],  # of `make`, in another process
+) -> None:
+    "Spare the model these sentences."
+    self._vectors.put(made)
+
+
+@patch
+def vectors(
+    self: BertScore,
+    texts: typing.Iterable[str],  # reports
+) -> typing.Iterator[np.ndarray]:  # for each, (tokens, width) float32 of unit length
+    "Token vectors of each text, one by one: all at once would fill the memory."
+    texts = list(texts)
+    split, nothing = {text: sentences(text) for text in dict.fromkeys(texts)}, np.zeros((0, 1), np.float32)
+    known = self.make(sentence for parts in split.values() for sentence in parts)
+    return (np.concatenate([known[sentence] for sentence in split[text]] or [nothing]) for text in texts)
+
+# %% ../../nbs/reward/02_metrics.ipynb #f7f3139a
+@patch
+def score(
+    self: BertScore,
+    predictions: typing.Sequence[str],  # reports
+    references: typing.Sequence[str],  # as many, in the same order
+) -> list[float]:  # 0..1, rescaled; 0 where one text is empty, 1 where both are
+    "BERTScore F1 of each pair; raises `StudyError` where the numbers of texts differ."
+    if len(predictions) != len(references):
+        raise StudyError(f"bertscore_minilm: {len(predictions)} predictions but {len(references)} references")
+    vectors, scores = self.vectors(text for pair in zip(predictions, references) for text in pair), []
+    for prediction, reference in zip(predictions, references):
+        ours, theirs = next(vectors), next(vectors)
+        if len(ours) and len(theirs):
+            f1 = matched_f1(ours, theirs, repeated_share(prediction, reference))
+            scores.append(min(1.0, max(0.0, (f1 - self.baseline) / (1 - self.baseline))))
+        else:
+            scores.append(float(len(ours) == len(theirs)))
+    return scores
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from ..core import StudyError
 from .findings import CHEXPERT_NAMES, Fact, facts, sentence_facts, sentences
 from .metrics import positive_labels, score_pairs
 
-# %% ../../nbs/reward/06_probes.ipynb #263f5f9b
+# %% ../../nbs/reward/06_probes.ipynb #dd4eaa8a
 SIDES = {"left": "right", "right": "left", "lul": "rul", "rul": "lul", "lll": "rll", "rll": "lll", "lingula": "right middle lobe"}
 DEGREES = {
     "mild": "severe", "mildly": "severely", "small": "large", "minimal": "severe", "minimally": "severely", "tiny": "large",
@@ -43,9 +43,10 @@ def ungraded(
     text: str,
 ) -> str:
     "Leave the words of degree out."
-    words = re.compile(rf"(^|\. |, )?\b(?:{'|'.join(DEGREES)})\b(?: to (?:{'|'.join(DEGREES)})\b)?( ?)", re.IGNORECASE)
-    shorter = words.sub(lambda match: (match[1] or "") if match[2] else "" if match[1] == ", " else (match[1] or ""), text)
-    return re.sub(r"(^|\. )([a-z])", lambda match: match[0].upper(), re.sub(r" (?=[.,])", "", shorter))
+    degree = rf"\b(?:{'|'.join(DEGREES)})\b"
+    degree = rf"{degree}(?: to {degree})?"
+    shorter = re.sub(rf",? {degree}(?=[.,]|$)|{degree} ?", "", text, flags=re.IGNORECASE)  # what ends a clause goes with its comma
+    return re.sub(r"(^|\. )([a-z])", lambda match: match[0].upper(), shorter)
 
 # %% ../../nbs/reward/06_probes.ipynb #75a99d09
 _SEEN = "seen|noted|present|identified|visualized|enlarged|widened|prominent|borderline|in place"
@@ -188,7 +189,7 @@ def paraphrase(
 
     return each_sentence(reference, reword)
 
-# %% ../../nbs/reward/06_probes.ipynb #33e218b5
+# %% ../../nbs/reward/06_probes.ipynb #45f9f9b1
 NORMAL = (
     "Findings: The heart size and mediastinal contours are normal. The lungs are clear. No pleural effusion or pneumothorax. "
     "No acute bony abnormality. Impression: No acute cardiopulmonary abnormality."
@@ -216,7 +217,10 @@ NEEDS = {  # what at least one finding of the reference must have
     "severity shifted": lambda fact: fact.severity is not None,
     "severity left out": lambda fact: fact.severity is not None,
 }
-ORDER = ("reference", *list(PROBES)[:7], "prior copied", "other patient's report", *list(PROBES)[7:])  # rows of tables and figures
+_FROM_ELSEWHERE = ("prior copied", "other patient's report")
+_NAMES = list(PROBES)
+_FIRST = _NAMES.index("negation flipped") + 1  # what is made from the reference's own words stands above what is not
+ORDER = ("reference", *_NAMES[:_FIRST], *_FROM_ELSEWHERE, *_NAMES[_FIRST:])  # rows of tables and figures
 RIGHT = ("reference", "paraphrase", "reference twice")  # these say what is true; all others say something else, or nothing
 
 

@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['entries_of', 'found_records', 'others', 'work_place', 'prepared', 'submit', 'strict', 'main']
 
-# %% ../../nbs/training/07_submission.ipynb #b55b5a10
+# %% ../../nbs/training/07_submission.ipynb #93dc59fe
 import argparse
 import hashlib
 import math
 import os
 import shutil
-import sys
 from pathlib import Path
 
-from ..core import RESEARCH_ONLY, StudyError, digest, write_json
+from ..core import RESEARCH_ONLY, StudyError, digest, ends_in_a_line, write_json
 from ..data.layouts import json_entries
 from ..data.rexrank import records
 from ..data.studies import Record, Studies, collect
@@ -164,7 +163,7 @@ def strict(
         return [strict(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
-# %% ../../nbs/training/07_submission.ipynb #63352564
+# %% ../../nbs/training/07_submission.ipynb #3e9cedf5
 def main(
     arguments: list[str] | None = None,  # the command line; sys.argv if None
 ) -> None:
@@ -187,11 +186,5 @@ def main(
     add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights (default: bfloat16 on a GPU, else float32)")
     given = vars(parser.parse_args(arguments))
     asked = {"file": given.pop("input_json_file"), "out": given.pop("save_json_file"), "images": given.pop("img_root_dir"), **given}
-    try:
+    with ends_in_a_line("unirg-generate", "the same command goes on after its last batch"):
         print(f"{submit(**asked)} reports in {asked['out']}. {RESEARCH_ONLY}")
-    except StudyError as error:
-        print(f"unirg-generate: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("\nunirg-generate: interrupted; the same command goes on after its last batch", file=sys.stderr)
-        raise SystemExit(130) from None

@@ -1,0 +1,78 @@
+"Core: children that end with their parent, however early it goes, and programs that end in a line."
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unirg.core import StudyError, ends_in_a_line
+
+ROOT = Path(__file__).parent.parent
+SLOW_CHILD = """
+import multiprocessing, os, pathlib, sys, time
+from unirg.core import die_with_parent
+
+def child(place):
+    parent = os.getppid()
+    pathlib.Path(place, "child").write_text(str(os.getpid()))
+    while os.getppid() == parent:  # busy with its imports, as it were, until the parent is gone
+        time.sleep(0.01)
+    die_with_parent()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=child, args=sys.argv[1:]).start()
+    time.sleep(600)
+"""
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def within(seconds, true):
+    end = time.time() + seconds
+    while not (done := true()) and time.time() < end:
+        time.sleep(0.05)
+    return done
+
+
+def test_a_child_whose_parent_was_killed_while_it_started_ends_too(tmp_path):
+    (tmp_path / "parent.py").write_text(SLOW_CHILD)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), str(tmp_path)], env=environment, start_new_session=True)
+    try:
+        assert within(60, lambda: (tmp_path / "child").is_file() and (tmp_path / "child").read_text())
+        child = int((tmp_path / "child").read_text())
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        assert within(20, lambda: not alive(child))
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL) if alive(parent.pid) else None
+        subprocess.run(["pkill", "-9", "-s", str(parent.pid)], check=False)
+
+
+def test_a_worker_of_a_runner_that_is_gone_ends(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = f"import time; from unirg.core import die_with_parent; die_with_parent({gone.pid}); time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=50).returncode == 143
+
+
+@pytest.mark.parametrize("raised, code, said", [(StudyError("no such film"), 2, "tool: no such film"), (KeyboardInterrupt(), 130, "go on")])
+def test_a_program_ends_in_a_line(raised, code, said, capsys):
+    with pytest.raises(SystemExit) as ended, ends_in_a_line("tool", "the same command will go on"):
+        raise raised
+    assert ended.value.code == code and said in capsys.readouterr().err
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ValueError), ends_in_a_line("tool", ""):
+        raise ValueError("a defect")
