@@ -187,3 +187,38 @@ def test_dtype_attention_and_lora_are_settings(tmp_path):
         with pytest.raises(StudyError, match=r"dtype|attn|attention"):
             load_policy(folder, **wrong)
     assert lora(0) is None and (lora(8).r, lora(8).lora_alpha, lora(8, 4).lora_alpha) == (8, 16, 4)
+
+
+def test_the_loss_is_the_models_own_when_only_learned_tokens_are_scored(tmp_path, monkeypatch):
+    from trl.trainer import utils
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    from unirg.training.sft import score_learned_tokens_only
+
+    if not hasattr(utils, "_use_triton"):
+        pytest.skip("this TRL has no fused head")
+    for name in ("_use_triton", "_CHUNKED_LOGPROB_CHUNK_SIZE"):
+        monkeypatch.setattr(utils, name, getattr(utils, name))  # as they were, once this is over
+    scored, head = [], utils._ChunkedLogProbFunction
+
+    class Watched(head):
+        @classmethod
+        def apply(cls, hidden, *more):
+            scored.append(len(hidden))
+            return head.apply(hidden, *more)
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", Watched)
+    model, processor = load_policy(build_tiny_policy(toy_texts(), tmp_path / "tiny"))
+    rows = training_rows(toy_table(6), split=None, cache=tmp_path).select_columns(["prompt", "completion", "images"])
+    batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)(list(rows))
+    learned = int((batch["labels"] != -100).sum())
+    model(**batch).loss.backward()
+    own = model.lm_head.weight.grad.clone()
+    utils.add_fused_lm_head(model)
+    score_learned_tokens_only(len(processor.tokenizer))
+    model.zero_grad()
+    found = model(**batch, fused_lm_head=True)
+    found.loss.backward()
+    assert scored == [learned] and learned < batch["labels"].numel() / 2
+    assert torch.allclose(model.lm_head.weight.grad, own, atol=1e-6) and float(own.abs().max()) > 1e-3
+    assert found.loss.item() == pytest.approx(model(**batch).loss.item(), abs=1e-5)

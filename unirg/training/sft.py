@@ -6,7 +6,7 @@
 __all__ = ['Recipe', 'SftRecipe', 'Job', 'checked', 'batch_split', 'shared_arguments', 'world', 'muon_of', 'RunLog', 'Validation',
            'save_weights', 'report_scores', 'collapse', 'compute', 'sft_passes', 'matching_steps', 'tokens_a_row',
            'WholeCheckpoints', 'last_checkpoint', 'start_work', 'finish_work', 'finished_policy', 'quiet_worker',
-           'keep_freed_memory', 'die_with_launcher', 'prepare', 'main', 'worker']
+           'keep_freed_memory', 'score_learned_tokens_only', 'die_with_launcher', 'prepare', 'main', 'worker']
 
 # %% ../../nbs/training/02_sft.ipynb #8a2b13da
 import contextlib
@@ -526,7 +526,7 @@ def finished_policy(
     else:
         shutil.copytree(weights, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin", "README.md"))
 
-# %% ../../nbs/training/02_sft.ipynb #428e9556
+# %% ../../nbs/training/02_sft.ipynb #4352a133
 def quiet_worker() -> None:
     "Settings of a trainer process: few threads, no bars, and an end when its launcher ends."
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's own use of names transformers is leaving
@@ -551,6 +551,19 @@ def keep_freed_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):  # another C library
         for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             ctypes.CDLL(None).mallopt(option, 2**30)
+
+
+def score_learned_tokens_only(
+    vocabulary: int,  # tokens
+) -> None:
+    "Have TRL's fused head on a CPU do as it does on a GPU: the loss is the same, a step takes a seventh less."
+    from trl.trainer import utils
+
+    # Elsewhere it scores prompt and padding too and throws that away, lest accelerators that compile meet a new shape each batch;
+    # nothing compiles here. And the rows of a tile of 32,768 tokens lie a power of two apart, which no cache likes.
+    if hasattr(utils, "_use_triton") and hasattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE"):
+        utils._use_triton = lambda device: True
+        utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(utils._CHUNKED_LOGPROB_CHUNK_SIZE, vocabulary)
 
 
 def die_with_launcher() -> None:
@@ -580,6 +593,8 @@ def prepare(
     with state.main_process_first():
         seed_everything(job.seed)
         model, processor = load_policy(job.start, job.image_size, dtype=recipe.dtype, attention=recipe.attention)
+        if not torch.cuda.is_available():
+            score_learned_tokens_only(model.get_input_embeddings().num_embeddings)
         size, tables = image_size_of(processor), [studies_of(folder) for folder in job.tables]
         if state.is_main_process:
             start_work(job, tables)
