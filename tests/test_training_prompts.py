@@ -39,7 +39,7 @@ def test_every_variant_renders_and_counts_its_films(place, wording):
             assert text.index("<|vision_start|>") < text.index(row["prompt"][0]["content"][-1]["text"]), "films stand before the text"
 
 
-@pytest.mark.parametrize("wording", ["short", "full", OWN])
+@pytest.mark.parametrize("wording", ["brief", "short", "full", OWN])
 def test_the_prompt_says_whether_there_is_a_prior(place, wording):
     table, words = toy_table(2), {**WORDINGS["short"], **(WORDINGS.get(wording) or json.loads(OWN))}
     first, second = (

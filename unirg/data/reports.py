@@ -229,8 +229,19 @@ def target_text(
     have = reference_sections(study)
     return " ".join(f"{name.capitalize()}: {have[name]}" for name in wanted_sections(study, want) if name in have) or None
 
-# %% ../../nbs/data/03_reports.ipynb #ba895c20
+# %% ../../nbs/data/03_reports.ipynb #0939fb46
 WORDINGS = {
+    "brief": {
+        "task": "",
+        "indication": "Indication: {}",
+        "comparison": "Comparison: {}",
+        "absent": "",
+        "prior": "Prior report: {}",
+        "no_prior": "No prior study.",
+        "films": "current prior",
+        "ask": "{}:",
+        "join": " ",
+    },
     "short": {
         "task": "Report this chest X-ray.",
         "indication": "Indication: {}",
