@@ -285,7 +285,7 @@ def outside(
                 terms.append((-sign, box, start[part], end[part]))
     return total
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #62dcb157
+# %% ../../nbs/phantom/01_anatomy.ipynb #978beb00
 def resample(
     path: np.ndarray,  # (..., n, 3) points in cm
     count: int,  # points wanted
@@ -317,7 +317,7 @@ def tube_points(
     length[:, 1:] += step
     length[:, :-1] += step
     length *= 0.5
-    da, db = np.gradient(a, axis=-1), np.gradient(b, axis=-1)
+    da, db = np.gradient(np.stack([a, b]), axis=-1)
     norm = np.hypot(da, db) + 1e-6
     u = ((np.arange(across) + 0.5) / across * 2 - 1).astype(np.float32)
     chord = 2 * np.sqrt(1 - u * u)
@@ -329,7 +329,8 @@ def tube_points(
     wide = (radius * scale / pixel).astype(np.float32)
     aside, down = ((v / norm * wide).astype(np.float32) for v in (-db, da))
     mass = (mu * length * radius**2 / pixel**2 * scale).astype(np.float32)
-    px, py, aside, down, mass = (v[mass != 0][:, None] for v in (px, py, aside, down, mass))
+    there = np.flatnonzero(mass)
+    px, py, aside, down, mass = (v.ravel()[there][:, None] for v in (px, py, aside, down, mass))
     return (px + aside * u).ravel(), (py + down * u).ravel(), (mass * (chord * 2 / across)).ravel()
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #337ccd0b
