@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['MU', 'FINDINGS', 'MISS', 'SIDES', 'ZONES', 'ADD', 'CAMERAS', 'Body', 'Sign', 'Solid', 'column', 'ellipsoid', 'Beam',
-           'interval', 'overlap', 'hull', 'outside', 'resample', 'tube_points', 'lay', 'enlarge', 'cloud', 'soften',
-           'Chest', 'own', 'cage_profile', 'rib_cage', 'diaphragm', 'heart_and_vessels', 'rib_paths', 'spine',
-           'shoulders', 'soft_parts', 'vessel_tree', 'sides_of', 'lung_place', 'zone_of', 'add_cardiomegaly',
+           'crossing', 'interval', 'overlap', 'hull', 'touched', 'outside', 'resample', 'tube_points', 'lay', 'enlarge',
+           'cloud', 'soften', 'Chest', 'own', 'cage_profile', 'rib_cage', 'diaphragm', 'heart_and_vessels', 'rib_paths',
+           'spine', 'shoulders', 'soft_parts', 'vessel_tree', 'sides_of', 'lung_place', 'zone_of', 'add_cardiomegaly',
            'add_enlarged_mediastinum', 'add_pleural_effusion', 'add_pneumothorax', 'add_consolidation', 'add_edema',
            'add_atelectasis', 'add_lung_lesion', 'add_fracture', 'add_support_devices', 'positioned', 'extent', 'build',
-           'lung_shadows', 'attenuation', 'finer', 'vessel_points', 'rib_points', 'Camera', 'expose', 'develop',
-           'shutter_and_mark', 'film', 'window', 'photograph']
+           'lung_shadows', 'texture', 'attenuation', 'finer', 'vessel_points', 'rib_points', 'Camera', 'expose',
+           'develop', 'shutter_and_mark', 'film', 'window', 'photograph']
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #46dffbd0
+# %% ../../nbs/phantom/01_anatomy.ipynb #421e0cfc
+import functools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -83,7 +84,7 @@ class Sign:
         if not 0 <= self.severity <= 1:
             raise StudyError(f"a sign's severity goes from 0 to 1, not {self.severity}")
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #8bd48d45
+# %% ../../nbs/phantom/01_anatomy.ipynb #0cd4a0ac
 @dataclass(frozen=True)
 class Solid:
     "A stack of horizontal sections: at heights y, centres (x, z) and half-axes (w, d), all in cm."
@@ -112,10 +113,13 @@ class Solid:
         "Which points lie inside."
         x, w, z, d = self.at(points[..., 1])
         w, d = np.maximum(w - margin, 1e-3), np.maximum(d - margin, 1e-3)
+        a, b = np.abs((points[..., 0] - x) / w), np.abs((points[..., 2] - z) / d)
+        near = np.array((a < 1) & (b < 1))  # powers take long: only of these
         power = 2 + 2 * self.boxy
-        return np.abs((points[..., 0] - x) / w) ** power + np.abs((points[..., 2] - z) / d) ** power < 1
+        near[near] = a[near] ** power + b[near] ** power < 1
+        return near
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #c2f15de2
+# %% ../../nbs/phantom/01_anatomy.ipynb #2f468bbd
 def column(
     sections,  # rows of (y, x, w, z, d) in cm
     boxy: float = 0.0,  # see Solid
@@ -127,8 +131,8 @@ def column(
     reach = int(3 * smooth / 0.2)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * 0.2 / max(smooth, 1e-6)) ** 2)
     kernel /= kernel.sum()
-    x, w, z, d = (np.convolve(np.pad(np.interp(fine, y, v), reach, mode="reflect", reflect_type="odd"), kernel, "valid") for v in rest)
-    return Solid(fine, x, w, z, d, boxy)
+    longer = np.pad([np.interp(fine, y, v) for v in rest], [(0, 0), (reach, reach)], mode="reflect", reflect_type="odd")
+    return Solid(fine, *(np.convolve(v, kernel, "valid") for v in longer), boxy)
 
 
 def ellipsoid(
@@ -180,19 +184,19 @@ class Beam:
         step = (np.arange(n, dtype=np.float32) + 0.5) / n * self.field - self.field / 2
         return self.center[0] + step, self.center[1] + step
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #1b4d0c8d
+# %% ../../nbs/phantom/01_anatomy.ipynb #051349ea
 MISS = np.float32(1e4)
 
 
-def interval(
+def crossing(
     solid: Solid,
     beam: Beam,
     n: int,  # rays a side
-) -> tuple[np.ndarray, np.ndarray]:  # (n, n) float32 start and end along the beam in cm; start > end on a miss
-    "Where each ray enters and leaves a solid."
+) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:  # rows and columns of its shadow; float32 start and end there, as of `interval`
+    "Where the rays in a solid's shadow enter and leave it."
     across, rows = beam.grid(n)
-    keep = solid.w > 0
-    x0, y0, z0 = (float(np.average(v, weights=keep * solid.w + 1e-9)) for v in (solid.x, solid.y, solid.z))
+    weight = (solid.w > 0) * solid.w + 1e-9
+    x0, y0, z0 = (float((v * weight).sum() / weight.sum()) for v in (solid.x, solid.y, solid.z))
     _, _, scale = beam.flat(x0, y0, z0)
     middle = beam.center[1]
     y = middle + (rows - middle) / scale
@@ -203,10 +207,9 @@ def interval(
         u0, half, mid, deep = x + beam.turn * z, w, z, d
     u0 = (u0 + beam.lean * (y - middle)) * scale
     half = half * scale
-    lo, hi = np.full((n, n), MISS, np.float32), np.full((n, n), -MISS, np.float32)
     used = np.flatnonzero((half > 0.02) & (deep > 0.02))
     if not len(used):
-        return lo, hi
+        return (slice(0), slice(0)), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
     r = slice(used[0], used[-1] + 1)
     left, right = (u0[used] - half[used]).min(), (u0[used] + half[used]).max()
     c = slice(int(np.searchsorted(across, left)), int(np.searchsorted(across, right)))
@@ -221,8 +224,18 @@ def interval(
     thick *= deep[r, None].astype(np.float32)
     hit = (u < 1) & (half[r, None] > 0.02)
     m = mid[r, None].astype(np.float32)
-    lo[r, c] = np.where(hit, m - thick, MISS)
-    hi[r, c] = np.where(hit, m + thick, -MISS)
+    return (r, c), np.where(hit, m - thick, MISS), np.where(hit, m + thick, -MISS)
+
+
+def interval(
+    solid: Solid,
+    beam: Beam,
+    n: int,  # rays a side
+) -> tuple[np.ndarray, np.ndarray]:  # (n, n) float32 start and end along the beam in cm; start > end on a miss
+    "Where each ray enters and leaves a solid."
+    lo, hi = np.full((n, n), MISS, np.float32), np.full((n, n), -MISS, np.float32)
+    shadow, lo_there, hi_there = crossing(solid, beam, n)
+    lo[shadow], hi[shadow] = lo_there, hi_there
     return lo, hi
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #2fb9321a
@@ -245,27 +258,34 @@ def hull(
         lo, hi = np.minimum(lo, other_lo), np.maximum(hi, other_hi)
     return lo, hi
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #cc37a9e8
+# %% ../../nbs/phantom/01_anatomy.ipynb #94354f2d
+def touched(
+    image: np.ndarray,  # (n, m)
+) -> tuple[slice, slice]:  # rows and columns; empty where there is nothing
+    "The rectangle around all that is not zero."
+    return tuple(slice(found[0], found[-1] + 1) if len(found := np.flatnonzero(image.any(axis))) else slice(0, 0) for axis in (1, 0))
+
+
 def outside(
     whole: tuple[np.ndarray, np.ndarray],  # an interval
     others: list[tuple[np.ndarray, np.ndarray]],  # what is taken out of it; may overlap
 ) -> np.ndarray:  # (n, n) length in cm
     "Length of `whole` outside all the others, by inclusion and exclusion."
     total = overlap(whole)
-    r, c = (np.flatnonzero(total.any(axis)) for axis in (1, 0))
-    if not len(r):
-        return total
-    box = slice(r[0], r[-1] + 1), slice(c[0], c[-1] + 1)
-    terms = [(1.0, (whole[0][box], whole[1][box]))]
-    for other in others:
-        lo, hi = other[0][box], other[1][box]
-        for sign, part in list(terms):
-            both = np.maximum(part[0], lo), np.minimum(part[1], hi)
-            total[box] -= sign * np.maximum(both[1] - both[0], 0)
-            terms.append((-sign, both))
+    box = touched(total)
+    terms = [(1.0, box, whole[0][box], whole[1][box])]
+    for lo, hi in others:
+        for sign, box, start, end in list(terms):
+            start, end = np.maximum(start, lo[box]), np.minimum(end, hi[box])
+            both = np.maximum(end - start, 0)
+            total[box] -= sign * both
+            part = touched(both)  # further on only where there is something left
+            if both[part].size:
+                box = tuple(slice(b.start + p.start, b.start + p.stop) for b, p in zip(box, part))
+                terms.append((-sign, box, start[part], end[part]))
     return total
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #15487dd0
+# %% ../../nbs/phantom/01_anatomy.ipynb #978beb00
 def resample(
     path: np.ndarray,  # (..., n, 3) points in cm
     count: int,  # points wanted
@@ -275,7 +295,8 @@ def resample(
     t = np.linspace(0, n - 1, count)
     i = np.minimum(t.astype(int), n - 2)
     f = (t - i)[:, None]
-    p0, p1, p2, p3 = (path[..., np.clip(i + k, 0, n - 1), :] for k in (-1, 0, 1, 2))
+    longer = np.concatenate([path[..., :1, :], path, path[..., -1:, :]], -2)
+    p0, p1, p2, p3 = (longer[..., i + k, :] for k in range(4))
     return 0.5 * (2 * p1 + (p2 - p0) * f + (2 * p0 - 5 * p1 + 4 * p2 - p3) * f**2 + (3 * p1 - p0 - 3 * p2 + p3) * f**3)
 
 
@@ -291,9 +312,12 @@ def tube_points(
     "Spread tubes into points on the film."
     radius, mu = np.broadcast_to(radius, path.shape[:-1]), np.broadcast_to(mu, path.shape[:-1])
     a, b, scale = beam.flat(path[..., 0], path[..., 1], path[..., 2])
-    length = np.sqrt((np.diff(path, axis=-2) ** 2).sum(-1))
-    length = 0.5 * (np.pad(length, [(0, 0), (1, 0)]) + np.pad(length, [(0, 0), (0, 1)]))
-    da, db = np.gradient(a, axis=-1), np.gradient(b, axis=-1)
+    step = np.sqrt((np.diff(path, axis=-2) ** 2).sum(-1))
+    length = np.zeros(path.shape[:-1])
+    length[:, 1:] += step
+    length[:, :-1] += step
+    length *= 0.5
+    da, db = np.gradient(np.stack([a, b]), axis=-1)
     norm = np.hypot(da, db) + 1e-6
     u = ((np.arange(across) + 0.5) / across * 2 - 1).astype(np.float32)
     chord = 2 * np.sqrt(1 - u * u)
@@ -303,18 +327,19 @@ def tube_points(
     px = ((a - beam.center[0] + beam.field / 2) / pixel - 0.5).astype(np.float32)
     py = ((b - beam.center[1] + beam.field / 2) / pixel - 0.5).astype(np.float32)
     wide = (radius * scale / pixel).astype(np.float32)
-    px = px[..., None] + (-db / norm * wide)[..., None].astype(np.float32) * u
-    py = py[..., None] + (da / norm * wide)[..., None].astype(np.float32) * u
-    mass = (mu * length * radius**2 / pixel**2 * scale).astype(np.float32)[..., None] * (chord * 2 / across)
-    return px.ravel(), py.ravel(), mass.ravel()
+    aside, down = ((v / norm * wide).astype(np.float32) for v in (-db, da))
+    mass = (mu * length * radius**2 / pixel**2 * scale).astype(np.float32)
+    there = np.flatnonzero(mass)
+    px, py, aside, down, mass = (v.ravel()[there][:, None] for v in (px, py, aside, down, mass))
+    return (px + aside * u).ravel(), (py + down * u).ravel(), (mass * (chord * 2 / across)).ravel()
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #88420155
+# %% ../../nbs/phantom/01_anatomy.ipynb #337ccd0b
 def lay(
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]],  # of `tube_points`
     size: int,  # pixels a side
 ) -> np.ndarray:  # (size, size) float32
     "Share each point's mass among its four nearest pixels."
-    film = np.zeros(size * size)
+    film = np.zeros((size, size))
     for px, py, mass in parts:
         keep = np.flatnonzero((px >= 0) & (py >= 0) & (px < size - 1) & (py < size - 1) & (mass != 0))
         if not len(keep):
@@ -323,15 +348,16 @@ def lay(
         i, j = px.astype(np.int32), py.astype(np.int32)
         px -= i
         py -= j
-        first, last = int(j.min()), int(j.max()) + 2  # only the rows that are touched
-        strip = film[first * size : last * size]
-        at = ((j - first) * size + i).astype(np.int64)
+        left, top = int(i.min()), int(j.min())
+        patch = film[top : int(j.max()) + 2, left : int(i.max()) + 2]  # what is touched
+        wide = patch.shape[1]
+        at = (j - top).astype(np.int64) * wide + (i - left)
         px *= mass
         both = px * py
         py *= mass
-        for step, share in ((0, mass - px - py + both), (1, px - both), (size, py - both), (size + 1, both)):
-            strip += np.bincount(at + step, share, minlength=len(strip))
-    return film.reshape(size, size).astype(np.float32)
+        for step, share in ((0, mass - px - py + both), (1, px - both), (wide, py - both), (wide + 1, both)):
+            patch += np.bincount(at + step, share, minlength=patch.size).reshape(patch.shape)
+    return film.astype(np.float32)
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #eef9eebf
 def enlarge(
@@ -352,7 +378,7 @@ def cloud(
     total = sum(parts)
     return (total / (total.std() + 1e-6)).astype(np.float32)
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #ed6c4c05
+# %% ../../nbs/phantom/01_anatomy.ipynb #e15d5646
 def soften(
     image: np.ndarray,  # (n, n)
     sigma: float,  # pixels
@@ -369,7 +395,9 @@ def soften(
         n = image.shape[0]
         image = padded[reach : reach + n] * taps[0]
         for k in range(1, reach + 1):
-            image += taps[k] * (padded[reach - k : reach - k + n] + padded[reach + k : reach + k + n])
+            pair = padded[reach - k : reach - k + n] + padded[reach + k : reach + k + n]
+            pair *= taps[k]
+            image += pair
     return image
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #7b4bf5f2
@@ -1038,7 +1066,7 @@ def build(
         chest.middle = {k: replace(v, x=v.x + chest.shift * (0.3 if k == "core" else 1.0)) for k, v in chest.middle.items()}
     return chest
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #cd4e854e
+# %% ../../nbs/phantom/01_anatomy.ipynb #5f032a63
 def lung_shadows(
     chest: Chest,
     s: int,  # side
@@ -1050,6 +1078,8 @@ def lung_shadows(
     "What the blobs of findings add inside one lung: the share of air replaced, times the lung's path."
     across, rows = beam.grid(n)
     total = np.zeros((n, n), np.float32)
+    if not chest.blobs[s]:
+        return total
     for x, y, z, rx, ry, strength, rough in chest.blobs[s]:
         if beam.view == "LATERAL":
             x, z = x, -6.0 + 5.0 * (abs(x) / 14)
@@ -1066,7 +1096,17 @@ def lung_shadows(
     depth = np.minimum(air_path, 9.0) if beam.view == "LATERAL" else air_path
     return (MU["soft"] - MU["lung"]) * 0.8 * depth * (1 - np.exp(-total))
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #394d4e49
+# %% ../../nbs/phantom/01_anatomy.ipynb #983c444f
+@functools.lru_cache(maxsize=2)
+def texture(
+    seed: int,  # a body's
+    n: int,  # pixels a side
+) -> tuple[np.ndarray, np.ndarray]:  # (n, n) grain and finer speckle
+    "The clouds that make a person's lungs uneven, the same on every film."
+    r = own(seed, "grain")
+    return cloud(r, n, (10, 20, 40)), cloud(r, n, (60, 110))
+
+
 def attenuation(
     body: Body,
     signs=(),  # what there is to see, any number of Sign
@@ -1079,13 +1119,10 @@ def attenuation(
     chest = build(body, signs, view, breath)
     n = (size + 1) // 2
     see = lambda solid: interval(solid, beam, n)  # noqa: E731
-    trunk, muscle = overlap(see(chest.trunk)), see(chest.muscle)
-    line = MU["fat"] * trunk + (MU["soft"] - MU["fat"]) * overlap(muscle)
+    line = MU["fat"] * overlap(see(chest.trunk)) + (MU["soft"] - MU["fat"]) * overlap(see(chest.muscle))
     c = {k: see(v) for k, v in chest.middle.items()}
     solid = [hull(c["heart"], c["atrium"]), hull(c["core"], c["trunk_pa"]), hull(c["knob"], c["aorta"], c["cava"])]
-    r = own(body.seed, "grain")
-    grain = cloud(r, n, (10, 20, 40))
-    speckle = cloud(r, n, (60, 110))
+    grain, speckle = texture(body.seed, n)
     density = MU["lung"] * (1.0 + 0.25 * (1 - breath))
     for s in (-1, 1):
         cavity, dome = see(chest.cavity[s]), see(chest.dome[s])
@@ -1109,7 +1146,8 @@ def attenuation(
             line += (MU["soft"] - density) * outside((np.maximum(cavity[0], lens[0]), np.minimum(cavity[1], lens[1])), [dome])
         line += lung_shadows(chest, s, beam, n, lung, grain)
     for part, mu in chest.extra:
-        line += mu * overlap(see(part))
+        shadow, *ends = crossing(part, beam, n)
+        line[shadow] += mu * overlap(ends)
     parts = [rib_points(chest, beam)]
     parts += [tube_points(beam, *finer(beam, *tube)) for tube in chest.tubes]
     blood = vessel_points(chest, -1, beam) + vessel_points(chest, 1, beam)
@@ -1120,7 +1158,7 @@ def attenuation(
         fine = soften(lay(parts, size), 0.6) + soften(lay(blood, size), 0.6 + blurred)
     return np.maximum(enlarge(line, size) + fine, 0)
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #db81f3db
+# %% ../../nbs/phantom/01_anatomy.ipynb #61bf2e43
 def finer(
     beam: Beam,
     path: np.ndarray,  # (k, n, 3)
@@ -1158,13 +1196,16 @@ def vessel_points(
         held &= ~chest.middle[name].holds(trunk)
     wide = np.linspace(0.85, 0.40, 130)[None] * (0.8 + 0.2 * chest.vessel["width"]) * chest.scale
     parts.append(tube_points(beam, trunk, wide, held * (MU["soft"] - MU["lung"]) * 0.8, 16))
-    for path, radius, across in vessel_tree(chest.body, s, hilum, 13.0 * chest.scale):
-        inside = chest.lung[s].holds(path, 0.2)
-        for other in (chest.dome[s], *(chest.middle[k] for k in ("heart", "atrium", "core", "aorta"))):
-            inside &= ~other.holds(path)
+    tree = vessel_tree(chest.body, s, hilum, 13.0 * chest.scale)
+    points = np.concatenate([path.reshape(-1, 3) for path, _, _ in tree])
+    inside = chest.lung[s].holds(points, 0.2)
+    for other in (chest.dome[s], *(chest.middle[k] for k in ("heart", "atrium", "core", "aorta"))):
+        inside[inside] = ~other.holds(points[inside])
+    ends = np.cumsum([path[..., 0].size for path, _, _ in tree])
+    for (path, radius, across), there in zip(tree, np.split(inside, ends[:-1])):
         upper = np.clip(np.where(path[..., 1] < hilum[1], chest.vessel["upper"], 1.0), 1, 1.6)
         wide = radius * chest.vessel["width"] * upper * (0.85 + 0.25 * np.clip((path[..., 1] - 6) / 14, 0, 1)) * chest.scale
-        parts.append(tube_points(beam, path, wide, inside * (MU["soft"] - MU["lung"]) * 0.95, across))
+        parts.append(tube_points(beam, path, wide, there.reshape(wide.shape) * (MU["soft"] - MU["lung"]) * 0.95, across))
     return parts
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #fb94f6cc
@@ -1215,7 +1256,7 @@ CAMERAS = {
     "rexrank": Camera("Eastholt film", 10, "MONOCHROME2", 100, 1.25, 3.7, 450000, 90, 0.65, 1.0, 0.7, 0.22, 0.06, "R", "AP SUPINE"),
 }
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #7067e5e2
+# %% ../../nbs/phantom/01_anatomy.ipynb #9e834a5a
 def expose(
     line_integral: np.ndarray,  # (n, n) float32 of `attenuation`
     camera: Camera,
@@ -1228,18 +1269,27 @@ def expose(
     hard = (120.0 / camera.kvp) ** 0.35
     primary = np.exp(-line_integral * np.float32(hard))
     small = soften(np.asarray(Image.fromarray(primary).resize((64, 64), Image.Resampling.BOX)), 3.0)
-    quanta = camera.exposure * (primary + camera.scatter * enlarge(small, n) * 0.8)
+    quanta = camera.scatter * enlarge(small, n)  # from here on in place: new arrays of this size take longer than the sums
+    quanta *= 0.8
+    quanta += primary
+    quanta *= camera.exposure
     quanta = soften(quanta, camera.blur * n / 512)
-    noise = r.standard_normal((n, n), dtype=np.float32)
-    quanta = quanta + noise * np.sqrt(np.maximum(quanta, 0) * (0.55 * n / 512) ** 2 + camera.electronic_noise**2)
-    tone = -np.log(np.maximum(quanta, camera.exposure * 1e-4) / camera.exposure)
-    tone = develop(tone, camera)
-    stored = np.rint(shutter_and_mark(tone * (2**camera.bits - 1), camera, r, view))
-    if camera.photometric == "MONOCHROME1":
-        stored = 2**camera.bits - 1 - stored
-    return stored.astype(np.uint16)
+    noise = np.maximum(quanta, 0)
+    noise *= (0.55 * n / 512) ** 2
+    noise += camera.electronic_noise**2
+    np.sqrt(noise, out=noise)
+    noise *= r.standard_normal((n, n), dtype=np.float32)
+    quanta += noise
+    np.maximum(quanta, camera.exposure * 1e-4, out=quanta)
+    quanta /= camera.exposure
+    tone = np.log(quanta, out=quanta)
+    tone = develop(np.negative(tone, out=tone), camera)
+    tone *= 2**camera.bits - 1
+    shutter_and_mark(tone, camera, r, view)
+    stored = np.rint(tone, out=tone).astype(np.uint16)
+    return 2**camera.bits - 1 - stored if camera.photometric == "MONOCHROME1" else stored
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #b7689b19
+# %% ../../nbs/phantom/01_anatomy.ipynb #366caecf
 def develop(
     tone: np.ndarray,  # (n, n) log exposure, high where little came through
     camera: Camera,
@@ -1252,21 +1302,31 @@ def develop(
     lung, dense = np.percentile(inner, [12, 88])
     slow = enlarge(soften(small, 5.0), n)
     middle = (lung + dense) / 2
-    tone = tone - camera.flatten * (slow - middle)
+    x = slow - middle
+    x *= -camera.flatten
+    x += tone
     if camera.sharpen:
-        half = np.asarray(Image.fromarray(tone).resize((n // 2, n // 2), Image.Resampling.BOX))
-        tone = tone + camera.sharpen * (tone - enlarge(soften(half, 1.5 * n / 512), n))
+        half = np.asarray(Image.fromarray(x).resize((n // 2, n // 2), Image.Resampling.BOX))
+        edges = x - enlarge(soften(half, 1.5 * n / 512), n)
+        edges *= camera.sharpen
+        x += edges
     spread = max(dense - lung, 0.8) * (1 - camera.flatten * 0.8)
-    x = (tone - middle) / spread * (4.2 / camera.latitude)
-    return 1 / (1 + np.exp(np.float32(-2.35) * (x + np.float32(0.10 - 0.6 * np.log(camera.gamma)))))
+    x -= middle
+    x /= spread
+    x *= 4.2 / camera.latitude
+    x += np.float32(0.10 - 0.6 * np.log(camera.gamma))
+    x *= np.float32(-2.35)
+    np.exp(x, out=x)
+    x += 1
+    return np.divide(1, x, out=x)
 
-# %% ../../nbs/phantom/01_anatomy.ipynb #07db9ef9
+# %% ../../nbs/phantom/01_anatomy.ipynb #46b5caaa
 def shutter_and_mark(
-    stored: np.ndarray,  # (n, n) 0..2**bits-1, white is high
+    stored: np.ndarray,  # (n, n) 0..2**bits-1, white is high; changed in place
     camera: Camera,
     r: np.random.Generator,
     view: str,
-) -> np.ndarray:
+) -> None:
     "Black borders where the beam was shuttered, letters where the technologist put lead."
     n, white = stored.shape[0], 2**camera.bits - 1
     edges = (r.random(4) * camera.collimation * n).astype(int)
@@ -1280,13 +1340,14 @@ def shutter_and_mark(
     draw.text((at, y), camera.marker, fill=255, font=font)
     if view == "AP" and camera.portable:
         draw.text((n * 0.06 if camera.marker == "L" else n * 0.74, n * 0.05), camera.portable, fill=235, font=tiny)
-    ink = np.asarray(picture, np.float32) / 255
-    stored = stored * (1 - ink) + ink * white * 0.97
+    box = picture.getbbox() or (0, 0, 0, 0)
+    ink = np.asarray(picture.crop(box), np.float32) / 255
+    lead = stored[box[1] : box[3], box[0] : box[2]]
+    lead[:] = lead * (1 - ink) + ink * white * 0.97
     stored[:top] = 0
     stored[n - bottom :] = 0
     stored[:, :left] = 0
     stored[:, n - right :] = 0
-    return stored
 
 # %% ../../nbs/phantom/01_anatomy.ipynb #da974d1d
 def film(

@@ -13,12 +13,13 @@ __all__ = ['HANDS', 'USUAL_HAND', 'LOST_TEXT', 'FILM_SIZE', 'DETECTOR_MM', 'INVE
            'rexgradient_views', 'write_rexgradient_study', 'write_rexgradient_tables', 'iu_headings', 'iu_header',
            'write_iu_study', 'write_iu_tables', 'rexrank_context', 'write_rexrank_study', 'jpeg',
            'write_rexrank_tables', 'dictated_fact', 'truth_rows', 'write_patient', 'recipe', 'replace_folder',
-           'patient_writers', 'fill_archive', 'truth_table', 'gather_truth', 'write_archives', 'write_archive',
-           'write_world', 'Truth', 'read_truth', 'true_signs', 'as_seen', 'rerender']
+           'begin_writing', 'patient_writers', 'fill_archive', 'truth_table', 'gather_truth', 'write_archives',
+           'write_archive', 'write_world', 'Truth', 'read_truth', 'true_signs', 'as_seen', 'rerender']
 
-# %% ../../nbs/phantom/04_archives.ipynb #397f8888
+# %% ../../nbs/phantom/04_archives.ipynb #f6563154
 import contextlib
 import csv
+import ctypes
 import dataclasses
 import functools
 import gzip
@@ -940,7 +941,7 @@ def recipe() -> str:
         sha.update(path.read_bytes())
     return sha.hexdigest()[:16]
 
-# %% ../../nbs/phantom/04_archives.ipynb #dbbbddd4
+# %% ../../nbs/phantom/04_archives.ipynb #b2812f04
 def replace_folder(
     part: Path,  # complete
     folder: Path,  # may exist
@@ -954,6 +955,14 @@ def replace_folder(
     shutil.rmtree(old, ignore_errors=True)
 
 
+def begin_writing() -> None:
+    "Prepare a writer's process: it ends with its parent, and glibc keeps freed memory, since a film's arrays are wanted again at once."
+    die_with_parent()
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries have no mallopt
+        for setting, size in ((-3, 1 << 25), (-1, 1 << 28)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h, bytes
+            ctypes.CDLL(None).mallopt(setting, size)
+
+
 @contextlib.contextmanager
 def patient_writers(
     processes: int,  # 1: in this process
@@ -962,7 +971,7 @@ def patient_writers(
     if processes <= 1:
         yield map
         return
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=begin_writing)
     try:
         yield functools.partial(pool.map, chunksize=2)
     finally:
