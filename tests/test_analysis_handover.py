@@ -65,9 +65,16 @@ def test_another_runs_scores_are_not_this_runs(out, tmp_path):
 
 def test_cards_of_a_profile_stand_outside_the_models(out):
     before = digest(out / "models")
-    cards = write_cards(out)
+    cards = write_cards(out, ["sft-s1", "sft-s2"])
     assert [card.name for card in cards] == ["sft-s1.md", "sft-s2.md"] and cards[0].parent == out / "cards"
     assert digest(out / "models") == before
+
+
+def test_a_seed_that_is_no_longer_planned_has_no_card_and_is_on_none(out):
+    write_cards(out, ["sft-s1", "sft-s2"])
+    assert [card.name for card in write_cards(out, ["sft-s1"])] == ["sft-s1.md"]
+    assert [card.name for card in (out / "cards").iterdir()] == ["sft-s1.md"]
+    assert "sft-s2" not in (out / "cards" / "sft-s1.md").read_text()
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "generation_config.json", "processor_config.json", "training.json"])

@@ -27,6 +27,7 @@ from unirg.analysis.panels import (
     panel_table,
     pool_seen,
     published_rows,
+    scores_of,
 )
 from unirg.core import RESEARCH_ONLY, StudyError, write_json
 from unirg.reward.judge import ERROR_TYPES
@@ -165,6 +166,19 @@ def test_every_report_is_in_one_class_of_errors(scores):
     made = error_columns(scores)
     assert (made[list(BINS)].sum(axis=1) == 1).all()
     assert made["at most 1"].mean() == (scores.judged_errors <= 1).mean() and made["4 or more"].mean() == (scores.judged_errors >= 4).mean()
+
+
+def test_scores_of_a_seed_or_a_set_that_is_no_longer_planned_count_for_nothing(tmp_path):
+    for system, value in (("sft-s1", 0.4), ("sft-s2", 0.6), ("sft-s3", 99.0), ("theirs", 0.1)):
+        for source in ("clinic",) if system == "theirs" else ("clinic", "ward", "dropped"):
+            (tmp_path / system).mkdir(exist_ok=True)
+            made = pd.DataFrame({"system": system, "dataset": source, "study_id": ["a", "b"], "patient_id": ["p", "q"], "fact_f1": value})
+            made.to_parquet(tmp_path / system / f"{source}.parquet")
+    found = scores_of(tmp_path, ["sft-s1", "sft-s2", "theirs"], ["clinic", "ward"])
+    assert set(zip(found.system, found.dataset)) == {*itertools.product(["sft-s1", "sft-s2"], ["clinic", "ward"]), ("theirs", "clinic")}
+    assert compare(found, ["fact_f1"], resamples=10).set_index(["run", "dataset"]).estimate["sft", "ward"] == pytest.approx(0.5)
+    with pytest.raises(StudyError, match="no scores of 'sft-s4'"):
+        scores_of(tmp_path, ["sft-s4"], ["clinic"])
 
 
 # ---------------------------------------------------------------- what is seen

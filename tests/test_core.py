@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unirg.core import StudyError, ends_in_a_line
+from unirg.core import Settings, StudyError, digest, ends_in_a_line
 
 ROOT = Path(__file__).parent.parent
 SLOW_CHILD = """
@@ -76,3 +76,22 @@ def test_a_program_ends_in_a_line(raised, code, said, capsys):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ValueError), ends_in_a_line("tool", ""):
         raise ValueError("a defect")
+
+
+def test_a_variant_of_a_profile_has_a_folder_of_results_of_its_own(tmp_path):
+    profiles = ("[paper]\noutputs = elsewhere\nsteps = 9", "[mine]\nlike = paper", "[third]\nlike = mine\noutputs = third")
+    (tmp_path / "settings.ini").write_text("\n".join(profiles))
+    paper, mine, third = (Settings(name, root=tmp_path) for name in ("paper", "mine", "third"))
+    assert [profile.out.relative_to(tmp_path).as_posix() for profile in (paper, mine, third)] == ["elsewhere", "outputs/mine", "third"]
+    assert mine.get("steps") == third.get("steps") == "9"
+
+
+def test_one_byte_in_the_middle_of_a_large_file_changes_its_digest_and_its_folders(tmp_path):
+    large = tmp_path / "archive" / "table.csv"
+    large.parent.mkdir()
+    large.write_bytes(b"x" * 40_000_000)
+    before = digest(large), digest(large.parent)
+    with large.open("r+b") as file:
+        file.seek(20_000_000)
+        file.write(b"y")
+    assert digest(large) != before[0] and digest(large.parent) != before[1]

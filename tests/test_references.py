@@ -43,7 +43,11 @@ def figures(tmp_path_factory):
         ids = [study for study, split in zip(table["study_id"], table["split"]) if split == "test"]
         for name, text in TEXTS.items():
             write_constant(base / "systems" / name / f"{source}.json", ids, text)
+    for name in TEXTS:  # what an earlier plan left
+        (base / "scores" / name).mkdir(parents=True)
+        pd.DataFrame({"system": [name], "dataset": "dropped", "study_id": "s"}).to_parquet(base / "scores" / name / "dropped.parquet")
     run(root)
+    assert sorted(path.name for path in (base / "scores").rglob("*.parquet")) == ["iu_xray.parquet"] * 2 + ["rexrank.parquet"] * 2
     return base / "figures"
 
 

@@ -53,7 +53,7 @@ NOTEBOOKS = {
         + "f = root / out / 'models' / f'{run}-s{seed}'; f.mkdir(parents=True, exist_ok=True); (f / 'w').write_text('w')",
     ),
     "40_generate": (
-        "out: str = ''\nsystem: str = ''\nsources: list[str] = []",
+        "out: str = ''\nsystem: str = ''\nwriter: str = ''\npriors: str = ''\nsources: list[str] = []",
         WRITE + "f = root / out / 'predictions' / system; f.mkdir(parents=True, exist_ok=True); (f / 'p').write_text('p')",
     ),
     "50_score": (
@@ -247,9 +247,16 @@ def test_a_benchmark_is_named_to_the_figures_that_show_published_numbers(toy):
 
     parameters, code = NOTEBOOKS["61_figure1"]
     write_notebook(toy, "61_figure1", f"{parameters}\nbenchmarks: list[str] = ['of the notebook']", code)
+    published = toy / "nbs/study/data/published.csv"
+    published.parent.mkdir()
+    published.write_text("benchmark,board,system,measure,value,source\n")
     assert Plan(Settings("toy", root=toy)).tasks["figure1"].parameters["benchmarks"] == []
     (toy / "settings.ini").write_text(SETTINGS.replace("role = train", "role = train\nbenchmark = iu_xray"))
-    assert Plan(Settings("toy", root=toy)).tasks["figure1"].parameters["benchmarks"] == ["clinic=iu_xray"]
+    plan = Plan(Settings("toy", root=toy))
+    assert plan.tasks["figure1"].parameters["benchmarks"] == ["clinic=iu_xray"]
+    before = rests_on(plan, "figure1")
+    published.write_text("benchmark,board,system,measure,value,source\niu_xray,findings,theirs,bleu2,0.2,a paper\n")
+    assert rests_on(plan, "figure1") != before, "another published number is another figure"
 
 
 def test_another_systems_predictions_are_scored_and_drawn_like_our_own(toy):
@@ -467,3 +474,126 @@ def test_the_report_is_made_last_and_again_whenever_a_record_changed():
     plan = Plan(Settings("smoke", root=PACKAGE))
     assert list(plan.tasks)[-1] == "report" and set(plan.tasks["report"].after) == set(plan.tasks) - {"report"}
     assert {record_path(plan, task) for name, task in plan.tasks.items() if name != "report"} <= set(plan.tasks["report"].needs)
+
+
+# ---------------------------------------------------------------- what settings.ini plans
+
+
+def rests_on(plan, task):
+    "What a task's record would say of code, parameters and inputs."
+    from unirg.study import Digests, identity
+
+    return identity(plan.tasks[task], plan, Digests(plan.root / "digests.json", anew=True))
+
+
+@pytest.fixture
+def planned(tmp_path):
+    "The plan of the real study, its settings with something more at their end."
+    from unirg.core import Settings
+    from unirg.study import Plan
+
+    (tmp_path / "nbs").symlink_to(PACKAGE / "nbs")
+
+    def plan(profile, more="", **overrides):
+        (tmp_path / "settings.ini").write_text(f"{(PACKAGE / 'settings.ini').read_text()}\n{more}")
+        return Plan(Settings(profile, overrides, root=tmp_path))
+
+    return plan
+
+
+def test_figures_read_the_planned_scores_alone_and_rest_on_each_of_them(planned):
+    (plan := planned("phantom")).out.mkdir(parents=True)
+    for system in ("sft-s3", "rl_only-s2"):  # of an earlier plan
+        (plan.out / "scores" / system).mkdir(parents=True)
+    theirs = plan.out / "systems" / "their_model" / "rexrank.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    plan = planned("phantom", consensus="sft", beyond="rl2")
+    readers = [task for task in plan.tasks.values() if "scored" in task.parameters]
+    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "measures", "hacking"} == {task.name for task in readers}
+    for task in readers:
+        assert {plan.out / "scores" / system for system in task.parameters["scored"]} <= set(task.needs)
+        assert {"sft-s1", "sft-s2", "rl_only-s1"} <= set(task.parameters["scored"]) <= {name.removeprefix("score-") for name in plan.tasks}
+    assert {"their_model", "sft_consensus-s2"} <= set(plan.tasks["figure4"].parameters["scored"])
+
+
+def test_a_policy_for_the_base_run_writes_no_other_runs_reports(planned):
+    plan = planned("smoke", "[smoke:run:sft_prior]\nsteps = 2", policy="/data/a-policy", runs="base sft rl1 sft_prior")
+    assert plan.tasks["base-s1"].parameters["policy"] == "/data/a-policy"
+    writers = {task.parameters["system"]: task.parameters["writer"] for task in plan.tasks.values() if task.notebook == "40_generate"}
+    own = {f"{run}-s1": f"{run}-s1" for run in ("base", "sft", "rl1", "sft_prior")}
+    assert writers == own | {"sft_prior_other-s1": "sft_prior-s1", "sft_prior_none-s1": "sft_prior-s1"}
+    assert not [task.name for task in plan.tasks.values() if "/data/a-policy" in task.parameters.values() and task.name != "base-s1"]
+
+
+def test_a_run_with_fewer_seeds_is_measured_on_those_it_has(planned):
+    plan = planned("phantom", "[phantom:run:rl2]\nseeds = 2", beyond="rl2", sight_run="rl_only")
+    assert plan.tasks["sight"].parameters["seeds"] == [1]
+    for name in ("follows", "operating_point"):
+        assert plan.tasks[name].parameters["seeds"] == [2], "rl2 is there with that seed alone"
+
+
+@pytest.mark.parametrize(
+    "more, runs, said",
+    [
+        ("[run:mine]\nnotebook = 20_sft", "base sft mine", ["[run:mine] has no 'start'", "20_sft"]),
+        ("[smoke:run:sft]\nstart = rl1", "base sft rl1 rl2", ["sft-s1", "rl1-s1", "'start'"]),
+        ("[smoke:run:rl1]\nstart = rl2", "base sft rl1 rl2", ["rl1-s1", "rl2-s1", "'start'"]),
+        ("[smoke:run:sft]\nstart = sft", "base sft rl2 rl1", ["sft-s1 needs sft-s1"]),
+    ],
+)
+def test_a_run_that_starts_nowhere_or_in_a_circle_is_refused_in_a_line(planned, more, runs, said):
+    from unirg.core import StudyError
+
+    with pytest.raises(StudyError) as refused:
+        planned("smoke", more, runs=runs, beyond="rl2")
+    assert all(words in str(refused.value) for words in said) and "\n" not in str(refused.value)
+
+
+JUDGE = """
+[judge:near]
+endpoint = http://127.0.0.1:9/v1
+model = {model}
+rubric = evaluator.py
+timeout = {timeout}
+[smoke:run:rl2]
+judge = near
+"""
+
+
+def test_another_judge_makes_scores_and_rewards_anew(planned):
+    def plan(model="one", timeout=60, wording="You count errors."):
+        texts = {"SYSTEM_INSTRUCTIONS": wording, "USER_INSTRUCTIONS": "{eval_reference} {eval_candidate}", "EXAMPLES_FORMATTED": ""}
+        (root / "evaluator.py").write_text("\n".join(f"{name} = {text!r}" for name, text in texts.items()))
+        return planned("smoke", JUDGE.format(model=model, timeout=timeout) + "[stage:score]\njudge = near")
+
+    root = planned("smoke").root
+    tasks = ("score-sft-s1", "rl2-s1")
+    before = [rests_on(plan(), task)["inputs"] for task in tasks]
+    assert [rests_on(plan(timeout=30), task)["inputs"] for task in tasks] == before, "how long it is waited for is no part of what it says"
+    for changed in ({"model": "two"}, {"wording": "Count errors."}):
+        now = [rests_on(plan(**changed), task)["inputs"] for task in tasks]
+        assert all([name for name in after if after[name] != was[name]] == ["[judge:near]"] for was, after in zip(before, now))
+    assert "[judge:near]" not in rests_on(plan(), "rl1-s1")["inputs"], "its reward counts by rule"
+
+
+def test_a_half_done_run_goes_on_with_the_same_judge_alone(planned, monkeypatch):
+    import unirg.training.launch
+    from unirg.training.sft import Job, start_work
+
+    def half_way(module, job, **options):
+        start_work(job := Job(**job), [])
+        mark = job.work / "checkpoints" / "checkpoint-1" / "whole"
+        went_on.append(mark.exists())
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        raise KeyboardInterrupt
+
+    went_on, cells = [], [cell["source"] for cell in nbformat.read(PACKAGE / "nbs/study/30_rl.ipynb", 4).cells if cell.cell_type == "code"]
+    monkeypatch.setattr(unirg.training.launch, "launch", half_way)
+    for model in ("one", "one", "two"):
+        plan = planned("smoke", JUDGE.format(model=model, timeout=60).replace("rubric = evaluator.py\n", ""))
+        monkeypatch.setenv("UNIRG_ROOT", str(plan.root))
+        with pytest.raises(KeyboardInterrupt):
+            exec("\n".join([cells[0], *(f"{name} = {value!r}" for name, value in plan.tasks["rl2-s1"].parameters.items()), *cells[1:]]), {})
+    assert went_on == [False, True, False]

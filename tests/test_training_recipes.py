@@ -115,7 +115,7 @@ def test_a_run_with_priors_also_writes_with_anothers_prior_and_with_none(plan):
     assert tasks["sft_prior-s2"].parameters["prior"] and not tasks["sft-s2"].parameters["prior"]
     for priors in ("other", "none"):
         given = tasks[f"generate-sft_prior_{priors}-s2"]
-        assert given.parameters["policy"] == "sft_prior-s2" and given.parameters["priors"] == priors and "sft_prior-s2" in given.after
+        assert given.parameters["writer"] == "sft_prior-s2" and given.parameters["priors"] == priors and "sft_prior-s2" in given.after
     assert tasks["generate-sft-s2"].parameters["priors"] == "own" and "generate-sft_other-s2" not in tasks
     arms = [f"sft_prior{which}-s{seed}" for which in ("", "_other", "_none") for seed in (1, 2)]
     assert tasks["figure3"].parameters["arms"] == arms and {f"generate-{arm}" for arm in arms} <= set(tasks["figure3"].after)

@@ -122,7 +122,7 @@ class Settings:
         "A path of the settings."
         return (self.root / Path(value).expanduser()).resolve()
 
-# %% ../nbs/00_core.ipynb #d217c94e
+# %% ../nbs/00_core.ipynb #5031340a
 @patch
 def _inherit(self: Settings) -> None:
     "Lay the profile and its sections over those of the one it is `like`, and so on; raises `StudyError` where there is none."
@@ -134,7 +134,8 @@ def _inherit(self: Settings) -> None:
         likes.append(other)
         for name in [name for name in self.sections if name == other or name.startswith(f"{other}:")]:
             own = self.profile + name[len(other) :]
-            self.sections[own] = {**self.sections[name], **self.sections.get(own, {})}
+            theirs = {key: value for key, value in self.sections[name].items() if name != other or key != "outputs"}
+            self.sections[own] = {**theirs, **self.sections.get(own, {})}  # its folder of results is its own
 
 # %% ../nbs/00_core.ipynb #8ad9a838
 def typed(
@@ -260,29 +261,21 @@ def read_json(
     except ValueError as error:
         raise StudyError(f"{path} is not JSON: {error}") from error
 
-# %% ../nbs/00_core.ipynb #9b213ac0
+# %% ../nbs/00_core.ipynb #b461378c
 NOT_CONTENT = (".", "cache-")  # files beside the content: ours in the making, and what `datasets` derives while somebody looks at a table
 
 
 def digest(
     path: str | os.PathLike,  # a file or a folder
-    whole_below: int = 32_000_000,  # bytes; larger files are sampled at both ends
 ) -> str:  # 16 hexadecimal digits
-    "Digest of a file's or folder's content; 'missing' where there is none."
+    "Digest of a file's or folder's whole content, about half a second a gigabyte; 'missing' where there is none."
     path, sha = Path(path), hashlib.sha256()
     if path.is_dir():
         for child in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(NOT_CONTENT)):
-            sha.update(f"{child.relative_to(path).as_posix()} {digest(child, whole_below)}\n".encode())
+            sha.update(f"{child.relative_to(path).as_posix()} {digest(child)}\n".encode())
     elif path.is_file():
-        size = path.stat().st_size
         with path.open("rb") as file:
-            if size <= whole_below:
-                while block := file.read(1 << 20):
-                    sha.update(block)
-            else:
-                sha.update(str(size).encode() + file.read(1 << 20))
-                file.seek(-(1 << 20), os.SEEK_END)
-                sha.update(file.read())
+            sha = hashlib.file_digest(file, "sha256")
     else:
         return "missing"
     return sha.hexdigest()[:16]

@@ -8,7 +8,7 @@ __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'OTHER_PRIORS', 'Task', 'pa
            'accept', 'execute', 'hanging', 'Gate', 'run_notebook', 'surroundings', 'Runner', 'Clock', 'Screen',
            'Reporter', 'run', 'last_screen', 'status', 'verify']
 
-# %% ../nbs/90_study.ipynb #e16cdaed
+# %% ../nbs/90_study.ipynb #0f617578
 import argparse
 import ast
 import contextlib
@@ -28,6 +28,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from fastcore.basics import patch
 from .core import NOT_CONTENT, Settings, StudyError, die_with_parent, digest, duration, ends_in_a_line, read_json, speed, study_root
 from .core import typed, write_json
 
-# %% ../nbs/90_study.ipynb #90cdb64c
+# %% ../nbs/90_study.ipynb #78ce13c3
 @dataclass
 class Task:
     "One notebook with its parameters."
@@ -47,6 +48,7 @@ class Task:
     needs: list[Path]  # files and folders it reads
     makes: list[Path]  # files and folders it writes, each one whole
     after: list[str] = field(default_factory=list)  # tasks that make its needs
+    judges: dict[str, str] = field(default_factory=dict)  # sections of settings.ini that describe its judge, with their digests
 
 # %% ../nbs/90_study.ipynb #bc554bf7
 def parameters_of(
@@ -164,7 +166,7 @@ def read_by_consensus(
     "How a run is called where the consensus of its samples is read, not its likeliest report."
     return f"{run}_consensus"
 
-# %% ../nbs/90_study.ipynb #d69906ea
+# %% ../nbs/90_study.ipynb #58f4cc19
 @patch
 def add(
     self: Plan,
@@ -188,8 +190,8 @@ def add(
         own = {**self.settings.sections.get(section, {}), **self.settings.sections.get(f"{self.settings.profile}:{section}", {})}
         if stray := set(own) - set(parameters) - RUN_KEYS:
             raise StudyError(f"settings.ini: '{sorted(stray)[0]}' in [{section}] is taken by nothing in {notebook}.ipynb")
-    self._check_measures(name, parameters)
-    self.tasks[name] = Task(name, notebook, parameters, needs, makes)
+    judges = self._check_measures(name, parameters)
+    self.tasks[name] = Task(name, notebook, parameters, needs, makes, judges=judges)
 
 
 @patch
@@ -201,14 +203,15 @@ def _values(self: Plan, sections: tuple[str, ...]) -> dict[str, str]:
         values |= self.settings.sections.get(f"{self.settings.profile}:{section}", {})
     return {**values, **self.settings.overrides}
 
-# %% ../nbs/90_study.ipynb #ece4695e
+# %% ../nbs/90_study.ipynb #a3bc57d5
 @patch
-def _check_measures(self: Plan, task: str, parameters: dict) -> None:
-    "What is wrong with a judge or a measure is said before anything runs."
+def _check_measures(self: Plan, task: str, parameters: dict) -> dict[str, str]:
+    "What is wrong with a judge or a measure is said before anything runs; the judge's section and digest, if there is one."
+    judges = {}
     if judge := parameters.get("judge"):
         from unirg.reward.llm_judge import judge_from
 
-        judge_from(judge, self.settings, parameters["sources"])
+        judges[f"[judge:{judge}]"] = judge_from(judge, self.settings, parameters["sources"]).digest
     elif parameters.get("reward") == "paper_step2":
         run = parameters.get("run", task)
         raise StudyError(
@@ -221,6 +224,7 @@ def _check_measures(self: Plan, task: str, parameters: dict) -> None:
         if measure not in MODEL_MEASURES:
             raise StudyError(f"model_measures: there is no '{measure}'; there are: {', '.join(MODEL_MEASURES)}")
         MODEL_MEASURES[measure]()
+    return judges
 
 
 @patch
@@ -239,7 +243,7 @@ def _check_settings(self: Plan) -> None:
             near = get_close_matches(name, known, 1)
             raise StudyError(f"{where}: no notebook takes '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
 
-# %% ../nbs/90_study.ipynb #1714740f
+# %% ../nbs/90_study.ipynb #4d2ac273
 def record_path(plan: Plan, task: Task) -> Path:
     "Where a task's record is: `runs/<task>.json` in the profile's folder."
     return plan.out / "runs" / f"{task.name}.json"
@@ -247,17 +251,22 @@ def record_path(plan: Plan, task: Task) -> Path:
 
 @patch
 def _order(self: Plan) -> None:
-    "Note for each task which others make what it needs; raises `StudyError` for a need that is not there and that none makes."
+    "Note for each task which others make what it needs; raises `StudyError` for a need that none makes, and for tasks in a circle."
     makers = {path: task.name for task in self.tasks.values() for path in [*task.makes, record_path(self, task)]}
     for task in self.tasks.values():
         for need in task.needs:
             maker = next((makers[path] for path in (need, *need.parents) if path in makers), None)
             if maker is None and not need.exists():
                 raise StudyError(f"task {task.name} needs {need}, which is not there and which no task makes")
-            if maker and maker != task.name and maker not in task.after:
+            if maker and maker not in task.after:
                 task.after.append(maker)
+    try:
+        TopologicalSorter({task.name: task.after for task in self.tasks.values()}).prepare()
+    except CycleError as error:
+        circle = " needs ".join(reversed(error.args[1]))
+        raise StudyError(f"settings.ini: {circle}; change 'start' or 'match_run' of one of these runs") from error
 
-# %% ../nbs/90_study.ipynb #bad1361b
+# %% ../nbs/90_study.ipynb #bd8b662e
 @patch
 def _plan(self: Plan) -> None:
     "Add every task of the profile."
@@ -273,7 +282,7 @@ def _plan(self: Plan) -> None:
         self._figure(figure)
     if self.phantoms and (run := self.settings.get("sight_run", "none")) != "none":
         needs = [self.out / "archives", *self.data.values(), *self._of([run], "models", "predictions")]
-        told = {"run": run, "seeds": self.seeds, "sources": self.phantoms}
+        told = {"run": run, "seeds": self._seeds(run), "sources": self.phantoms}
         self.add("sight", "70_sight", needs, [self.out / "figures" / "70_sight.json"], **told)
     if self.phantoms and (run := self.settings.get("beyond", "none")) != "none":
         self._beyond(run)
@@ -285,6 +294,12 @@ def _plan(self: Plan) -> None:
 def _of(self: Plan, runs: list[str], *kinds: str) -> list[Path]:
     "Models, predictions or scores of some runs, all their seeds."
     return [self.out / kind / f"{run}-s{seed}" for run in runs for seed in self._seeds(run) for kind in kinds]
+
+
+@patch
+def _scored(self: Plan, runs: list[str]) -> list[str]:
+    "What is scored of some runs, such as 'sft-s1': `scores/` may also hold what an earlier plan left there."
+    return [path.name for path in self._of(runs, "scores")]
 
 
 @patch
@@ -310,14 +325,16 @@ def _prepare(self: Plan) -> None:
         told |= {"limit": source["read_limit"]} if "read_limit" in source else {}
         self.add(f"prepare-{name}", "10_prepare", [source["root"]], [self.data[name]], **told)
 
-# %% ../nbs/90_study.ipynb #27c63e39
+# %% ../nbs/90_study.ipynb #088399a6
 @patch
 def _train(self: Plan, run: str, seed: int) -> None:
-    "One run and seed; raises `StudyError` for a run that it starts from or matches and that is not among the runs."
+    "One run and seed; raises `StudyError` for one that should start somewhere and does not, or that needs a run that is not there."
     section, system = self.settings.section(f"run:{run}"), f"{run}-s{seed}"
     if "notebook" not in section:
         raise StudyError(f"settings.ini: [run:{run}] has no 'notebook'")
-    start = section.get("start", "")
+    start, notebook = section.get("start", ""), section["notebook"]
+    if not start and notebook in self.books and "start" in parameters_of(self.books[notebook]):
+        raise StudyError(f"settings.ini: [run:{run}] has no 'start', the run that {notebook} begins with")
     if start and start not in self.runs:
         raise StudyError(f"settings.ini: [run:{run}] starts from '{start}', which is not among the runs: {' '.join(self.runs)}")
     matched = typed(section.get("match_run", ""), list[str], "match_run")  # runs whose compute it is to spend
@@ -326,20 +343,19 @@ def _train(self: Plan, run: str, seed: int) -> None:
     for other in [start, *matched]:
         if other and seed not in self._seeds(other):
             raise StudyError(f"settings.ini: [run:{run}] has seed {seed}, but [run:{other}], which it needs, has not")
-    models, notebook = self.out / "models", section["notebook"]
+    models = self.out / "models"
     needs = [self.data[name] for name in self.training] + [models / f"{name}-s{seed}" for name in [start, *matched] if name]
     told = {"run": run, "seed": seed, "sources": self.training}
     told |= {"start": self._relative(models / f"{start}-s{seed}")} if start else {}
     sections = ("stage:" + notebook.split("_", 1)[1], f"run:{run}")
     self.add(system, notebook, needs, [models / system], sections, **told)
     needs, written = [models / system, *self.data.values()], self.out / "predictions" / system
-    told = {"system": system, "sources": list(self.sources)}
+    told = {"system": system, "writer": system, "priors": "own", "sources": list(self.sources)}
     self.add(f"generate-{system}", "40_generate", needs, [written], ("stage:generate",), **told)
     self._score(system, written)
     if self.tasks[system].parameters.get("prior"):  # what it would have written with another patient's prior, and with none
         for priors in OTHER_PRIORS:
-            told["system"] = f"{given_prior(run, priors)}-s{seed}"
-            told |= {"policy": system, "priors": priors}
+            told |= {"system": f"{given_prior(run, priors)}-s{seed}", "priors": priors}
             written = self.out / "predictions" / told["system"]
             self.add(f"generate-{told['system']}", "40_generate", needs, [written], ("stage:generate",), **told)
 
@@ -374,17 +390,18 @@ def _consensus(self: Plan, run: str) -> None:
         self.add(f"consensus-{policy}", "45_consensus", needs, [written], ("stage:consensus",), **told)
         self._score(system, written, limit=self.tasks[f"consensus-{policy}"].parameters["limit"])
 
-# %% ../nbs/90_study.ipynb #93402ef0
+# %% ../nbs/90_study.ipynb #6669e04d
 @patch
 def _figure(self: Plan, figure: str) -> None:
     "One figure's notebook."
     out, takes = self.out, parameters_of(self.books[figure]) if figure in self.books else {}
     sampled = list(map(read_by_consensus, self.sampled))
     marked = {name: source.get("credentialed") == "no" for name, source in self.sources.items()}
-    known = {"sources": list(self.sources), "runs": self.runs, "seeds": self.seeds, "unseen": self.unseen, "training": self.training}
+    known = {"sources": list(self.sources), "runs": self.runs, "unseen": self.unseen, "training": self.training}
     longitudinal = [run for run in self.runs if any(self.tasks[f"{run}-s{seed}"].parameters.get("prior") for seed in self._seeds(run))]
     arms = [name for run in longitudinal for name in (run, *(given_prior(run, priors) for priors in OTHER_PRIORS))]
     known |= {"arms": [path.name for path in self._of(arms, "predictions")]}
+    known |= {"scored": [*self._scored(self.runs), *([*self.others, *self._scored(sampled)] if "systems" in takes else [])]}
     known |= {"systems": [*self.others, *sampled], "credentialed": [name for name, free in marked.items() if not free]}
     # a source shows its texts and films in figures only where its settings say that it may
     known |= {"open_sources": [name for name, free in marked.items() if free]}
@@ -392,6 +409,7 @@ def _figure(self: Plan, figure: str) -> None:
     needs = [*self.data.values()]
     needs += self._of(self.runs, "models", "predictions", "scores") if "runs" in takes else []
     needs += self._of(arms, "predictions") if "arms" in takes else []
+    needs += [self.root / "nbs" / "study" / "data" / "published.csv"] if "benchmarks" in takes else []
     if "systems" in takes:
         needs += [out / kind / name for name in self.others for kind in ("systems", "scores")]
         needs += self._of(sampled, "predictions", "scores")
@@ -408,7 +426,7 @@ def _report(self: Plan) -> None:
     told = {"unseen": self.unseen, "institutions": json.dumps(known, sort_keys=True)}
     self.add("report", "90_report", panels + records, [self.out / "report.html"], **told)
 
-# %% ../nbs/90_study.ipynb #1ba1d7be
+# %% ../nbs/90_study.ipynb #492cd155
 @patch
 def _beyond(self: Plan, run: str) -> None:
     "The measurements of `beyond`; raises `StudyError` for a run that is not there or that did not come from another by reinforcement."
@@ -417,27 +435,29 @@ def _beyond(self: Plan, run: str) -> None:
         raise StudyError(f"settings.ini: beyond = {run}, which is not among the runs: {' '.join(self.runs)}")
     chain = [run]
     while (start := sections[chain[0]].get("start")) and sections[chain[0]]["notebook"] == sections[run]["notebook"]:
+        if start in chain:
+            return  # `_order` says so
         chain.insert(0, start)
     if len(chain) < 2:
         raise StudyError(f"settings.ini: beyond = {run}, which starts from no other run: there is nothing to compare it with")
-    given = {"seeds": self.seeds, "sources": self.phantoms}
+    seeds = self._seeds(run)  # a run has no seed that the one it started from has not
     data = [self.out / "archives", *(self.data[name] for name in self.phantoms)]
     sampled = list(map(read_by_consensus, self.sampled))
     drawn = [read_by_consensus(chain[0])] if chain[0] in self.sampled else []  # its samples need not be drawn again
     made = self._of
     for notebook, needs, extra in (
-        ("71_follows", made([chain[0], run], "models"), {"runs": [chain[0], run]}),
-        ("72_measures", made([*self.runs, *sampled], "predictions", "scores"), {"runs": [*self.runs, *sampled]}),
-        ("73_hacking", made(self.runs, "models", "predictions", "scores"), {"runs": self.runs}),
+        ("71_follows", made([chain[0], run], "models"), {"runs": [chain[0], run], "seeds": seeds}),
+        ("72_measures", made([*self.runs, *sampled], "predictions", "scores"), {"scored": self._scored([*self.runs, *sampled])}),
+        ("73_hacking", made(self.runs, "models", "predictions", "scores"), {"runs": self.runs, "scored": self._scored(self.runs)}),
         (
             "74_operating_point",
             [*made(chain, "models", "predictions"), *made(drawn, "predictions")],
-            {"before": chain[0], "runs": chain[1:], "consensus": "".join(drawn)},
+            {"before": chain[0], "runs": chain[1:], "seeds": seeds, "consensus": "".join(drawn)},
         ),
     ):
         name = notebook.split("_", 1)[1]
         makes = [self.out / "figures" / f"{notebook}.json"]
-        self.add(name, notebook, [*data, *needs], makes, (f"stage:{name}",), **given, **extra)
+        self.add(name, notebook, [*data, *needs], makes, (f"stage:{name}",), sources=self.phantoms, **extra)
 
 # %% ../nbs/90_study.ipynb #3153e56d
 def modules_of(
@@ -522,7 +542,7 @@ class Digests:
                 sha.update(f"{here} missing\n".encode())
         return sha.hexdigest()[:16]
 
-# %% ../nbs/90_study.ipynb #8674ff62
+# %% ../nbs/90_study.ipynb #b6e97f0d
 def contents(
     path: Path,  # what a task needs or makes
 ) -> list[Path]:  # the path, and the files that it lists where it is the list of a figure's panels
@@ -549,7 +569,7 @@ def identity(
         "code": hashlib.sha256(code.encode()).hexdigest()[:16],
         "modules": {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in modules.items()},
         "parameters": task.parameters,
-        "inputs": {plan._relative(path): digests(path) for need in task.needs for path in contents(need)},
+        "inputs": {plan._relative(path): digests(path) for need in task.needs for path in contents(need)} | task.judges,
     }
 
 # %% ../nbs/90_study.ipynb #e35ed14e

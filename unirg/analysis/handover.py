@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'LIMITS', 'USE', 'check_finished', 'without_places', 'ancestors', 'data_table', 'run_scores', 'score_table',
            'seed_table', 'markdown', 'recipe_lines', 'model_card', 'score_section', 'hand_over', 'write_cards']
 
-# %% ../../nbs/analysis/15_handover.ipynb #c54befd6
+# %% ../../nbs/analysis/15_handover.ipynb #ca4a677b
 import json
 import shutil
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 import pandas as pd
 import pyarrow.parquet as pq
 
+from .scoring import of_run
 from .statistics import mean_with_interval
 from ..core import RESEARCH_ONLY, StudyError, read_json, whole_folder, write_json, write_whole
 
@@ -76,14 +77,16 @@ def data_table(
         rows.append({**row, "patients in all splits": counts.get("patients", "unknown")})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/15_handover.ipynb #3f948317
+# %% ../../nbs/analysis/15_handover.ipynb #96d56823
 def run_scores(
     scores: Path,  # `scores/` of a profile
     system: str,  # run and seed, such as 'sft-s1'
+    scored: Iterable[str] | None = None,  # what counts of the folder, such as 'sft-s1' and 'sft-s2'; all of it if None
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # score tables of all seeds of the run, and what each measure is
     "Score tables of a run; empty where there are none."
     run = system.rpartition("-s")[0] or system
-    folders = [folder for folder in sorted(scores.glob(f"{run}-s*")) if folder.name.rpartition("-s")[0] == run]
+    known = sorted(folder.name for folder in scores.glob(f"{run}-s*")) if scored is None else scored
+    folders = [scores / name for name in of_run(known, run)]
     files, measures = [file for folder in folders for file in sorted(folder.glob("*.parquet"))], {}
     for file in files:
         measures |= json.loads((pq.read_schema(file).metadata or {}).get(b"unirg.measures", b"{}"))
@@ -146,7 +149,7 @@ def recipe_lines(
     said = f"{record['kind']}, {record['studies']} studies; {asked}"
     return f"- **{record['name']}** ({said}): {spent}; weights of step {record['kept_step']}.\n  Recipe: {recipe}."
 
-# %% ../../nbs/analysis/15_handover.ipynb #63941fb7
+# %% ../../nbs/analysis/15_handover.ipynb #3e594822
 USE = """## Use
 
 ```python
@@ -163,6 +166,7 @@ def model_card(
     scores: str | Path | None = None,  # `scores/` of the profile, if it has been scored
     credentialed: Iterable[str] = (),  # sources under a data-use agreement
     notes: Iterable[str] = (),  # further limits, a sentence each
+    scored: Iterable[str] | None = None,  # what counts of the scores, such as 'sft-s1' and 'sft-s2'; all of them if None
 ) -> str:  # README.md
     "The model card of a policy, from its files; raises `StudyError` where it is not finished."
     from huggingface_hub import ModelCardData
@@ -185,7 +189,7 @@ def model_card(
         USE,
         f"## Data\n\n{markdown(data)}" + (f"\n\n{may}" if held else ""),
         "## Recipe\n\nTrainings in their order, the last one made these weights.\n\n" + "\n".join(recipe_lines(one) for one in lineage),
-        score_section(Path(scores) if scores else None, model.name),
+        score_section(Path(scores) if scores else None, model.name, scored),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*LIMITS, *notes)),
         f"## Record\n\n`training.json` is the training's own record and `log.csv` its course. Versions: "
         f"{', '.join(f'{name} {value}' for name, value in record['versions'].items())}; {record['processes']} process(es).",
@@ -196,9 +200,10 @@ def model_card(
 def score_section(
     scores: Path | None,  # `scores/` of the profile
     system: str,  # run and seed
+    scored: Iterable[str] | None = None,  # what counts of the scores; all of them if None
 ) -> str:
     "The scores of a card, or that there are none."
-    table, measures = run_scores(scores, system) if scores else (pd.DataFrame(), {})
+    table, measures = run_scores(scores, system, scored) if scores else (pd.DataFrame(), {})
     own = table[table["system"] == system] if len(table) else table
     if not len(own):
         return "## Scores\n\nThis policy has not been scored."
@@ -211,7 +216,7 @@ def score_section(
         f"`{first}` of each of the run's {seeds} seed(s):\n\n{markdown(seed_table(table, first), index=True)}\n\n{said}"
     )
 
-# %% ../../nbs/analysis/15_handover.ipynb #28c68b7d
+# %% ../../nbs/analysis/15_handover.ipynb #15e2b5a0
 def hand_over(
     model: str | Path,  # a finished policy's folder
     to: str | Path,  # the folder to appear; one of that name is replaced
@@ -239,10 +244,14 @@ def hand_over(
 
 def write_cards(
     out: str | Path,  # a profile's folder
+    systems: list[str],  # runs with their seeds, such as 'sft-s1': `models/` may also hold those of an earlier plan
     credentialed: Iterable[str] = (),  # sources under a data-use agreement
     notes: Iterable[str] = (),  # further limits, a sentence each
 ) -> list[Path]:  # <out>/cards/<system>.md
-    "A card for every trained policy of a profile, outside its models' folders."
+    "A card for every one of these policies that was trained, outside the models' folders; cards of others go."
     out = Path(out)
-    trained = [record.parent for record in sorted((out / "models").glob("*-s*/training.json"))]
-    return [write_whole(out / "cards" / f"{m.name}.md", model_card(m, out / "scores", credentialed, notes)) for m in trained]
+    trained = [model for system in systems if ((model := out / "models" / system) / "training.json").exists()]
+    with whole_folder(out / "cards") as part:
+        for model in trained:
+            write_whole(part / f"{model.name}.md", model_card(model, out / "scores", credentialed, notes, systems))
+    return [out / "cards" / f"{model.name}.md" for model in trained]

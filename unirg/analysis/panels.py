@@ -7,7 +7,7 @@ __all__ = ['TEST', 'BOARDS', 'REWARD_SAID', 'BINS', 'by_study', 'compare', 'scor
            'boards_of', 'published_rows', 'panel_leaderboard', 'panel_radar', 'panel_table', 'gains', 'panel_rewards',
            'error_columns', 'panel_errors']
 
-# %% ../../nbs/analysis/09_panels.ipynb #d881ea9a
+# %% ../../nbs/analysis/09_panels.ipynb #7d62c688
 import textwrap
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import pandas as pd
 
 from .design import reward_weights
 from .figures import MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, set_style
-from .scoring import read_scores
 from .statistics import holm, randomisation_p, resampled_sums, split_system
 from ..core import StudyError
 from ..reward.composite import STEP1
@@ -88,18 +87,20 @@ def _tests(made: pd.DataFrame, other: pd.DataFrame | None, measures: list[str], 
         for n, measure in enumerate(measures)
     ]
 
-# %% ../../nbs/analysis/09_panels.ipynb #09db183c
+# %% ../../nbs/analysis/09_panels.ipynb #eb238658
 def scores_of(
-    folder: str | Path,  # `scores/` of a profile
-    runs: list[str],  # our runs and other systems
+    folder: str | Path,  # `scores/` of a profile, which may hold more than is asked for
+    systems: list[str],  # our runs with their seeds, such as 'sft-s1', and other systems
+    sources: list[str],  # test sets
 ) -> pd.DataFrame:
-    "The scores of these systems; raises `StudyError` for one that has none."
-    scores = read_scores(folder)
-    made = split_system(scores)["run"]
-    for run in runs:
-        if run not in set(made):
-            raise StudyError(f"{folder} has no scores of '{run}'")
-    return scores[made.isin(runs)].reset_index(drop=True)
+    "The scores of these systems on these sets; raises `StudyError` for a system that has none."
+    tables = []
+    for system in systems:
+        files = [file for source in sources if (file := Path(folder) / system / f"{source}.parquet").is_file()]
+        if not files:
+            raise StudyError(f"{folder} has no scores of '{system}' on any of: {', '.join(sources)}")
+        tables += map(pd.read_parquet, files)
+    return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/analysis/09_panels.ipynb #26bdade5
 def pool_seen(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_predictions', 'write_constant', 'findings_of', 'all_measures', 'score_predictions', 'save_scores', 'read_scores',
-           'label_counts']
+           'of_run', 'label_counts']
 
 # %% ../../nbs/analysis/02_scoring.ipynb #0ee37854
 import json
@@ -161,6 +161,14 @@ def read_scores(
     if twice.any():
         raise StudyError(f"{folder}: study '{table.study_id[twice].iloc[0]}' is scored twice for {table.system[twice].iloc[0]}")
     return table
+
+# %% ../../nbs/analysis/02_scoring.ipynb #ef290500
+def of_run(
+    scored: list[str],  # systems, such as 'sft-s1'
+    run: str,  # such as 'sft'
+) -> list[str]:  # the run's own, in their order; empty where it has none
+    "One run's seeds among systems."
+    return [system for system in scored if system.rpartition("-s")[0] == run]
 
 # %% ../../nbs/analysis/02_scoring.ipynb #b2677877
 def label_counts(

@@ -6,7 +6,7 @@
 __all__ = ['RUBRIC', 'Rubric', 'chexprompt_rubric', 'ReplyError', 'parse_reply', 'Judgement', 'Reply', 'ReplyCache',
            'check_endpoint', 'Estimate', 'Totals', 'reasons', 'NoReply', 'LlmJudge', 'judge_from']
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #3e6c7241
+# %% ../../nbs/reward/07_llm_judge.ipynb #d1427687
 import ast
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ import typing
 import uuid
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 # %% ../../nbs/reward/07_llm_judge.ipynb #0cc9b063
@@ -421,7 +421,7 @@ async def _ask(
     tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     return Reply(text, *tokens), raw.retries_taken
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #281e0dbc
+# %% ../../nbs/reward/07_llm_judge.ipynb #0d1f5cf0
 @dataclass
 class LlmJudge:
     "A language model as judge; raises `StudyError` at once where it may not see the sources or cannot run."
@@ -459,6 +459,12 @@ class LlmJudge:
         kept = check_endpoint(self.endpoint, self.sources, self.settings) if self.sources else []
         if kept and not Path(self.cache).resolve().is_relative_to(self.settings.root):
             raise StudyError(f"judge: replies on '{kept[0]}', which is credentialed, are not kept outside the study: {self.cache}")
+
+    @property
+    def digest(self) -> str:
+        "What its counts rest on, in 16 hexadecimal digits: endpoint, model, rubric, and which errors count."
+        asked = [self.endpoint, self.model, asdict(self.rubric), self.count]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def check_sources(self, sources: typing.Iterable[str] | None) -> None:
         "Raise `StudyError` for texts of a source that the judge was not made for."

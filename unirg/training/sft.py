@@ -78,7 +78,7 @@ class SftRecipe(Recipe):
     muon_learning_rate: float = 0.0  # of the weight matrices, by Muon; 0 leaves them to AdamW like the rest
     match_runs: list[str] = field(default_factory=list)  # folders of finished runs: as many steps as spend the compute of them all
 
-# %% ../../nbs/training/02_sft.ipynb #5a8b9ac8
+# %% ../../nbs/training/02_sft.ipynb #da304362
 @dataclass
 class Job:
     "One training: from where, on what, to where."
@@ -95,7 +95,7 @@ class Job:
     augment: int = 0  # learn from so many moved copies of every film in its place; 0 takes it as it is
     studies: int | None = None  # at most so many training studies
     seed: int = 0  # of the order of studies, of sampling
-    judge: dict[str, str] | None = None  # a judge by language model in the reward: {"name": of [judge:NAME], "profile": of settings.ini}
+    judge: dict[str, str] | None = None  # by language model, in the reward: "name" of [judge:NAME], "profile" of settings.ini, its "digest"
     cache: str | None = None  # folder for prepared rows
 
     @classmethod
