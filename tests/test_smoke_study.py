@@ -19,6 +19,7 @@ PANELS = ["1a", "1b", "1c", "1d", "2a", "2a_table", "2b", "2c", "2d", "2e", "2f"
 def start(root, *arguments):
     code = "import sys; from unirg.study import run; run(sys.argv[1:])"
     environment = {**os.environ, "UNIRG_ROOT": str(root), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment["HF_DATASETS_CACHE"] = str(root / "users_cache")
     return subprocess.Popen(
         [sys.executable, "-c", code, "--profile", "smoke", *arguments],
         cwd=root,
@@ -104,6 +105,10 @@ def test_every_trained_policy_has_a_card_with_its_scores(study):
     scores = pd.concat(map(pd.read_parquet, (base / "scores/rl2-s1").glob("rexrank.parquet")))
     row = next(line for line in cards["rl2-s1"].splitlines() if line.startswith("| composite_step1 |"))
     assert f"{scores.composite_step1.mean():.3f} [" in row and "Not a medical device" in cards["rl2-s1"]
+
+
+def test_nothing_of_a_study_is_left_in_the_users_cache(study):
+    assert not list((study["root"] / "users_cache").rglob("*.arrow"))
 
 
 def test_records_trace_a_figure_to_its_archives(study):

@@ -106,7 +106,7 @@ def test_the_study_notebook_chooses_its_threshold_and_predicts(tmp_path, monkeyp
     for cell in (cell for cell in cells if cell.cell_type == "code"):
         exec(cell.source, place)
         if "parameters" in cell.metadata.get("tags", []):
-            place |= {"out": "out", "sources": ["toy"], "samples": 3, "max_new_tokens": 6}
+            place |= {"out": "out", "sources": ["toy"], "training": ["toy"], "samples": 3, "max_new_tokens": 6}
     predictions = tmp_path / "out" / "predictions" / "sft_consensus-s1"
     assert set(read_json(predictions / "toy.json")) == {"s4", "s9", "s14", "s19"}
     chosen = read_json(predictions / "samples" / "threshold.json")

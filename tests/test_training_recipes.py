@@ -34,6 +34,7 @@ def test_the_paper_profile_trains_as_the_paper_did(plan):
     for one in (sft, first, second):
         assert one["best"] and one["evaluate_studies"] == 1024 and one["image_size"] == 512 and one["bf16"]
         assert (ROOT / "nbs/study/launch" / f"{one['launch']}.yaml").is_file()
+    assert {tasks[f"{run}-s1"].parameters["wording"] for run in ("base", "sft", "rl1", "rl2")} == {"full"}, "all are asked alike"
     assert (sft["best_by"], second["best_by"]) == ("composite_step1", "composite_step2")
 
 
@@ -90,6 +91,8 @@ def test_a_run_read_by_consensus_is_a_system_of_its_own(plan):
     table = tasks["table_s1"]
     assert table.parameters["systems"] == ["sft_consensus", "rl2_consensus"] and "score-rl2_consensus-s1" in table.after
     assert not any("consensus" in name for name in plan("phantom").tasks)
+    drawn = plan("paper", consensus="sft").tasks["consensus-sft-s1"].parameters
+    assert set(drawn["sources"]) - set(drawn["training"]) == {"iu_xray"}, "no threshold is chosen on the source that is never learned from"
     limited = plan("phantom", consensus="sft", limit="5").tasks
     assert limited["score-sft_consensus-s1"].parameters["limit"] == limited["consensus-sft-s1"].parameters["limit"] == 5
     with pytest.raises(StudyError, match="consensus = sftt, which is not among the runs"):

@@ -386,7 +386,7 @@ def _consensus(self: Plan, run: str) -> None:
     for seed in self._seeds(run):
         policy, system = f"{run}-s{seed}", f"{read_by_consensus(run)}-s{seed}"
         needs, written = [self.out / "models" / policy, *self.data.values()], self.out / "predictions" / system
-        told = {"policy": policy, "system": system, "sources": list(self.sources)}
+        told = {"policy": policy, "system": system, "sources": list(self.sources), "training": self.training}
         self.add(f"consensus-{policy}", "45_consensus", needs, [written], ("stage:consensus",), **told)
         self._score(system, written, limit=self.tasks[f"consensus-{policy}"].parameters["limit"])
 

@@ -22,7 +22,7 @@ from ..reward.findings import facts
 from ..reward.metrics import bleu2
 from .generation import Writing, asked_rows, check_engine, request, studies_of, write_parts, write_predictions
 
-# %% ../../nbs/training/06_consensus.ipynb #21103c66
+# %% ../../nbs/training/06_consensus.ipynb #3ceba958
 def sample_reports(
     policy: str | os.PathLike,  # a policy's folder or hub id
     table,  # prepared studies: a table, a `Studies`, or a folder
@@ -39,7 +39,7 @@ def sample_reports(
     engine: str = "transformers",  # or 'vllm'
     device: str | None = None,  # 'cuda' if there is one, else 'cpu'
     dtype: str = "float32",  # of the weights
-    **rows,  # further options of `asked_rows`: wording, prior, image_size, cache, limit
+    **rows,  # further options of `asked_rows`: wording, prior, image_size, limit, and cache, which is `.rows` beside `out` if not given
 ) -> dict[str, list[str]]:  # study id to its reports
     "Draw reports of every study, unless the file has them; a killed run goes on. Raises `StudyError` as `generate_reports` does."
     if samples < 2:
@@ -47,7 +47,7 @@ def sample_reports(
     check_engine(engine)
     drawing = dict(samples=samples, temperature=temperature, top_p=top_p, seed=seed)
     writing = Writing(str(policy), rows.get("image_size"), dtype, device, engine, batch_size, max_new_tokens, **drawing)
-    asked = asked_rows(policy, studies_of(table), want, split=split, **rows)
+    asked = asked_rows(policy, studies_of(table), want, split=split, **{"cache": Path(out).parent / ".rows", **rows})
     if Path(out).exists() and read_json(out).get("request") == request(asked, writing):
         return read_samples(out)
     parts = write_parts(asked, writing, Path(out), processes)

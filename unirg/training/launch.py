@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROGRESS', 'ERROR', 'FAILED', 'LEFT_BEHIND', 'CAUSES', 'accelerate_with', 'other_machines', 'command', 'cause_in',
-           'Tagged', 'Follower', 'environment', 'stop', 'launch', 'tidy']
+           'Tagged', 'Follower', 'environment', 'stop', 'note_finished', 'finished', 'launch', 'tidy']
 
-# %% ../../nbs/training/05_launch.ipynb #fdd5176a
+# %% ../../nbs/training/05_launch.ipynb #f8623381
 import contextlib
 import json
 import os
@@ -20,7 +20,7 @@ from collections import deque
 from pathlib import Path
 
 import unirg
-from ..core import Progress, StudyError, read_json, study_root, write_json
+from ..core import Progress, StudyError, digest, read_json, study_root, write_json
 
 # %% ../../nbs/training/05_launch.ipynb #7fe2290a
 def accelerate_with(
@@ -199,7 +199,33 @@ def stop(
             process.wait(wait)
             return
 
-# %% ../../nbs/training/05_launch.ipynb #a89d5daa
+# %% ../../nbs/training/05_launch.ipynb #a05f78e7
+def note_finished(
+    folder: Path,  # of a finished policy
+    asked: dict,  # `unirg.training.sft.asked_of` the training
+    command: str,  # that trained it
+) -> None:
+    "Note in a hidden file what a policy was made by, and how it was left."
+    write_json(folder / ".finished.json", {"asked": asked, "command": command, "content": digest(folder)})
+
+
+def finished(
+    job: Path,  # its JSON
+    command: str,  # that would train it
+) -> dict | None:  # training.json of the policy, where just this job has been done by this code and nobody has touched it since
+    "A training that need not be done again: the notebook that wanted it was stopped after its end."
+    folder = Path(read_json(job)["out"])
+    if not (folder / ".finished.json").exists():
+        return None
+    from unirg.training.generation import studies_of  # these take seconds to load
+    from unirg.training.sft import Job, asked_of
+
+    found, wanted = read_json(folder / ".finished.json"), Job.read(job)
+    known = found["command"] == command and found["content"] == digest(folder)
+    same = known and found["asked"] == asked_of(wanted, [studies_of(table) for table in wanted.tables])
+    return read_json(folder / "training.json") if same else None
+
+# %% ../../nbs/training/05_launch.ipynb #d16e264d
 def launch(
     module: str,  # 'unirg.training.sft' or 'unirg.training.grpo'
     config: dict,  # the job: fields of `unirg.training.sft.Job`
@@ -208,7 +234,7 @@ def launch(
     launcher: str = "",  # a launch configuration of nbs/study/launch; python or torchrun if empty
     show: bool = True,  # print the trainer's lines
 ) -> dict:  # the finished policy's training.json
-    "Train and wait; raises `StudyError` with the trainer's last lines where it fails, keeping its checkpoints."
+    "Train and wait, unless it has been done; raises `StudyError` with the trainer's last lines where it fails, keeping its checkpoints."
     folder = Path(folder or config["out"])
     work = folder.with_name(folder.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
@@ -216,9 +242,14 @@ def launch(
     follower, started = Follower(), time.time()
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     trains = command(module, job, processes, launcher)
+    if done := finished(job, shlex.join(trains)):
+        print(f"{folder.name} has been trained already", flush=True)
+        tidy(work)
+        return done
     for number, line in enumerate(other_machines(trains), 1):
         print(f"on machine {number}: {line}", flush=True)
-    process = subprocess.Popen(trains, env=environment(processes), start_new_session=True, **pipes)
+    own = environment(processes) | {"UNIRG_LAUNCHED": shlex.join(trains)}
+    process = subprocess.Popen(trains, env=own, start_new_session=True, **pipes)
     try:
         for line in process.stdout:
             with contextlib.suppress(OSError), output.open("a", encoding="utf-8") as file:  # a full disk is for the trainer to tell
