@@ -11,15 +11,15 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from unirg.analysis.design import lineage, settings_told
-from unirg.analysis.figures import NAMES, colour_of, mark_of, panel_systems, save_panel, set_others
+from unirg.analysis.design import input_told, lineage, panel_seen, settings_told
+from unirg.analysis.figures import NAMES, colour_of, mark_of, name_of, once, panel_systems, read_validation, save_panel, set_others
 from unirg.analysis.panels import (
     BINS,
     boards_of,
     compare,
+    control_pairs,
     error_columns,
     gains,
-    inverse_radcliq,
     panel_errors,
     panel_leaderboard,
     panel_radar,
@@ -29,6 +29,8 @@ from unirg.analysis.panels import (
     published_rows,
     scores_of,
 )
+from unirg.analysis.report import Sets, said_of_table
+from unirg.analysis.statistics import holm
 from unirg.core import RESEARCH_ONLY, StudyError, write_json
 from unirg.reward.judge import ERROR_TYPES
 
@@ -94,17 +96,67 @@ def test_seeds_that_were_scored_on_different_studies_are_refused(scores):
         compare(scores.drop(scores[(scores.system == "sft-s2") & (scores.study_id == "s3")].index), ["fact_f1"])
 
 
-def test_radcliq_is_inverted_after_averaging():
+def radcliq(rl2_is_lower_by):
+    "RadCliQ-v1, of which less is better, of two runs on the same studies."
     rng = np.random.default_rng(0)
-    made = pd.DataFrame(
-        {"system": "sft-s1", "dataset": "d", "study_id": [str(i) for i in range(60)], "radcliq_v1": rng.uniform(0.2, 2, 60)}
-    )
-    table = compare(made.assign(patient_id=made.study_id), ["radcliq_v1"])
-    turned = inverse_radcliq(table).iloc[0]
-    assert turned.measure == "1/radcliq_v1" and turned.estimate == pytest.approx(1 / made.radcliq_v1.mean())
-    assert turned.low == pytest.approx(1 / table.high[0]) and turned.low < turned.estimate < turned.high
+    sft = rng.uniform(0.8, 2, 60)
+    systems = (("sft-s1", sft), ("rl2-s1", sft - rl2_is_lower_by))
+    rows = [pd.DataFrame({"system": name, "study_id": range(60), "radcliq_v1": values}) for name, values in systems]
+    made = pd.concat(rows).assign(dataset="d")
+    return made.assign(study_id=made.study_id.astype(str), patient_id=made.study_id.astype(str))
+
+
+def test_radcliq_is_inverted_after_averaging():
+    made = radcliq(0.3)
+    table = compare(made, ["radcliq_v1"]).set_index("run")
+    turned = compare(made, ["radcliq_v1"], inverse=("radcliq_v1",)).set_index("run").loc["sft"]
+    assert turned.measure == "1/radcliq_v1" and turned.estimate == pytest.approx(1 / made.radcliq_v1[made.system == "sft-s1"].mean())
+    assert turned.low == pytest.approx(1 / table.high["sft"]) and turned.low < turned.estimate < turned.high
+    assert [float(value) for value in turned.by_seed.split()] == [pytest.approx(turned.estimate, abs=1e-4)]
     with pytest.raises(StudyError, match="means nothing"):
-        inverse_radcliq(table.assign(low=-0.1))
+        compare(made.assign(radcliq_v1=made.radcliq_v1 - 1.4), ["radcliq_v1"], inverse=("radcliq_v1",))
+
+
+@pytest.mark.parametrize(("lower_by", "word"), [(0.3, "better"), (-0.3, "worse")])
+def test_a_lower_radcliq_is_told_as_better(lower_by, word):
+    "The difference of a row of 1/RadCliQ is that of 1/RadCliQ: its sign is what the report goes by."
+    made = radcliq(lower_by)
+    table = compare(made, ["radcliq_v1"], "sft", inverse=("radcliq_v1",))
+    row = table.set_index("run").loc["rl2"]
+    means = made.groupby("system").radcliq_v1.mean()
+    assert row.difference == pytest.approx(1 / means["rl2-s1"] - 1 / means["sft-s1"])
+    assert row.difference_low < row.difference < row.difference_high
+    (said,) = said_of_table("fig_1d.csv", table, Sets({}))
+    assert said.verdict == word and f"is {word} than SFT" in said.text
+
+
+def test_rl_is_tested_against_its_controls_in_rows_of_their_own(scores):
+    assert control_pairs([*RUNS, "sft_consensus", "rl1_prior"]) == [
+        (run, control) for run in ("rl1", "rl2") for control in ("sft_more", "sft_consensus")
+    ]
+    here = scores[scores.dataset == "aldermoor"]
+    alone = compare(here, ["fact_f1"], "sft", resamples=200)
+    table = compare(here, ["fact_f1"], "sft", resamples=200, controls=control_pairs(RUNS))
+    pd.testing.assert_frame_equal(once(table)[["run", "estimate", "low", "high"]], alone[["run", "estimate", "low", "high"]])
+    added = table[table.against == "sft_more"].set_index("run")
+    assert list(added.index) == ["rl1", "rl2"]
+    mean = here.assign(run=here.system.str.replace(r"-s\d", "", regex=True)).groupby("run").fact_f1.mean()
+    assert added.difference["rl2"] == pytest.approx(mean["rl2"] - mean["sft_more"]) and added.estimate["rl2"] == pytest.approx(mean["rl2"])
+    tested = table.dropna(subset=["p"])
+    assert tested.p_holm.tolist() == pytest.approx(holm(tested.p)), "one correction over every test of the table"
+
+
+def test_many_tests_do_not_by_themselves_make_every_result_undecided():
+    "Holm multiplies the smallest p by the number of tests: with too few draws nothing could ever stand."
+    rng = np.random.default_rng(3)
+    sizes = {f"sft_{i}-s1": 0.0 for i in range(30)} | {"sft-s1": 0.0, "rl2-s1": 1.0}
+    rows = [
+        {"system": system, "dataset": "d", "study_id": str(i), "patient_id": str(i), "fact_f1": gain + rng.normal(0, 0.1)}
+        for system, gain in sizes.items()
+        for i in range(40)
+    ]
+    table = compare(pd.DataFrame(rows), ["fact_f1"], "sft", resamples=50).set_index("run")
+    assert table.p_holm["rl2"] < 0.05
 
 
 def test_published_numbers_stand_only_beside_the_same_measure_on_the_same_benchmark():
@@ -186,9 +238,10 @@ def test_scores_of_a_seed_or_a_set_that_is_no_longer_planned_count_for_nothing(t
 
 def drawn(scores):
     "Every panel with its systems, on long names and more systems than the study has."
-    table = compare(scores, MEASURES, "sft", resamples=50)
+    controls = control_pairs(RUNS)
+    table = compare(scores, MEASURES, "sft", resamples=50, controls=controls)
     runs = [*RUNS, *OTHERS]
-    counted = compare(error_columns(scores), [*BINS, *ERROR_TYPES, "judged_errors"], "sft", resamples=50)
+    counted = compare(error_columns(scores), [*BINS, *ERROR_TYPES, "judged_errors"], "sft", resamples=50, controls=controls)
     rewards = {"rl1": "step1", "rl2": "step2", "rl_only": "bleu", "sft_more": "facts"}
     gained = gains(
         scores[scores.dataset == "aldermoor"], list(rewards), "sft", ["bleu2", "fact_f1", "composite_step1", "judged_errors"], 50
@@ -242,10 +295,56 @@ def test_no_label_covers_another_and_all_are_saved(made, panel, tmp_path):
     )
 
 
+def test_a_ring_is_a_measure_inside_the_runs_own_reward_and_the_figure_says_so(made):
+    figure, table = made["2b"]
+    inside = table.set_index(["reward", "measure"]).rewarded
+    assert inside["step2", "judged_errors"] and inside["step2", "composite_step1"] and inside["step1", "composite_step1"]
+    assert not inside["step1", "judged_errors"] and not inside["step2", "bleu2"] and inside["bleu", "bleu2"] and inside["facts", "fact_f1"]
+    assert inside[:, "balance"].isna().all(), "a mean of what is inside and what is outside is neither"
+    runs = list(dict.fromkeys(table.run))
+    for ax, measure in zip(figure.axes, dict.fromkeys(table.measure)):
+        drawn = {line.get_ydata()[0]: line.get_markerfacecolor() for line in ax.lines if line.get_marker() in "oD"}
+        order = sorted(drawn)
+        rewards = [{"BLEU-2": "bleu", "Fact F1": "facts", "Composite": "step1", "Composite + errors": "step2"}[label.get_text()]
+                   for label in figure.axes[0].get_yticklabels()]
+        rings = {rewards[place] for place in order if drawn[place] == "white"}
+        assert rings == {reward for reward in rewards if inside[reward, measure] is True or inside[reward, measure] == True}, measure  # noqa: E712
+    assert len(runs) == 4
+    said = figure.get_supxlabel()
+    assert "Ring: inside the run's own reward" in said and "* p < 0.05" in said and "diamond" in said
+
+
+def seen_by(colour, kind):
+    "CIE L*a*b* of a colour as someone with this vision sees it (Machado and others, 2009; sRGB, D65)."
+    sight = {
+        "all three cones": np.eye(3),
+        "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    }[kind]
+    c = np.array(to_rgb(colour))
+    linear = np.clip(np.array(sight) @ np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4), 0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_the_studys_own_systems_are_told_apart_whatever_ones_colour_vision_and_whoever_else_is_there():
+    own = ["sft", "sft_more", "sft_more_low", "sft_consensus", "rl1", "rl2", "sft_prior", "sft_prior_other", "sft_prior_none"]
+    own += ["rl1_prior", "rl1_prior_other", "rl1_prior_none"]
+    look = {run: (colour_of(run), mark_of(run)) for run in own}
+    set_others(["x", "sft_consensus", "sft_prior_other"])
+    assert {run: (colour_of(run), mark_of(run)) for run in own} == look, "a notebook that names other systems draws them the same"
+    assert len({name_of(run) for run in own}) == len(own) and not any("_" in name_of(run) for run in own)
+    for one, other in itertools.combinations(own, 2):
+        for kind in ("all three cones", "protanopia", "deuteranopia"):
+            apart = np.linalg.norm(seen_by(look[one][0], kind) - seen_by(look[other][0], kind))
+            assert apart > 15 or (apart > 2 and look[one][1] != look[other][1]), (one, other, kind)
+
+
 def test_a_system_has_one_colour_in_every_figure_and_no_other_has_it(made):
     runs = [*NAMES, *OTHERS]
     assert len({tuple(np.round(colour_of(run), 3)) for run in runs}) == len(runs)
-    assert all(mark_of(run) == "o" for run in NAMES) and len({mark_of(run) for run in OTHERS}) == 2
+    assert all(mark_of(run) == "o" for run in ("base", "sft", "rl_only", "rl1", "rl2")) and len({mark_of(run) for run in OTHERS}) == 2
     for run in ("rl2", "constant_text"):
         for panel in ("1d", "2a", "2a_table", "2f", "4a"):
             figure = made[panel][0]
@@ -294,3 +393,26 @@ def test_a_lineage_that_leads_to_itself_ends(tmp_path):
     trained(tmp_path, "b-s1", "a-s1", global_batch=1)
     with pytest.raises(StudyError, match="itself"):
         lineage(tmp_path, "a-s1")
+
+
+# ---------------------------------------------------------------- 1b and 1c: studies without a report, and what validation says
+
+
+def test_studies_without_a_report_are_counted_apart():
+    studies = pd.DataFrame({"study_id": [str(i) for i in range(8)], "patient_id": list("aabbccdd"), "split": ["train"] * 4 + ["test"] * 4})
+    studies = studies.assign(source="mimic_cxr", institution="Aldermoor", reported=[True, True, True, False, True, False, False, False])
+    figure, table = panel_seen(studies, ["mimic_cxr"])
+    table = table.set_index("split")
+    assert table.studies.to_dict() == {"train": 3, "test": 1} and table.patients.to_dict() == {"train": 2, "test": 1}
+    assert table.without_report.to_dict() == {"train": 1, "test": 3}
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert "3 studies\n2 patients\n(1 without a report)" in said and "1 studies\n1 patients\n(3 without a report)" in said
+    told = input_told({"job": {"tables": ["data/mimic_cxr"], "want": "findings"}}, {"mimic_cxr": studies})
+    assert (told["studies"], told["patients"], told["left out"]) == ("3", "2", "1 without a report")
+
+
+def test_validation_is_that_of_the_weights_that_were_kept(tmp_path):
+    pd.DataFrame({"step": [0, 5, 10, 20], "validation_composite_step1": [0.1, None, 0.7, 0.4]}).to_csv(tmp_path / "log.csv", index=False)
+    for kept, value in ((20, 0.4), (10, 0.7), (15, 0.7)):
+        write_json(tmp_path / "training.json", {"kept_step": kept})
+        assert read_validation(tmp_path) == value

@@ -42,7 +42,7 @@ def phrases_of(
                     at = place.start() + 1
     return found
 
-# %% ../../nbs/analysis/10_cases.ipynb #218796f0
+# %% ../../nbs/analysis/10_cases.ipynb #7fb14243
 class Mark(NamedTuple):
     "Words of a report that are in error."
 
@@ -94,7 +94,8 @@ def error_notes(
     "Each judged error in words."
 
     def differ(finding: str, *parts: str) -> str:
-        return f"{said_of(finding, prediction, parts)}, reference: {said_of(finding, reference, parts)}"
+        ours, theirs = (said_of(finding, text, parts) or "not stated" for text in (prediction, reference))
+        return f"{ours}, reference: {theirs}"
 
     notes = []
     for kind, findings in find_errors(prediction, reference).items():

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'NAMES', 'MEASURE_NAMES', 'AGE_BANDS', 'set_style', 'set_others', 'colour_of', 'mark_of', 'name_of',
-           'save_panel', 'panel_1a', 'panel_curves', 'read_curves', 'panel_systems', 'panel_diseases']
+           'save_panel', 'panel_1a', 'panel_curves', 'read_curves', 'read_validation', 'once', 'panel_systems',
+           'panel_diseases']
 
-# %% ../../nbs/analysis/03_figures.ipynb #244e0d5d
+# %% ../../nbs/analysis/03_figures.ipynb #0a6f41b1
 from pathlib import Path
 
 import matplotlib
@@ -17,14 +18,16 @@ import seaborn as sns
 
 from .scoring import label_counts
 from .statistics import f1_with_interval, split_system, summarise
-from ..core import RESEARCH_ONLY, StudyError, whole_file
+from ..core import RESEARCH_ONLY, StudyError, read_json, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #bf825d45
+# %% ../../nbs/analysis/03_figures.ipynb #2e60ea7f
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
     "sft": "SFT",
     "sft_more": "SFT, more",
+    "sft_more_low": "SFT, more, low rate",
+    "sft_consensus": "SFT, consensus",
     "rl_only": "RL only",
     "rl1": "SFT, RL step 1",
     "rl2": "SFT, RL steps 1+2",
@@ -32,10 +35,15 @@ NAMES = {
     "rl_labels": "SFT, RL on labels",
     "rl_facts": "SFT, RL on facts",
     "sft_prior": "SFT with priors",
+    "sft_prior_other": "SFT with priors: another's",
+    "sft_prior_none": "SFT with priors: withheld",
     "rl1_prior": "RL step 1 with priors",
+    "rl1_prior_other": "RL step 1 with priors: another's",
+    "rl1_prior_none": "RL step 1 with priors: withheld",
 }
 MEASURE_NAMES = {
     "composite_step1": "Composite reward",
+    "composite_step2": "Composite reward, step 2",
     "bertscore_minilm": "BERTScore (MiniLM)",
     "label_cosine": "Label cosine",
     "fact_f1": "Fact F1",
@@ -63,6 +71,23 @@ _COLOURS = {
     "rl_facts": (0.6, 0.6, 0.2),
     "sft_prior": (0.0, 0.25, 0.42),
     "rl1_prior": (0.45, 0.2, 0.38),
+    "sft_more_low": (0.5, 0.0, 1.0),
+    "sft_consensus": (0.5, 0.0, 0.0),
+    "sft_prior_other": (0.7, 0.4, 1.0),
+    "sft_prior_none": (0.7, 0.8, 0.7),
+    "rl1_prior_other": (0.3, 0.1, 0.6),
+    "rl1_prior_none": (0.5, 0.4, 0.2),
+}
+_MARKS = {  # of controls and of what a policy writes with the wrong prior: nobody has to tell so many by colour alone
+    "sft_more": "<",
+    "sft_more_low": ">",
+    "sft_consensus": "p",
+    "sft_prior": "X",
+    "sft_prior_other": "h",
+    "sft_prior_none": "*",
+    "rl1_prior": "P",
+    "rl1_prior_other": "h",
+    "rl1_prior_none": "*",
 }
 _OTHER_COLOURS = ["#332288", "#882255", "#44AA99", "#CC6677", "#88CCEE", "#DDCC77"]  # Paul Tol's muted scheme
 _OTHER_MARKS = "sD^vP"
@@ -91,7 +116,7 @@ def set_style() -> None:
         },
     )
 
-# %% ../../nbs/analysis/03_figures.ipynb #0d8502f8
+# %% ../../nbs/analysis/03_figures.ipynb #1c4da0d3
 def set_others(
     systems: list[str],  # names of systems that are not runs of this study
 ) -> None:
@@ -113,20 +138,24 @@ def colour_of(
 def mark_of(
     run: str,
 ) -> str:  # a matplotlib marker
-    "A disc for the study's own runs, another mark for other systems."
-    return "o" if run in _COLOURS or run not in _others else _OTHER_MARKS[_place(run) % len(_OTHER_MARKS)]
+    "A disc for the runs that the paper has too, other marks for controls, runs with priors, and other systems."
+    if run in _COLOURS or run not in _others:
+        return _MARKS.get(run, "o")
+    return _OTHER_MARKS[_place(run) % len(_OTHER_MARKS)]
 
 
 def name_of(
     run: str,
 ) -> str:
     "A run's name as figures show it."
+    if run in NAMES:
+        return NAMES[run]
     if run.endswith("_consensus"):
         return f"{name_of(run.removesuffix('_consensus'))}, consensus"
     for ending, words in (("_prior_other", "another's"), ("_prior_none", "withheld")):
         if run.endswith(ending):
             return f"{name_of(run.removesuffix(ending) + '_prior')}: {words}"
-    return NAMES.get(run, run.replace("_", " "))
+    return run.replace("_", " ")
 
 # %% ../../nbs/analysis/03_figures.ipynb #76363571
 def save_panel(
@@ -211,7 +240,7 @@ def panel_1a(
     axes[0].tick_params(left=False)
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #5edbf2db
+# %% ../../nbs/analysis/03_figures.ipynb #26fdc263
 def panel_curves(
     curves: pd.DataFrame,  # run, seed, step, and the measure; one row a validation
     measure: str,  # column to plot
@@ -226,7 +255,7 @@ def panel_curves(
         for _, line in group.groupby("seed"):
             ax.plot(line["step"], line[measure], color=colour_of(run), lw=0.6, alpha=0.5)
         full = mean[(mean.run == run) & (mean["size"] == group.seed.nunique())]
-        ax.plot(full["step"], full["mean"], color=colour_of(run), lw=1.8, label=name_of(run), marker="o", ms=2.5)
+        ax.plot(full["step"], full["mean"], color=colour_of(run), lw=1.8, label=name_of(run), marker=mark_of(run), ms=2.5)
     ax.set(xlabel="Step of reinforcement learning", ylabel=label)
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3)
     return figure, table
@@ -250,7 +279,24 @@ def read_curves(
         .reset_index(drop=True)
     )
 
-# %% ../../nbs/analysis/03_figures.ipynb #0b79bc5e
+# %% ../../nbs/analysis/03_figures.ipynb #25183891
+def read_validation(
+    model: str | Path,  # a finished run's folder
+    measure: str = "composite_step1",
+) -> float:  # its mean over validation studies, of the weights that were kept
+    "How a run did on validation studies at the end; raises `StudyError` where it kept no such scores."
+    curve = read_curves(model).set_index("step")[measure]
+    kept = read_json(Path(model) / "training.json").get("kept_step", curve.index[-1])
+    return float(curve[curve.index <= kept].iloc[-1])
+
+# %% ../../nbs/analysis/03_figures.ipynb #41922dff
+def once(
+    table: pd.DataFrame,  # of `panels.compare`, with or without a column board
+) -> pd.DataFrame:  # one row a system, set and measure
+    "What is drawn: the first row of each system."
+    return table.drop_duplicates([key for key in ("board", "dataset", "run", "measure") if key in table])
+
+
 def panel_systems(
     summary: pd.DataFrame,  # of `statistics.summarise`, or `panels.compare`
     measures: list[str],  # one small axis each
@@ -271,9 +317,10 @@ def panel_systems(
         squeeze=False,
         layout="constrained",
     )
+    drawn = once(table)
     for top, (line, dataset) in zip([True] + [False] * len(datasets), zip(axes, datasets)):
         for ax, measure in zip(line, measures):
-            here = table[(table.dataset == dataset) & (table.measure == measure)].set_index("run")
+            here = drawn[(drawn.dataset == dataset) & (drawn.measure == measure)].set_index("run")
             for place, run in enumerate(order):  # the same place in every axis: not every system was run on every set
                 if run not in here.index:
                     continue

@@ -225,12 +225,12 @@ def _quantities(group: np.ndarray, others: np.ndarray, everyone: np.ndarray, sum
     covered = np.where(below > 0, mix, 0).sum(1) / mix.sum(1)
     yield turned(standardised(above, below, mix)), gap, (below.sum(1), other_below.sum(1), covered)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #71bd5219
+# %% ../../nbs/analysis/06_subgroups.ipynb #a9bd5752
 _HIDDEN = ["estimate", "low", "high", "gap", "gap_low", "gap_high", "p", "p_holm", "covered", "cases", "other_cases"]
 
 
 def _judged(table: pd.DataFrame, floors: Floors) -> pd.DataFrame:
-    "Add Holm's p values and verdicts; hide what floors hide."
+    "Add Holm's p values and verdicts; hide what floors hide: an estimate on too few cases, a gap where either side has too few."
     enough = (table[["patients", "other_patients"]].min(axis=1) >= floors.compared) & (
         table[["cases", "other_cases"]].min(axis=1) >= floors.cases
     )
@@ -238,29 +238,34 @@ def _judged(table: pd.DataFrame, floors: Floors) -> pd.DataFrame:
     table["p_holm"] = table.groupby(["attribute", "quantity"])["p"].transform(lambda p: holm(p.to_numpy()))
     table["verdict"] = [verdict(row, floors) for row in table.to_dict("records")]
     table.loc[table["verdict"] == "suppressed", _HIDDEN] = np.nan
+    few, few_others = (table[name].astype(float) < floors.cases for name in ("cases", "other_cases"))
+    table.loc[few, ["estimate", "low", "high", "covered"]] = np.nan
+    table.loc[few | few_others, ["gap", "gap_low", "gap_high"]] = np.nan
     table[_HIDDEN] = table[_HIDDEN].astype(float)
     first = "run attribute group quantity label estimate low high gap gap_low gap_high p p_holm verdict".split()
     return table[[*first, *[name for name in table if name not in first]]]
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #ffdf89dc
+# %% ../../nbs/analysis/06_subgroups.ipynb #17387d96
 def worst_groups(
     table: pd.DataFrame,  # of `subgroups`, one run or several
-) -> pd.DataFrame:  # run, attribute, quantity, label, group, estimate, low, high, best, spread (best - worst), studies, patients
-    "For each attribute and quantity the known, shown group that fares worst."
-    shown = table[(table["group"] != UNKNOWN) & (table["verdict"] != "suppressed")].dropna(subset=["estimate"])
+    floors: Floors = FLOORS,
+) -> pd.DataFrame:  # run, attribute, quantity, label, group, estimate, low, high, best, spread (best - worst), studies, patients, cases
+    "For each attribute and quantity the known, shown group that fares worst; groups with too few cases are not ranked."
+    shown = table[(table["group"] != UNKNOWN) & (table["verdict"] != "suppressed") & (table["cases"] >= floors.cases)]
+    shown = shown.dropna(subset=["estimate"])
     rows = []
     for keys, part in shown.groupby(["run", "attribute", "quantity", "label"], sort=False):
         ordered = part.sort_values("estimate", ascending=keys[2] != "FPR")
         worst, best = ordered.iloc[0], ordered.iloc[-1]
-        names = ("group", "estimate", "low", "high", "studies", "patients")
+        names = ("group", "estimate", "low", "high", "studies", "patients", "cases")
         rows.append(
             dict(zip(("run", "attribute", "quantity", "label"), keys))
             | {name: worst[name] for name in names}
             | {"best": best["group"], "spread": abs(best["estimate"] - worst["estimate"])}
         )
-    return pd.DataFrame(rows, columns="run attribute quantity label group estimate low high studies patients best spread".split())
+    return pd.DataFrame(rows, columns="run attribute quantity label group estimate low high studies patients cases best spread".split())
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #77dfa8a7
+# %% ../../nbs/analysis/06_subgroups.ipynb #27a09d16
 def cannot_conclude(
     table: pd.DataFrame,  # of `subgroups`, one run
     floors: Floors = FLOORS,
@@ -276,7 +281,7 @@ def cannot_conclude(
     said += [_joined(unknown)] if unknown else []
     words = {
         "suppressed": f"nothing can be said of {{}} (fewer than {floors.shown} patients)",
-        "too few": f"{{}} cannot be compared (fewer than {floors.compared} patients)",
+        "too few": f"{{}} cannot be compared (fewer than {floors.compared} patients in it or among the others)",
         "open": "no gap in the mean score was found for {}, which is not parity: "
         f"the interval reaches beyond {floors.margin:g}, or there are fewer than {floors.parity} patients",
         "parity": f"parity of the mean score, within {floors.margin:g}, can be claimed for {{}}",
