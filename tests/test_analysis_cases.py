@@ -67,6 +67,8 @@ def test_what_was_left_out_is_marked_in_the_reference_and_its_side_is_said():
     assert error_notes(prediction, reference) == [("omitted_finding", "Lung Lesion: left out (right upper)")]
     ((kind, said),) = error_notes("Small left pleural effusion. Nodule in the right upper lobe.", reference)
     assert kind == "wrong_severity" and said == "Pleural Effusion: mild, reference: moderate"
+    notes = dict(error_notes("The heart is borderline in size.", "The heart is moderately enlarged."))
+    assert notes["wrong_severity"] == "Cardiomegaly: not stated, reference: moderate", "a side that says nothing is said to"
 
 
 @pytest.mark.parametrize("film", [True, False])

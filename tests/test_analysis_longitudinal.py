@@ -236,3 +236,19 @@ def test_3a_says_which_conditions_could_not_be_had():
     scores = longitudinal.score_conditions({"sft-s1": reports(studies, 1)}, studies)
     figure, _ = longitudinal.panel_3a(scores, ["sft"], ["bleu2"], 50, missing=["sft_prior", longitudinal.SHUFFLED])
     assert "Not to be had: SFT with priors, Another patient's." in " ".join(figure.get_supxlabel().split())
+
+
+def test_what_a_figure_hides_for_few_patients_is_not_told_and_does_not_count_as_a_test():
+    from unirg.analysis.report import Sets, said_of_table
+
+    studies = courses(60)
+    scores = pd.concat([score_table(studies), score_table(studies, 0.1, 1, "rl2")], ignore_index=True)
+    rare = set(studies.study_id[studies.study_id.str.endswith("v3")][:5])
+    strata = {i: "5th +" if i in rare else "1st" if i.endswith("v0") else "2nd" for i in studies.study_id}
+    table = longitudinal.by_stratum(scores, strata, ["sft", "rl2"], "composite_step1", 500)
+    few = table[(table.stratum == "5th +") & (table.run == "rl2")].iloc[0]
+    assert few.patients < longitudinal.FEWEST and np.isnan([few.difference, few.difference_low, few.p, few.p_holm]).all()
+    tested = table.dropna(subset=["p"])
+    assert tested.p_holm.min() == pytest.approx(2 * tested.p.min()), "two strata were tested, not three"
+    said = said_of_table("fig_3b.csv", table.assign(grouping="patient"), Sets({}))
+    assert len(said) == 2 and not any("5th" in one.text for one in said)

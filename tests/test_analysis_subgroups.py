@@ -163,3 +163,26 @@ def test_ages_at_the_edges_and_studies_that_are_missing():
         subgroups(scores, studies.iloc[1:], "rl2")
     with pytest.raises(StudyError, match="no scores of run 'rl9'"):
         subgroups(scores, studies, "rl9")
+
+
+def test_an_estimate_on_fewer_than_ten_cases_is_in_no_table_and_no_ranking():
+    scores, studies = world(700)
+    rare = scores["reference:Edema"] * 0
+    rare[scores.study_id.isin(studies[studies.sex == "male"].study_id[:8])] = 1  # eight men, no woman
+    scores = scores.assign(**{"reference:Rare": rare, "prediction:Rare": 0})
+    table = subgroups(scores, studies, "rl2", resamples=200)
+    few = table[(table.quantity == "TPR") & (table.label == "Rare") & (table.verdict != "suppressed")]
+    assert (few.cases < 10).any() and few[few.cases < 10][["estimate", "low", "high", "gap", "gap_low", "gap_high"]].isna().all(axis=None)
+    assert row(table, "male", "TPR", "Rare").cases == 8, "how few they are stays"
+    worst = worst_groups(table)
+    assert "Rare" not in set(worst[worst.quantity == "TPR"].label) and (worst.cases >= 10).all()
+
+
+def test_a_large_group_among_few_others_is_not_called_small():
+    scores, studies = world(400)
+    studies["race"] = np.where(np.arange(400) // 2 * 2 % 300 < 40, "black", "white")
+    table = subgroups(scores, studies, "rl2", resamples=200)
+    white = row(table[table.attribute == "race"], "white", "score")
+    assert white.patients >= 100 > white.other_patients and white.verdict == "too few"
+    (said,) = [part for part in cannot_conclude(table).split(". ") if "cannot be compared" in part]
+    assert "white" in said and said.endswith("(fewer than 100 patients in it or among the others)")

@@ -460,7 +460,7 @@ def _panel(folder: Path, stem: str, sections: dict[str, str]) -> Panel:
     title = words.get("title") or (f"Panel {known}" if stem.startswith("fig_") else f"Table {known.removeprefix('table ')}")
     return Panel(stem, title, words.get("legend") or legend, image, csv if csv.is_file() else None)
 
-# %% ../../nbs/analysis/16_report.ipynb #e3e833ed
+# %% ../../nbs/analysis/16_report.ipynb #2aae32c1
 MAIN_MEASURES = ("composite_step1", "composite_step2", "label_f1", "fact_f1", "judged_errors")
 
 
@@ -537,8 +537,11 @@ def _conclusion(verdicts: dict[str, str]) -> str:
         return words
     if list(by) == ["divided"]:
         return "The institutions never trained on do not agree, so whether RL generalises better is undecided here."
-    but = f" It is better than {by['better']} there, but that is not shown against {' and '.join(by[k] for k in by if k != 'better')}."
-    return "Whether RL generalises better is undecided here." + (but if "better" in by else "")
+    said = "Whether RL generalises better is undecided here."
+    if "better" in by:
+        others = " and ".join(names for found, names in by.items() if found != "better")
+        said += f" It is better than {by['better']} there, but that is not shown against {others}."
+    return said
 
 
 def gains_and_losses(
