@@ -21,15 +21,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 study: setup  ## the whole study; make study PROFILE=smoke for the small one
 	$(BIN)/unirg-run --profile $(PROFILE)
 
-test: setup  ## contracts, units, library notebooks and the smoke study
-	$(BIN)/python -m pytest
+test: setup  ## contracts, units, library notebooks and the smoke study, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 prepare: setup  ## after editing notebooks: export, clean, lint, test
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/jupyter nbconvert --clear-output --inplace --log-level ERROR nbs/study/*.ipynb
 	$(BIN)/ruff check unirg nbs tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 readme: setup  ## README's results section, from the CSVs of the profile that it names
 	$(BIN)/python -c "from unirg.analysis.report import write_readme; write_readme()"
