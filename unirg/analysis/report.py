@@ -741,7 +741,7 @@ def _page(profile: str, sections: dict[str, str]) -> str:
         f"comes from the file named after it; the tables are in this page, under each figure.</p><nav>{links}</nav>{body}</body></html>\n"
     )
 
-# %% ../../nbs/analysis/16_report.ipynb #706bc8d0
+# %% ../../nbs/analysis/16_report.ipynb #e9f9f53f
 README_BEGIN, README_END = "<!-- results of {profile}: written by `make readme`, not by hand -->", "<!-- end of results -->"
 
 
@@ -763,8 +763,11 @@ def readme_results(
         rows.append(f"| {name_of(run)} | " + " | ".join(values.get(m, "") for m in dict.fromkeys(s1.measure)) + " |")
     heads = [measure_name(m) for m in dict.fromkeys(s1.measure)]
     compared = main_comparisons([one for some in said.values() for one in some])
-    # one institution after the other is for the report, losses aside
-    told = [one for one in compared if one.about.dataset in ("seen", *sets.unseen) or one.verdict == "worse"]
+    # numbers of what was found, against SFT and whom RL has to beat; one institution after the other is for the report, losses aside
+    controls = controls_of(tables.values())
+    rivals, found = {"sft", *_opponents(controls)[0]}, [one for one in compared if one.verdict != "undecided"]
+    told = [one for one in found if one.about.dataset in ("seen", *sets.unseen) or one.verdict == "worse"]
+    told = [one for one in told if one.about.against in rivals]
     told += said.get("sight.csv", [])[-1:]  # all seeds together stand last
     files = dict.fromkeys(["fig_S1.csv", *(one.source for one in told)])
     return "\n".join(
@@ -778,7 +781,7 @@ def readme_results(
             "|---" * (len(heads) + 1) + "|",
             *rows,
             "",
-            answer(compared, sets, controls_of(tables.values())),
+            answer(compared, sets, controls),
             "",
             gains_and_losses(compared, sets),
             "",
