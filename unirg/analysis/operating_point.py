@@ -191,7 +191,7 @@ def point(
         found |= {name: total[i] / max(total[i + 2], 1), f"{name}_low": low, f"{name}_high": high}
     return found
 
-# %% ../../nbs/analysis/14_operating_point.ipynb #fa6a0960
+# %% ../../nbs/analysis/14_operating_point.ipynb #e95302d8
 def panel_operating_point(
     curves: pd.DataFrame,  # of `curve_table`, with a column seed
     points: pd.DataFrame,  # of `point`, with columns run and seed
@@ -200,7 +200,9 @@ def panel_operating_point(
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "Curve and points, above; how far each policy lies above the curve, below."
     set_style()
-    figure, (ax, below) = plt.subplots(2, 1, figsize=(COLUMN, 4.3), height_ratios=[3, 1.15], layout="constrained")
+    figure = plt.figure(figsize=(COLUMN, 4.9), layout="constrained")
+    above, under = figure.subfigures(2, 1, height_ratios=[3, 1.25])  # each with margins of its own: the lower one's names are long
+    ax, below = above.subplots(), under.subplots()
     for number, (_, curve) in enumerate(curves.groupby("seed")):
         inner = curve.iloc[1:-1]  # the ends are no thresholds anyone uses
         label = f"{name_of(before)}, consensus of samples" if number == 0 else None
@@ -229,7 +231,7 @@ def panel_operating_point(
     seen = pd.concat([curves[curves.false_positives.between(1e-9, reach)].sensitivity, points.sensitivity])
     ax.set(xlabel="False positives: share of absent findings stated", ylabel="Sensitivity: share of visible ones stated", xlim=(0, reach))
     ax.set_ylim(max(0, seen.min() - 0.06), min(1, seen.max() + 0.05))
-    ax.legend(frameon=False, loc="lower right", fontsize=6)
+    above.legend(frameon=False, loc="outside upper left", fontsize=6, ncols=2)
     ways = {"own": "each finding's own curve", "common": "the common curve"}
     rows = [(run, way) for way in ways for run in runs]
     for place, (run, way) in enumerate(rows):
