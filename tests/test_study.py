@@ -527,7 +527,7 @@ def test_a_policy_for_the_base_run_writes_no_other_runs_reports(planned):
 
 
 def test_a_run_with_fewer_seeds_is_measured_on_those_it_has(planned):
-    plan = planned("phantom", "[phantom:run:rl2]\nseeds = 2", beyond="rl2", sight_run="rl_only")
+    plan = planned("phantom", "[phantom:run:rl2]\nseeds = 2", runs="base sft rl_only rl1 rl2", beyond="rl2", sight_run="rl_only")
     assert plan.tasks["sight"].parameters["seeds"] == [1]
     for name in ("follows", "operating_point"):
         assert plan.tasks[name].parameters["seeds"] == [2], "rl2 is there with that seed alone"

@@ -19,7 +19,7 @@ def plan(tmp_path):
     shutil.copytree(ROOT / "nbs" / "study", tmp_path / "nbs" / "study")
     for name in ("mimic-cxr", "chexpert-plus", "rexgradient-160k", "iu-xray"):
         (tmp_path / "archives" / name).mkdir(parents=True)
-    return lambda profile, **changes: Plan(Settings(profile, {"runs": RUNS} | changes, root=tmp_path))
+    return lambda profile, **changes: Plan(Settings(profile, {"runs": RUNS, "beyond": "none"} | changes, root=tmp_path))
 
 
 def test_the_paper_profile_trains_as_the_paper_did(plan):
@@ -53,7 +53,7 @@ def test_the_control_waits_for_the_runs_whose_compute_it_spends(plan, profile):
 
 
 def test_the_full_phantom_is_the_phantom_with_more_of_everything(plan):
-    tasks, small = plan("phantom_full", runs="base sft sft_more rl1 rl2 rl_only").tasks, plan("phantom").tasks
+    tasks, small = plan("phantom_full", runs="base sft sft_more rl1 rl2 rl_only", beyond="rl2").tasks, plan("phantom").tasks
     assert {f"{run}-s{seed}" for run in ("sft", "sft_more", "rl2") for seed in range(1, 6)} <= set(tasks)
     assert {"consensus-sft-s5", "score-sft_consensus-s5", "follows", "operating_point", "sight"} <= set(tasks)
     assert tasks["operating_point"].parameters["consensus"] == "sft_consensus", "its samples are not drawn twice"
