@@ -191,7 +191,7 @@ def point(
         found |= {name: total[i] / max(total[i + 2], 1), f"{name}_low": low, f"{name}_high": high}
     return found
 
-# %% ../../nbs/analysis/14_operating_point.ipynb #e95302d8
+# %% ../../nbs/analysis/14_operating_point.ipynb #b202dc20
 def panel_operating_point(
     curves: pd.DataFrame,  # of `curve_table`, with a column seed
     points: pd.DataFrame,  # of `point`, with columns run and seed
@@ -231,7 +231,7 @@ def panel_operating_point(
     seen = pd.concat([curves[curves.false_positives.between(1e-9, reach)].sensitivity, points.sensitivity])
     ax.set(xlabel="False positives: share of absent findings stated", ylabel="Sensitivity: share of visible ones stated", xlim=(0, reach))
     ax.set_ylim(max(0, seen.min() - 0.06), min(1, seen.max() + 0.05))
-    above.legend(frameon=False, loc="outside upper left", fontsize=6, ncols=2)
+    above.legend(frameon=False, loc="outside upper left", fontsize=6, ncols=2, columnspacing=0.8, handletextpad=0.3)
     ways = {"own": "each finding's own curve", "common": "the common curve"}
     rows = [(run, way) for way in ways for run in runs]
     for place, (run, way) in enumerate(rows):
@@ -240,7 +240,7 @@ def panel_operating_point(
             below.plot([row.low, row.high], [place + shift] * 2, color=colour_of(run), lw=1.4)
             below.plot(row.estimate, place + shift, "o", color=colour_of(run), ms=3.2)
     below.axvline(0, color="0.6", lw=0.6, zorder=0)
-    below.set(yticks=range(len(rows)), ylim=(len(rows) - 0.4, -0.6), xlabel="Sensitivity above the curve, at the same false positives")
+    below.set(yticks=range(len(rows)), ylim=(len(rows) - 0.4, -0.6), xlabel="Sensitivity above the curve")
     below.set_yticklabels([f"{name_of(run)}, {ways[way]}" for run, way in rows], fontsize=6)
     below.tick_params(axis="y", length=0)
     table = pd.concat([curves.assign(kind="curve", run=before), points.assign(kind="point"), heights.assign(kind="above the curve")])
