@@ -285,7 +285,7 @@ def panel_follows(
                 color="0.35",
                 linespacing=1.05,
             )
-        ax.text(1.04, -0.75, "n", transform=ax.get_yaxis_transform(), fontsize=6, color="0.35")
+        ax.text(1.04, -0.45, "n", va="center", transform=ax.get_yaxis_transform(), fontsize=6, color="0.35")
         ax.set(yticks=range(len(keys)), yticklabels=[QUESTIONS[key][0] for key in keys], ylim=(len(keys) - 0.5, -0.55), xlim=(0, 1))
         ax.set_title(title, loc="left", fontweight="bold", fontsize=7)
         ax.tick_params(axis="y", labelsize=6.5, length=0)
