@@ -240,7 +240,7 @@ def said_of_table(
         return _rows(name, table)
     return []
 
-# %% ../../nbs/analysis/16_report.ipynb #9186d98a
+# %% ../../nbs/analysis/16_report.ipynb #50dcc509
 def in_order(
     table: pd.DataFrame,  # with a column run
 ) -> pd.DataFrame:
@@ -256,7 +256,7 @@ def _levels(name: str, table: pd.DataFrame, sets: Sets) -> list[Said]:
         said.append(Said(f"{measure_name(measure)}, {sets.name(dataset)}: {values} ({counted(group)}).", name))
     return said
 
-
+# %% ../../nbs/analysis/16_report.ipynb #dfc8678e
 def _labels(name: str, table: pd.DataFrame, sets: Sets, floor: int = 10) -> list[Said]:
     said, last = [], in_order(table).run.iloc[-1]
     for dataset, group in table[(table.run == last) & (table.support >= floor)].dropna(subset=["estimate"]).groupby("dataset", sort=False):
@@ -275,7 +275,7 @@ def _sizes(name: str, table: pd.DataFrame) -> list[Said]:
     told = [f"{place}: {row['studies']:,.0f} studies of {row['patients']:,.0f} patients" for place, row in sizes.dropna().iterrows()]
     return [Said("; ".join(told) + ".", name)] if told else []
 
-
+# %% ../../nbs/analysis/16_report.ipynb #0a67d32a
 def _curves(name: str, table: pd.DataFrame) -> list[Said]:
     measure, said = next(column for column in table.select_dtypes("number") if column not in ("seed", "step")), []
     for run, group in in_order(table.dropna(subset=[measure])).groupby("run", sort=False):
@@ -314,7 +314,7 @@ def _validation(name: str, table: pd.DataFrame) -> list[Said]:
     text = f"{measure_name('composite_step1')} on validation studies after training, seed by seed: {'; '.join(told)}."
     return [Said(text, name)]
 
-
+# %% ../../nbs/analysis/16_report.ipynb #c26e979b
 def _tested(row, percent: str = "") -> tuple[str, str, str]:
     "Verdict (up, down or undecided), a doubt about it, and the numbers, of a row whose estimate is a difference."
     adjusted = pd.notna(row.get("p_holm", float("nan")))
@@ -343,7 +343,7 @@ def _contrast(row, name: str) -> Said:
     text = f"{measure_name(row['measure'])} of {name_of(row['run'])}, {row['contrast']} ({row['grouping']}): {words}{doubt} ({numbers})."
     return Said(text, name, "undecided" if doubt or found == "undecided" else words)
 
-
+# %% ../../nbs/analysis/16_report.ipynb #f5455dcf
 COUNTS = {"studies", "patients", "cases", "seeds", "seed", "support"}  # whole numbers that are no group
 
 
@@ -460,7 +460,7 @@ def _panel(folder: Path, stem: str, sections: dict[str, str]) -> Panel:
     title = words.get("title") or (f"Panel {known}" if stem.startswith("fig_") else f"Table {known.removeprefix('table ')}")
     return Panel(stem, title, words.get("legend") or legend, image, csv if csv.is_file() else None)
 
-# %% ../../nbs/analysis/16_report.ipynb #2aae32c1
+# %% ../../nbs/analysis/16_report.ipynb #97a1f34d
 MAIN_MEASURES = ("composite_step1", "composite_step2", "label_f1", "fact_f1", "judged_errors")
 
 
@@ -478,7 +478,7 @@ def main_comparisons(
     main = [one for one in mine if one.verdict != "undecided" or (one.about.measure in MAIN_MEASURES and not one.about.part)]
     return main or mine
 
-
+# %% ../../nbs/analysis/16_report.ipynb #94cc896b
 def controls_of(
     tables: Iterable[pd.DataFrame],
 ) -> dict[str, float]:  # control -> its mean composite on validation studies, NaN where no table tells
@@ -503,7 +503,7 @@ def _opponents(controls: dict[str, float]) -> tuple[list[str], str]:
     best = max(rates, key=controls.get)
     return [best, *others], f"Of the learning rates of SFT, more, the better one on validation studies is that of {name_of(best)}."
 
-
+# %% ../../nbs/analysis/16_report.ipynb #2cb74e0b
 def answer(
     compared: list[Said],  # of `main_comparisons`
     sets: Sets,
@@ -543,7 +543,7 @@ def _conclusion(verdicts: dict[str, str]) -> str:
         said += f" It is better than {by['better']} there, but that is not shown against {others}."
     return said
 
-
+# %% ../../nbs/analysis/16_report.ipynb #c988f7a1
 def gains_and_losses(
     compared: list[Said],  # of `main_comparisons`
     sets: Sets,

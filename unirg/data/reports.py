@@ -229,30 +229,21 @@ def target_text(
     have = reference_sections(study)
     return " ".join(f"{name.capitalize()}: {have[name]}" for name in wanted_sections(study, want) if name in have) or None
 
-# %% ../../nbs/data/03_reports.ipynb #0939fb46
+# %% ../../nbs/data/03_reports.ipynb #c12096bf
+_BRIEF = {
+    "task": "",
+    "indication": "Indication: {}",
+    "comparison": "Comparison: {}",
+    "absent": "",
+    "prior": "Prior report: {}",
+    "no_prior": "No prior study.",
+    "films": "current prior",
+    "ask": "{}:",
+    "join": " ",
+}
 WORDINGS = {
-    "brief": {
-        "task": "",
-        "indication": "Indication: {}",
-        "comparison": "Comparison: {}",
-        "absent": "",
-        "prior": "Prior report: {}",
-        "no_prior": "No prior study.",
-        "films": "current prior",
-        "ask": "{}:",
-        "join": " ",
-    },
-    "short": {
-        "task": "Report this chest X-ray.",
-        "indication": "Indication: {}",
-        "comparison": "Comparison: {}",
-        "absent": "",
-        "prior": "Prior report: {}",
-        "no_prior": "No prior study.",
-        "films": "current prior",
-        "ask": "Write {}.",
-        "join": " ",
-    },
+    "brief": _BRIEF,
+    "short": _BRIEF | {"task": "Report this chest X-ray.", "ask": "Write {}."},
     "full": {
         "task": "You are an experienced radiologist. Write the report of this frontal chest X-ray.",
         "indication": "Indication: {}",

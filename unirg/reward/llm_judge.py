@@ -227,7 +227,7 @@ def _gone(host: str, process: int, owner: str) -> bool:
         pass
     return False
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #77425e90
+# %% ../../nbs/reward/07_llm_judge.ipynb #4bcd8fb6
 _TABLES = """
 create table if not exists replies (id integer primary key, key text, model text, rubric text, text text,
     prompt_tokens integer, completion_tokens integer, prompt_characters integer, time real, retired integer default 0);
@@ -247,7 +247,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         raise
     return db
 
-
+# %% ../../nbs/reward/07_llm_judge.ipynb #337a523a
 class ReplyCache:
     "Replies on disk, and who is asking for which: `with ReplyCache(path) as cache`; raises `StudyError` naming a file that is none."
 
@@ -272,47 +272,59 @@ class ReplyCache:
         _AT_WORK.discard(self.owner)
         self.db.close()
 
-    def replies(self, keys: typing.Iterable[str]) -> dict[str, Reply]:
-        "What is known of these keys."
-        query, found = "select text, prompt_tokens, completion_tokens from replies where key = ? and retired = 0", {}
-        for key in dict.fromkeys(keys):
-            if row := self.db.execute(query, (key,)).fetchone():
-                found[key] = Reply(*row)
-        return found
+# %% ../../nbs/reward/07_llm_judge.ipynb #f7cc780c
+@patch
+def replies(self: ReplyCache, keys: typing.Iterable[str]) -> dict[str, Reply]:
+    "What is known of these keys."
+    query, found = "select text, prompt_tokens, completion_tokens from replies where key = ? and retired = 0", {}
+    for key in dict.fromkeys(keys):
+        if row := self.db.execute(query, (key,)).fetchone():
+            found[key] = Reply(*row)
+    return found
 
-    def claim(self, key: str, lease: float) -> str:  # "ours" to ask, "taken" by another, or "known" already
-        "Take the right to ask for a key."
-        self.db.execute("begin immediate")
-        try:
-            if self.db.execute("select 1 from replies where key = ? and retired = 0", (key,)).fetchone():
-                return "known"
-            row = self.db.execute("select host, process, owner, until from claims where key = ?", (key,)).fetchone()
-            if row and row[3] > time.time() and not _gone(*row[:3]):
-                return "taken"
-            mine = (key, self.owner, socket.gethostname(), os.getpid(), time.time() + lease)
-            self.db.execute("insert or replace into claims values (?, ?, ?, ?, ?)", mine)
-            return "ours"
-        finally:
-            self.db.execute("commit")
 
-    def release(self, key: str) -> None:
-        "Give up a claim, answered or not."
-        self.db.execute("delete from claims where key = ? and owner = ?", (key, self.owner))
+@patch
+def store(self: ReplyCache, key: str, model: str, rubric: str, characters: int, reply: Reply) -> None:
+    "Keep a reply."
+    row = (key, model, rubric, *reply, characters, time.time())
+    columns = "key, model, rubric, text, prompt_tokens, completion_tokens, prompt_characters, time"
+    self.db.execute(f"insert or ignore into replies ({columns}) values (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def store(self, key: str, model: str, rubric: str, characters: int, reply: Reply) -> None:
-        "Keep a reply."
-        row = (key, model, rubric, *reply, characters, time.time())
-        columns = "key, model, rubric, text, prompt_tokens, completion_tokens, prompt_characters, time"
-        self.db.execute(f"insert or ignore into replies ({columns}) values (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def retire(self, keys: typing.Iterable[str]) -> None:
-        "Use these replies no more; what they cost stays in the totals."
-        self.db.executemany("update replies set retired = 1 where key = ?", [(key,) for key in keys])
+@patch
+def retire(self: ReplyCache, keys: typing.Iterable[str]) -> None:
+    "Use these replies no more; what they cost stays in the totals."
+    self.db.executemany("update replies set retired = 1 where key = ?", [(key,) for key in keys])
 
-    def paid(self, model: str) -> tuple[int, int, int, int]:
-        "Replies of a model ever paid for: how many, prompt tokens, completion tokens, characters of the prompts whose tokens are known."
-        columns = "count(*), total(prompt_tokens), total(completion_tokens), total(prompt_characters * (prompt_tokens is not null))"
-        return tuple(int(n) for n in self.db.execute(f"select {columns} from replies where model = ?", (model,)).fetchone())
+
+@patch
+def paid(self: ReplyCache, model: str) -> tuple[int, int, int, int]:
+    "Replies of a model ever paid for: how many, prompt tokens, completion tokens, characters of the prompts whose tokens are known."
+    columns = "count(*), total(prompt_tokens), total(completion_tokens), total(prompt_characters * (prompt_tokens is not null))"
+    return tuple(int(n) for n in self.db.execute(f"select {columns} from replies where model = ?", (model,)).fetchone())
+
+# %% ../../nbs/reward/07_llm_judge.ipynb #9a7fbb2d
+@patch
+def claim(self: ReplyCache, key: str, lease: float) -> str:  # "ours" to ask, "taken" by another, or "known" already
+    "Take the right to ask for a key."
+    self.db.execute("begin immediate")
+    try:
+        if self.db.execute("select 1 from replies where key = ? and retired = 0", (key,)).fetchone():
+            return "known"
+        row = self.db.execute("select host, process, owner, until from claims where key = ?", (key,)).fetchone()
+        if row and row[3] > time.time() and not _gone(*row[:3]):
+            return "taken"
+        mine = (key, self.owner, socket.gethostname(), os.getpid(), time.time() + lease)
+        self.db.execute("insert or replace into claims values (?, ?, ?, ?, ?)", mine)
+        return "ours"
+    finally:
+        self.db.execute("commit")
+
+
+@patch
+def release(self: ReplyCache, key: str) -> None:
+    "Give up a claim, answered or not."
+    self.db.execute("delete from claims where key = ? and owner = ?", (key, self.owner))
 
 # %% ../../nbs/reward/07_llm_judge.ipynb #090c8135
 def _plain(endpoint: str) -> str:

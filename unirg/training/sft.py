@@ -471,7 +471,7 @@ def last_checkpoint(
     whole = [path for path in found if (path / "whole").exists()]
     return str(whole[-1]) if whole else None
 
-# %% ../../nbs/training/02_sft.ipynb #8ee50035
+# %% ../../nbs/training/02_sft.ipynb #91cd834d
 # what decides the weights and which of them are the best; it does not matter how films are read from disk or trainers started
 LEARNING = ("data.reports", "reward.composite", "reward.findings", "reward.judge", "reward.llm_judge", "reward.metrics")
 LEARNING += ("reward.model_metrics", "training.generation", "training.grpo", "training.policy", "training.sft")
@@ -503,7 +503,7 @@ def start_work(
     write_json(noted, asked)
     last_checkpoint(job.work / "checkpoints")
 
-
+# %% ../../nbs/training/02_sft.ipynb #37481b7c
 def finish_work(
     job: Job,
     recipe: Recipe,
