@@ -259,20 +259,21 @@ def statistics_rows(studies=5000, measures=12, draws=10_000):
     yield f"randomisation test, {draws} trials of {studies} studies, s", ours, f"{loop / ours:.0f} times as fast as a loop over trials"
 
 
-def share_of_a_step(steps=10):
-    "The reward's share of a GRPO step: the phantom profile's own run, a few steps from its SFT policy."
+def share_of_a_step():
+    "The reward's share of a GRPO step: the phantom profile's own run from its SFT policy, every step of it."
     finished = ROOT / "outputs" / "phantom" / "models" / "rl1-s1" / "training.json"
     what = "reward's share of a GRPO step, phantom profile, %"
     if not finished.exists():
         return what, float("nan"), "needs `make study` first"
     job = read_json(finished)["job"]
-    recipe = job["recipe"] | {"steps": steps, "evaluate_every": 0, "save_every": 1000, "log_every": 1, "reward": "step2"}
+    recipe = job["recipe"] | {"evaluate_every": 0, "save_every": 1000, "log_every": 1, "reward": "step2"}
     with tempfile.TemporaryDirectory() as folder:
-        launch("unirg.training.grpo", job | {"recipe": recipe, "out": f"{folder}/rl", "cache": folder, "studies": 200}, show=False)
+        launch("unirg.training.grpo", job | {"recipe": recipe, "out": f"{folder}/rl"}, show=False)
         with open(f"{folder}/rl/log.csv", encoding="utf-8") as file:
-            log = [row for row in csv.DictReader(file) if row.get("step_time")][1:]  # the first step loads the weights
+            log = [row for row in csv.DictReader(file) if row.get("step_time")]
     spent, whole = (sum(float(row[name]) for row in log) for name in ("reward/seconds", "step_time"))
-    share = f"{spent / len(log):.3f} of {whole / len(log):.2f} s; {recipe['completions_per_step']} completions, reward step2"
+    each = f"{spent / len(log):.3f} of {whole / len(log):.2f} s"
+    share = f"{each} a step, {len(log)} steps; {recipe['completions_per_step']} completions, reward step2"
     return what, 100 * spent / whole, share
 
 

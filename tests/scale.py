@@ -34,11 +34,7 @@ TABLES = ("mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-split.csv.gz")
 
 def small_archive(root, studies, film_size=128, seed=3):
     "A phantom archive in MIMIC-CXR's layout whose films are small, and so cheap to write and to read."
-    usual, archives.FILM_SIZE = archives.FILM_SIZE, film_size
-    try:
-        archives.write_archive("mimic_cxr", root, studies, seed)
-    finally:
-        archives.FILM_SIZE = usual
+    archives.write_archive("mimic_cxr", root, studies, seed, film_size=film_size)
     return Path(root) / "mimic_cxr" if (Path(root) / "mimic_cxr").exists() else Path(root)
 
 

@@ -291,3 +291,20 @@ def test_writers_take_what_a_reader_left_out():
     assert silent.section("impression") is None and silent.views == study.views
     buffer = io.BytesIO(archives.jpeg(np.zeros((8, 8), np.uint8)))
     assert Image.open(buffer).mode == "L"
+
+
+def test_films_of_another_size(tmp_path):
+    root = write_world(tmp_path, {"chexpert_plus": 3, "mimic_cxr": 3}, seed=4, film_size=96)
+    truth = read_truth(root)
+    assert set(truth.studies.film_size) == {96}
+    written = {np.asarray(Image.open(path)).shape[:2] for path in files(root / "chexpert_plus", "*.png")}
+    films = files(root / "mimic_cxr", "*.dcm")
+    stored = [pydicom.dcmread(path) for path in films]
+    assert written == {(96, 96)} and {film.pixel_array.shape for film in stored} == {(96, 96)}
+    width = {round(float(film.ImagerPixelSpacing[0]) * film.Rows) for film in stored if "ImagerPixelSpacing" in film}
+    assert width <= {archives.DETECTOR_MM}  # a film of fewer pixels shows as much of the patient
+    study = truth.studies[truth.studies.source == "mimic_cxr"].study_id.iloc[0]
+    assert rerender(truth, "mimic_cxr", study).shape == (96, 96)
+    before = films[0].read_bytes()
+    write_world(tmp_path, {"mimic_cxr": 3}, seed=4, film_size=128)  # not the archive that stands there
+    assert films[0].read_bytes() != before and set(read_truth(tmp_path).studies.query("source == 'mimic_cxr'").film_size) == {128}
