@@ -9,12 +9,17 @@ from training_toys import toy_table, toy_texts
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from unirg.core import StudyError
-from unirg.data.reports import WORDINGS
+from unirg.data.reports import FILMS, WORDINGS
 from unirg.training.generation import model_inputs
 from unirg.training.policy import build_tiny_policy, image_tokens, load_processor, training_rows
 
-REVERSED = [json.dumps({"like": name, "films": "prior current"}) for name in WORDINGS]
+OTHERWISE = [json.dumps({"like": name, "films": films}) for name in WORDINGS for films in FILMS if films != WORDINGS[name]["films"]]
 OWN = json.dumps({"task": "Befund.", "prior": "Vorbefund: {}", "no_prior": "Kein Vorbefund."})
+
+
+def words_of(row):
+    "What a prompt says, films aside."
+    return " ".join(part["text"] for part in row["prompt"][0]["content"] if part["text"])
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,7 @@ def place(tmp_path_factory):
     return folder, load_processor(build_tiny_policy(toy_texts(), folder / "tiny"))
 
 
-@pytest.mark.parametrize("wording", [*WORDINGS, *REVERSED, OWN])
+@pytest.mark.parametrize("wording", [*WORDINGS, *OTHERWISE, OWN])
 def test_every_variant_renders_and_counts_its_films(place, wording):
     folder, processor = place
     film = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
@@ -42,10 +47,8 @@ def test_every_variant_renders_and_counts_its_films(place, wording):
 @pytest.mark.parametrize("wording", ["brief", "short", "full", OWN])
 def test_the_prompt_says_whether_there_is_a_prior(place, wording):
     table, words = toy_table(2), {**WORDINGS["short"], **(WORDINGS.get(wording) or json.loads(OWN))}
-    first, second = (
-        row["prompt"][0]["content"][-1]["text"] for row in training_rows(table, wording=wording, prior=True, split=None, cache=place[0])
-    )
-    alone = training_rows(table, wording=wording, split=None, cache=place[0])[1]["prompt"][0]["content"][-1]["text"]
+    first, second = map(words_of, training_rows(table, wording=wording, prior=True, split=None, cache=place[0]))
+    alone = words_of(training_rows(table, wording=wording, split=None, cache=place[0])[1])
     assert words["no_prior"] in first and table[0]["findings"] not in first
     assert table[0]["findings"] in second and words["no_prior"] not in second
     assert words["no_prior"] not in alone and table[0]["findings"] not in alone
@@ -64,6 +67,21 @@ def test_films_stand_in_the_order_that_the_wording_says(place, like):
         texts = [row["prompt"][0]["content"][-1]["text"] for row in rows.values()]
         assert "The first image is the current study, the second an earlier" in texts[0]
         assert "The second image is the current study, the first an earlier" in texts[1]
+
+
+@pytest.mark.parametrize("like", [*WORDINGS])
+def test_films_in_turn_stand_each_before_its_own_words(place, like):
+    "With a prior or without, the current film and what follows it are the same."
+    folder, processor = place
+    wording, table = json.dumps({"like": like, "films": "in turn"}), toy_table(2)
+    without, given = training_rows(table, "findings", wording=wording, prior=True, split=None, cache=folder)
+    alone = training_rows(table, "findings", wording=wording, split=None, cache=folder)[1]
+    text = processor.decode(model_inputs([given], processor)["input_ids"][0])
+    films = [place for place in range(len(text)) if text.startswith("<|vision_start|>", place)]
+    assert films[0] < text.index(table[0]["findings"]) < films[1] < text.index(given["prompt"][0]["content"][-1]["text"])
+    assert given["prompt"][0]["content"][-2:] == alone["prompt"][0]["content"] and len(without["images"]) == 1
+    pixels = [model_inputs([row], processor)["pixel_values"] for row in (without, given, alone)]
+    assert torch.equal(torch.cat([pixels[0], pixels[2]]), pixels[1]), "the prior film, then the current one"
 
 
 def test_an_odd_wording_is_refused(place):

@@ -627,6 +627,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'unirg.data.reports.headers': ('data/reports.html#headers', 'unirg/data/reports.py'),
                                     'unirg.data.reports.pieces': ('data/reports.html#pieces', 'unirg/data/reports.py'),
                                     'unirg.data.reports.prior_text': ('data/reports.html#prior_text', 'unirg/data/reports.py'),
+                                    'unirg.data.reports.prompt_parts': ('data/reports.html#prompt_parts', 'unirg/data/reports.py'),
                                     'unirg.data.reports.prompt_text': ('data/reports.html#prompt_text', 'unirg/data/reports.py'),
                                     'unirg.data.reports.reference_sections': ( 'data/reports.html#reference_sections',
                                                                                'unirg/data/reports.py'),

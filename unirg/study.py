@@ -377,7 +377,7 @@ def _score(self: Plan, system: str, predictions: Path, **more) -> None:
     told = {"system": system, "predictions": predictions.relative_to(self.out).as_posix(), "sources": list(self.sources), **more}
     self.add(f"score-{system}", "50_score", [predictions, *self.data.values()], [self.out / "scores" / system], ("stage:score",), **told)
 
-# %% ../nbs/90_study.ipynb #ec86c234
+# %% ../nbs/90_study.ipynb #1de406db
 @patch
 def _consensus(self: Plan, run: str) -> None:
     "A run read by consensus, every seed; raises `StudyError` for a run that is not there."
@@ -426,7 +426,7 @@ def _report(self: Plan) -> None:
     told = {"unseen": self.unseen, "institutions": json.dumps(known, sort_keys=True)}
     self.add("report", "90_report", panels + records, [self.out / "report.html"], **told)
 
-# %% ../nbs/90_study.ipynb #492cd155
+# %% ../nbs/90_study.ipynb #86f9131d
 @patch
 def _beyond(self: Plan, run: str) -> None:
     "The measurements of `beyond`; raises `StudyError` for a run that is not there or that did not come from another by reinforcement."
@@ -442,12 +442,11 @@ def _beyond(self: Plan, run: str) -> None:
         raise StudyError(f"settings.ini: beyond = {run}, which starts from no other run: there is nothing to compare it with")
     seeds = self._seeds(run)  # a run has no seed that the one it started from has not
     data = [self.out / "archives", *(self.data[name] for name in self.phantoms)]
-    sampled = list(map(read_by_consensus, self.sampled))
     drawn = [read_by_consensus(chain[0])] if chain[0] in self.sampled else []  # its samples need not be drawn again
     made = self._of
     for notebook, needs, extra in (
         ("71_follows", made([chain[0], run], "models"), {"runs": [chain[0], run], "seeds": seeds}),
-        ("72_measures", made([*self.runs, *sampled], "predictions", "scores"), {"scored": self._scored([*self.runs, *sampled])}),
+        ("72_measures", made(self.runs, "predictions", "scores"), {"scored": self._scored(self.runs)}),
         ("73_hacking", made(self.runs, "models", "predictions", "scores"), {"runs": self.runs, "scored": self._scored(self.runs)}),
         (
             "74_operating_point",

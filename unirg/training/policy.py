@@ -8,7 +8,7 @@ __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_CODE', 'ImageOnlyProcessor', '
            'fix_image_size', 'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film', 'small_film', 'row_of',
            'training_rows', 'digest_of', 'code_of', 'table_name', 'picked_studies', 'write_rows']
 
-# %% ../../nbs/training/01_policy.ipynb #d09ae4db
+# %% ../../nbs/training/01_policy.ipynb #3561c30f
 import inspect
 import json
 import os
@@ -37,7 +37,7 @@ from transformers.processing_utils import ProcessorMixin
 
 import unirg
 from ..core import StudyError, derived_seed, digest, read_json, whole_file, whole_folder, write_json
-from ..data.reports import prompt_text, target_text, wording_of
+from ..data.reports import prompt_parts, target_text
 
 # %% ../../nbs/training/01_policy.ipynb #ba1ba511
 class ImageOnlyProcessor(Qwen3VLProcessor):
@@ -364,7 +364,7 @@ def small_film(
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
-# %% ../../nbs/training/01_policy.ipynb #4fbb5ae4
+# %% ../../nbs/training/01_policy.ipynb #91a54e5b
 ROW_FEATURES = datasets.Features(
     {
         "source": datasets.Value("string"),
@@ -388,12 +388,12 @@ def row_of(
     copy: int | None = None,  # which of the moved copies; None takes the films as they are
 ) -> dict:  # columns as `ROW_FEATURES`; `reference` is None where the study has no wanted text
     "Prompt, films and reference of one study."
-    text = prompt_text(study, want, **({"prior": earlier} if prior else {}), wording=wording)
+    parts = prompt_parts(study, want, earlier if prior else False, wording)
     rng = None if copy is None else np.random.default_rng(derived_seed(copy, "moved", study["source"], study["study_id"]))
-    order = (study, earlier) if wording_of(wording)["films"] == "current prior" else (earlier, study)
-    films = [small_film(s["image"], image_size, blind, rng) for s in order if s is not None]
+    shown = [{"current": study, "prior": earlier}[said]["image"] for kind, said in parts if kind == "film"]
+    films = [small_film(image, image_size, blind, rng) for image in shown]
     reference = target_text(study, want)
-    content = [*({"type": "image", "text": None} for _ in films), {"type": "text", "text": text}]
+    content = [{"type": "image", "text": None} if kind == "film" else {"type": "text", "text": said} for kind, said in parts]
     return {
         "source": study["source"],
         "study_id": study["study_id"],
