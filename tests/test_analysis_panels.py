@@ -212,6 +212,15 @@ def test_a_gain_is_against_the_checkpoint_of_the_same_seed(scores):
         gains(here[here.system != "rl1-s2"].replace({"system": {"rl1-s1": "rl1-s9"}}), ["rl1"], "sft", ["fact_f1"])
 
 
+def test_a_run_of_one_seed_is_tested_against_that_seed(scores):
+    here = scores[(scores.dataset == "aldermoor") & ~scores.system.isin(["rl1-s2"])]
+    table = compare(here, ["fact_f1"], "sft", resamples=200).set_index("run")
+    means = here.groupby("system").fact_f1.mean()
+    assert table.difference["rl1"] == pytest.approx(means["rl1-s1"] - means["sft-s1"])
+    assert table.estimate["sft"] == pytest.approx(means[["sft-s1", "sft-s2"]].mean())  # its own level is of all its seeds
+    assert table.difference[OTHERS[0]] == pytest.approx(means[OTHERS[0]] - means[["sft-s1", "sft-s2"]].mean())
+
+
 def test_every_report_is_in_one_class_of_errors(scores):
     made = error_columns(scores)
     assert (made[list(BINS)].sum(axis=1) == 1).all()

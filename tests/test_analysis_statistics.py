@@ -213,6 +213,15 @@ def test_runs_are_compared_on_pooled_seeds_with_holm_over_all_rows():
     assert shown == pytest.approx([means[f"rl2-s{s}"] - means[f"sft-s{s}"] for s in (1, 2)], abs=1e-4)
 
 
+def test_a_run_of_fewer_seeds_is_compared_with_those_seeds_of_the_other():
+    table = pd.concat([table_of([1, 2], 0, run="sft"), table_of([1], 0.05, run="rl_bleu"), table_of([7], 0.05, run="other")])
+    means = table.groupby("system")["a"].mean()
+    found = compare_runs(table, [("rl_bleu", "sft"), ("other", "sft")], ["a"]).set_index("run")
+    assert found.estimate["rl_bleu"] == pytest.approx(means["rl_bleu-s1"] - means["sft-s1"])
+    assert found.estimate["other"] == pytest.approx(means["other-s7"] - means[["sft-s1", "sft-s2"]].mean())  # no seed is shared
+    assert found.seeds.to_dict() == {"rl_bleu": 1, "other": 1}
+
+
 def test_what_cannot_be_computed_is_said():
     table = table_of([1, 2], 0)
     with pytest.raises(StudyError, match="seed 2 was not scored on the same studies"):

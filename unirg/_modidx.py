@@ -371,6 +371,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'unirg/analysis/statistics.py'),
                                            'unirg.analysis.statistics.resampled_sums': ( 'analysis/statistics.html#resampled_sums',
                                                                                          'unirg/analysis/statistics.py'),
+                                           'unirg.analysis.statistics.same_seeds': ( 'analysis/statistics.html#same_seeds',
+                                                                                     'unirg/analysis/statistics.py'),
                                            'unirg.analysis.statistics.scored': ( 'analysis/statistics.html#scored',
                                                                                  'unirg/analysis/statistics.py'),
                                            'unirg.analysis.statistics.split_system': ( 'analysis/statistics.html#split_system',

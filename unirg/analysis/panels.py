@@ -7,7 +7,7 @@ __all__ = ['TEST', 'CONTROLS', 'DRAWS', 'BOARDS', 'REWARD_SAID', 'BINS', 'contro
            'pool_seen', 'boards_of', 'published_rows', 'panel_leaderboard', 'panel_radar', 'panel_table', 'gains',
            'panel_rewards', 'error_columns', 'panel_errors']
 
-# %% ../../nbs/analysis/09_panels.ipynb #7d62c688
+# %% ../../nbs/analysis/09_panels.ipynb #b72140c7
 import textwrap
 from pathlib import Path
 
@@ -26,13 +26,14 @@ from unirg.analysis.statistics import (
     paired_differences,
     randomisation_p,
     resampled_sums,
+    same_seeds,
     split_system,
 )
 from ..core import StudyError
 from ..reward.composite import STEP1
 from ..reward.judge import ERROR_TYPES
 
-# %% ../../nbs/analysis/09_panels.ipynb #b888e9d8
+# %% ../../nbs/analysis/09_panels.ipynb #1d03f198
 TEST = "paired randomisation by patient, Holm over the panel"
 CONTROLS = ("sft_more", "sft_more_low", "sft_consensus")  # SFT gone on with at RL's compute, at two learning rates; SFT read by consensus
 
@@ -64,7 +65,7 @@ def compare(
     controls: list[tuple[str, str]] = (),  # (run, control) to test as well, of `control_pairs`; pairs that are not there are passed over
     inverse: tuple[str, ...] = (),  # measures of which 1 / mean is wanted; they are then called '1/<measure>'
 ) -> pd.DataFrame:  # a row a run, dataset and measure: estimate, low, high, counts, seeds, difference from `against`, p, p_holm
-    "Every measure of every system on every set, with intervals and paired tests; raises `StudyError` where 1 / mean means nothing."
+    "Every measure of every system and set, with intervals and tests paired by study and seed; `StudyError` where 1 / mean means nothing."
     split = split_system(scores)
     parts = {key: own for key, own in split.groupby(["dataset", "run"], sort=False)}
     pooled = {key: by_study(own, measures) for key, own in parts.items()}
@@ -74,7 +75,11 @@ def compare(
     pairs += [(dataset, run, other) for dataset, run, other in tested if (dataset, run) in pooled and (dataset, other) in pooled]
     draws = max(resamples, DRAWS * len(pairs) * len(measures))
     own = {key: _levels(parts[key], pooled[key], measures, resamples, seed, inverse) for key in order}
-    tests = {(d, run, other): _differences(pooled[d, run], pooled[d, other], measures, draws, seed, inverse) for d, run, other in pairs}
+    tests = {}
+    for d, run, other in pairs:
+        alike = same_seeds(parts[d, run], parts[d, other])
+        one, two = (by_study(part, measures) for part in alike) if alike else (pooled[d, run], pooled[d, other])
+        tests[d, run, other] = _differences(one, two, measures, draws, seed, inverse)
     wanted = [*((d, run, against) for d, run in order), *(pair for pair in pairs if pair[2] != against)]
     rows = []
     for dataset, run, other in wanted:
@@ -308,7 +313,7 @@ def _cell(cell: pd.Series) -> str:
     estimate, low, high = map(short, (cell.estimate, cell.low, cell.high))
     return f"{estimate}{'†' if cell.get('p_holm', 1) < 0.05 else ''} [{low}, {high}]"
 
-# %% ../../nbs/analysis/09_panels.ipynb #2a5e118a
+# %% ../../nbs/analysis/09_panels.ipynb #956b5df3
 def gains(
     scores: pd.DataFrame,  # one set's scores of the runs and of the checkpoint
     runs: list[str],
@@ -321,10 +326,10 @@ def gains(
     made, rows = split_system(scores), []
     sign = np.array([-1.0 if measure == "judged_errors" else 1.0 for measure in measures])
     for run in runs:
-        seeds = sorted(set(made[made.run == run].seed) & set(made[made.run == start].seed))
-        if not seeds:
+        alike = same_seeds(made[made.run == run], made[made.run == start])
+        if not alike:
             raise StudyError(f"{run} has no seed that {start} has too: what it gained cannot be said")
-        here, there = (by_study(made[(made.run == name) & made.seed.isin(seeds)], measures) for name in (run, start))
+        here, there = (by_study(part, measures) for part in alike)
         there = there.loc[here.index]
         both = np.hstack([here[measures].to_numpy(float), there[measures].to_numpy(float)])
         sums, _ = resampled_sums(both, here.patient_id.to_numpy(), resamples, seed)
@@ -335,7 +340,7 @@ def gains(
         for n, name in enumerate([*measures, "balance"]):
             draws, estimate = (drawn[:, n], mean[n]) if n < m else (drawn.mean(1), mean.mean())
             low, high = np.quantile(draws, [0.025, 0.975])
-            size = {"studies": len(here), "patients": here.patient_id.nunique(), "seeds": len(seeds)}
+            size = {"studies": len(here), "patients": here.patient_id.nunique(), "seeds": alike[0].seed.nunique()}
             rows.append(
                 {
                     "run": run,

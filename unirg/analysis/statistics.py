@@ -6,7 +6,7 @@
 __all__ = ['PAIRED_TEST', 'patient_sums', 'patient_codes', 'counts_of', 'resampled_sums', 'ratios', 'interval', 'bootstrap_p',
            'inverse_of', 'means_with_intervals', 'mean_with_interval', 'swapped_sums', 'randomisation_p',
            'extreme_share', 'paired_differences', 'paired_difference', 'holm', 'f1_with_interval', 'Scored',
-           'split_system', 'scored', 'resampled_means', 'summarise', 'by_seed', 'compare_runs']
+           'split_system', 'scored', 'resampled_means', 'summarise', 'by_seed', 'same_seeds', 'compare_runs']
 
 # %% ../../nbs/analysis/01_statistics.ipynb #83b583f6
 from collections.abc import Iterator
@@ -362,7 +362,16 @@ def by_seed(
     "Each seed's own value, as tables and figures show it."
     return " ".join(f"{value:.4f}" for value in means)
 
-# %% ../../nbs/analysis/01_statistics.ipynb #958f8eb7
+# %% ../../nbs/analysis/01_statistics.ipynb #47c882e0
+def same_seeds(
+    one: pd.DataFrame,  # scores of a run, with `seed` as `split_system` gives it
+    other: pd.DataFrame,  # of another run
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:  # their rows of the seeds that both have; None where they share none
+    "Two runs' scores for the seeds that both have."
+    shared = set(one["seed"]) & set(other["seed"])
+    return (one[one["seed"].isin(shared)], other[other["seed"].isin(shared)]) if shared else None
+
+# %% ../../nbs/analysis/01_statistics.ipynb #7598eb9a
 def compare_runs(
     scores: pd.DataFrame,  # as for `summarise`
     pairs: list[tuple[str, str]],  # (run, the run it is compared with)
@@ -372,11 +381,12 @@ def compare_runs(
     inverse: tuple[str, ...] = (),
     seeds_too: bool = False,  # intervals over patients and seeds; the test swaps patients only
 ) -> pd.DataFrame:  # run, against, dataset, measure, first, second, estimate, low, high, p, p_holm, test, studies, patients, seeds, by_seed
-    "Differences between runs on each set where both were scored; p_holm is over all rows. Raises `StudyError` where the studies differ."
+    "Differences between runs (of the seeds they share) where both were scored, Holm over all rows; `StudyError` where the studies differ."
     rows, parts = [], dict(list(split_system(scores).groupby(["run", "dataset"], sort=False)))
     for run, against in pairs:
         for dataset in [d for name, d in parts if name == run and (against, d) in parts]:
-            one, other = (scored(parts[name, dataset], measures) for name in (run, against))
+            own, theirs = parts[run, dataset], parts[against, dataset]
+            one, other = (scored(part, measures) for part in same_seeds(own, theirs) or (own, theirs))
             if list(one.studies) != list(other.studies):
                 raise StudyError(f"{run} and {against} were not scored on the same studies of {dataset}")
             pooled = [pd.DataFrame(part.values.mean(1), columns=measures) for part in (one, other)]
