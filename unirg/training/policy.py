@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_CODE', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config',
            'build_tiny_policy', 'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor', 'load_policy',
-           'fix_image_size', 'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film', 'small_film', 'row_of',
-           'training_rows', 'digest_of', 'code_of', 'table_name', 'picked_studies', 'write_rows']
+           'fix_image_size', 'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film', 'read_film', 'small_film',
+           'rows_of', 'training_rows', 'digest_of', 'code_of', 'table_name', 'picked_studies', 'write_rows']
 
-# %% ../../nbs/training/01_policy.ipynb #3561c30f
+# %% ../../nbs/training/01_policy.ipynb #88fe249a
 import inspect
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from io import BytesIO
@@ -325,7 +326,7 @@ def merged(
 
     return PeftModel.from_pretrained(load_policy(start, dtype=dtype)[0], str(adapter)).merge_and_unload()
 
-# %% ../../nbs/training/01_policy.ipynb #96943659
+# %% ../../nbs/training/01_policy.ipynb #15544b0f
 def moved_film(
     image: Image.Image,  # mode L
     rng: np.random.Generator,
@@ -340,31 +341,38 @@ def moved_film(
     return moved.point(np.clip(tones, 0, 255).round().astype(int).tolist())
 
 
-def small_film(
+def read_film(
     image: dict | Image.Image,  # an undecoded image of the table (`bytes`, `path`), or a picture
+    size: int | None = None,  # pixels a side that are wanted of it later; None: all of them
+) -> Image.Image:  # mode L; twice the size or more
+    "A film, decoded no finer than is of use."
+    if isinstance(image, dict):
+        image = Image.open(BytesIO(image["bytes"]) if image.get("bytes") else image["path"])
+    if size and image.format == "JPEG":
+        image.draft("L", (2 * size, 2 * size))  # decode at half, a quarter or an eighth of the size: much faster, and a fair average
+    return image.convert("L")
+
+
+def small_film(
+    film: Image.Image,  # of `read_film`
     size: int | None = None,  # pixels a side; None leaves it as it is
     blind: bool = False,  # an empty film of that size instead: what a policy sees that may learn only the language
     rng: np.random.Generator | None = None,  # for a film moved at random; None leaves it in place
 ) -> bytes:  # PNG, mode L
     "One film at the policy's size."
-    if isinstance(image, dict):
-        image = Image.open(BytesIO(image["bytes"]) if image.get("bytes") else image["path"])
-    if size and image.format == "JPEG":
-        image.draft("L", (2 * size, 2 * size))  # decode at half, a quarter or an eighth of the size: much faster, and a fair average
-    image = image.convert("L")
     if rng is not None and not blind:
-        if size and min(image.size) > 2 * size:
-            image = image.resize((2 * size, 2 * size), Image.Resampling.BOX)  # twice the size is fine enough to move
-        image = moved_film(image, rng)
-    if size and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BOX if min(image.size) % size == 0 else Image.Resampling.LANCZOS)
+        if size and min(film.size) > 2 * size:
+            film = film.resize((2 * size, 2 * size), Image.Resampling.BOX)  # twice the size is fine enough to move
+        film = moved_film(film, rng)
+    if size and film.size != (size, size):
+        film = film.resize((size, size), Image.Resampling.BOX if min(film.size) % size == 0 else Image.Resampling.LANCZOS)
     if blind:
-        image = Image.new("L", image.size, 77)  # the mean the tiny policy subtracts
+        film = Image.new("L", film.size, 77)  # the mean the tiny policy subtracts
     file = BytesIO()
-    image.save(file, "PNG", compress_level=1)
+    film.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
-# %% ../../nbs/training/01_policy.ipynb #91a54e5b
+# %% ../../nbs/training/01_policy.ipynb #cf0d7eb7
 ROW_FEATURES = datasets.Features(
     {
         "source": datasets.Value("string"),
@@ -377,7 +385,7 @@ ROW_FEATURES = datasets.Features(
 )
 
 
-def row_of(
+def rows_of(
     study: dict,  # a row of the table, its image undecoded
     earlier: dict | None,  # the same of its prior study, if there is one and it is wanted
     want: str = "findings_impression",  # or 'findings'
@@ -385,25 +393,25 @@ def row_of(
     wording: str = "short",  # which prompt and order of films; see `unirg.data.reports`
     prior: bool = False,  # mention the prior study, or that there is none
     blind: bool = False,  # empty films
-    copy: int | None = None,  # which of the moved copies; None takes the films as they are
-) -> dict:  # columns as `ROW_FEATURES`; `reference` is None where the study has no wanted text
-    "Prompt, films and reference of one study."
+    copies: Sequence[int | None] = (None,),  # a row each: which of the moved copies; None takes the films as they are
+) -> Iterator[dict]:  # columns as `ROW_FEATURES`; `reference` is None where the study has no wanted text
+    "Prompt, films and reference of one study, a row a copy."
     parts = prompt_parts(study, want, earlier if prior else False, wording)
-    rng = None if copy is None else np.random.default_rng(derived_seed(copy, "moved", study["source"], study["study_id"]))
-    shown = [{"current": study, "prior": earlier}[said]["image"] for kind, said in parts if kind == "film"]
-    films = [small_film(image, image_size, blind, rng) for image in shown]
+    films = [read_film({"current": study, "prior": earlier}[said]["image"], image_size) for kind, said in parts if kind == "film"]
     reference = target_text(study, want)
     content = [{"type": "image", "text": None} if kind == "film" else {"type": "text", "text": said} for kind, said in parts]
-    return {
+    said = {
         "source": study["source"],
         "study_id": study["study_id"],
         "prompt": [{"role": "user", "content": content}],
         "completion": [{"role": "assistant", "content": reference or ""}],
-        "images": [{"bytes": film, "path": None} for film in films],
         "reference": reference,
     }
+    for copy in copies:
+        rng = None if copy is None else np.random.default_rng(derived_seed(copy, "moved", study["source"], study["study_id"]))
+        yield said | {"images": [{"bytes": small_film(film, image_size, blind, rng), "path": None} for film in films]}
 
-# %% ../../nbs/training/01_policy.ipynb #994d53a9
+# %% ../../nbs/training/01_policy.ipynb #c1008e31
 def training_rows(
     tables: datasets.Dataset | list[datasets.Dataset],  # prepared tables of studies
     want: str = "findings_impression",  # or 'findings'
@@ -423,7 +431,7 @@ def training_rows(
     tables = [tables] if isinstance(tables, datasets.Dataset) else list(tables)
     options = dict(want=want, image_size=image_size, wording=wording, prior=prior, blind=blind)
     copies = list(range(augment)) if augment else [None]
-    choice = dict(split=split, with_text=with_text, limit=limit, seed=seed)
+    choice = dict(split=split, with_text=with_text, limit=limit, seed=seed if limit else None)
     asked = digest_of([options, choice, copies, [table._fingerprint for table in tables]])
     path = Path(cache) / f"rows-{asked}-{digest_of(ROW_CODE)}.arrow"
     if not path.exists():
@@ -457,7 +465,7 @@ def code_of(
 # noted when this module is loaded: a file that is edited later is not the code that runs here
 ROW_CODE = code_of("data.reports", "training.policy") | {"core.derived_seed": digest_of(inspect.getsource(derived_seed))}
 
-# %% ../../nbs/training/01_policy.ipynb #679f0440
+# %% ../../nbs/training/01_policy.ipynb #e4ebf6c8
 def table_name(
     table: datasets.Dataset,  # a table of studies
 ) -> str:
@@ -490,7 +498,7 @@ def picked_studies(
 def write_rows(
     tables: list[datasets.Dataset],  # prepared tables
     picked: list[tuple[int, int]],  # (table, row)
-    options: dict,  # of `row_of`
+    options: dict,  # of `rows_of`
     path: Path,  # the file
     copies: list[int | None],  # which moved copies of each
 ) -> None:
@@ -504,6 +512,6 @@ def write_rows(
             study = raw[number][row]
             before = where[number].get(study.get("prior_study_id"))
             earlier = None if before is None else raw[number][before]
-            for copy in copies:
-                writer.write(ROW_FEATURES.encode_example(row_of(study, earlier, **options, copy=copy)))
+            for ready in rows_of(study, earlier, **options, copies=copies):
+                writer.write(ROW_FEATURES.encode_example(ready))
         writer.finalize()
