@@ -720,7 +720,7 @@ def _end_after_runner() -> None:
     multiprocessing.parent_process().join()
     os._exit(143)
 
-# %% ../nbs/90_study.ipynb #61be597e
+# %% ../nbs/90_study.ipynb #8b9ef739
 class ForkedKernel:
     "A process that waits to become a notebook's kernel, with what `jupyter_client` asks of a `Popen`."
 
@@ -771,8 +771,10 @@ def _become_kernel(orders, other_end) -> None:
     os.environ.update(environment)
     from ipykernel.kernelapp import IPKernelApp
 
-    IPKernelApp.launch_instance(argv=[*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])  # it ends with that process
-    atexit._run_exitfuncs()  # multiprocessing leaves them out before Python 3.13
+    try:
+        IPKernelApp.launch_instance(argv=[*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])  # it ends with that process
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing leaves them out before Python 3.13
 
 
 def _forked_kernel() -> ForkedKernel:
