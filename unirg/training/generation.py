@@ -344,7 +344,7 @@ def in_processes(
     finally:
         pool.shutdown(cancel_futures=True)
 
-# %% ../../nbs/training/04_generation.ipynb #5e0b8745
+# %% ../../nbs/training/04_generation.ipynb #a2e4d9f8
 def prediction_record(
     study: dict,  # the table's columns without the image
     prediction: str,  # the report
@@ -362,7 +362,8 @@ def write_predictions(
 ) -> dict[str, dict]:  # what was written: study id to record, in the table's order
     "Write a prediction file; raises `StudyError` naming a study that the table does not have."
     fields = table.remove_columns([name for name in ("image",) if name in table.column_names])
-    records = {row["study_id"]: prediction_record(row, predictions[row["study_id"]]) for row in fields if row["study_id"] in predictions}
+    wanted = (row for row in fields.to_list() if row["study_id"] in predictions)
+    records = {row["study_id"]: prediction_record(row, predictions[row["study_id"]]) for row in wanted}
     if stray := sorted(set(predictions) - set(records)):
         raise StudyError(f"{out}: there is a report of study '{stray[0]}', which is not in the table")
     write_json(out, records)
