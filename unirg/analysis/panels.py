@@ -7,7 +7,7 @@ __all__ = ['TEST', 'CONTROLS', 'DRAWS', 'BOARDS', 'REWARD_SAID', 'BINS', 'contro
            'pool_seen', 'boards_of', 'published_rows', 'panel_leaderboard', 'panel_radar', 'panel_table', 'gains',
            'panel_rewards', 'error_columns', 'panel_errors']
 
-# %% ../../nbs/analysis/09_panels.ipynb #7d62c688
+# %% ../../nbs/analysis/09_panels.ipynb #2e27b8a9
 import textwrap
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from ..core import StudyError
 from ..reward.composite import STEP1
 from ..reward.judge import ERROR_TYPES
 
-# %% ../../nbs/analysis/09_panels.ipynb #b888e9d8
+# %% ../../nbs/analysis/09_panels.ipynb #9f9f0915
 TEST = "paired randomisation by patient, Holm over the panel"
 CONTROLS = ("sft_more", "sft_more_low", "sft_consensus")  # SFT gone on with at RL's compute, at two learning rates; SFT read by consensus
 
@@ -74,7 +74,8 @@ def compare(
     pairs += [(dataset, run, other) for dataset, run, other in tested if (dataset, run) in pooled and (dataset, other) in pooled]
     draws = max(resamples, DRAWS * len(pairs) * len(measures))
     own = {key: _levels(parts[key], pooled[key], measures, resamples, seed, inverse) for key in order}
-    tests = {(d, run, other): _differences(pooled[d, run], pooled[d, other], measures, draws, seed, inverse) for d, run, other in pairs}
+    by_set = sorted(pairs, key=lambda pair: pair[0])  # what is drawn for a set serves all its pairs
+    tests = {(d, run, other): _differences(pooled[d, run], pooled[d, other], measures, draws, seed, inverse) for d, run, other in by_set}
     wanted = [*((d, run, against) for d, run in order), *(pair for pair in pairs if pair[2] != against)]
     rows = []
     for dataset, run, other in wanted:
