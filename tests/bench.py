@@ -29,7 +29,7 @@ from unirg.phantom.anatomy import CAMERAS, film
 from unirg.phantom.archives import write_archive
 from unirg.phantom.dictation import dictate
 from unirg.phantom.patients import INSTITUTIONS, draw_patient
-from unirg.reward import judge, metrics
+from unirg.reward import findings, judge, metrics
 from unirg.reward.composite import STEP2, Composite, Measures
 from unirg.reward.findings import facts, sentence_facts
 from unirg.training.launch import environment, launch
@@ -179,7 +179,7 @@ def rollouts(prompts=256, each=16, seed=1):
 
 def forget():
     "Empty every cache that a reward fills, but keep what is loaded."
-    for cached in (sentence_facts, metrics.reading, metrics._ngrams, judge.compares):
+    for cached in (sentence_facts, findings._facts, metrics.reading, metrics._ngrams, judge.compares):
         cached.cache_clear()
 
 
@@ -343,7 +343,7 @@ def main():
     reports = [dictate(p, 0, 1).text for p in patients]
 
     def cold():
-        sentence_facts.cache_clear()
+        forget()
         for text in reports:
             facts(text)
 

@@ -216,6 +216,21 @@ def test_references_are_right_about_their_own_facts_and_a_study_without_truth_is
         on_film(truth, "rexgradient", ["nobody"])
 
 
+def test_what_is_known_once_serves_every_system_and_a_study_it_lacks_is_named(truth):
+    dictated = [s for p in plan("rexgradient", 24, 2) for s in studies_of("rexgradient", p, 2) if not s.text_lost]
+    texts = {s.visit.study_id: s.section("findings") or s.section("impression") for s in dictated}
+    systems = [texts, dict.fromkeys(texts, "Large left pleural effusion, worsened."), dict(list(texts.items())[:5])]
+    known = true_errors.all_known(truth, "rexgradient", {*texts})
+    for predictions in systems:
+        pd.testing.assert_frame_equal(
+            true_errors.count_errors(predictions, known), true_errors.count_true_errors(predictions, truth, "rexgradient")
+        )
+    with pytest.raises(StudyError, match="nobody"):
+        true_errors.count_errors({"nobody": ""}, known)
+    with pytest.raises(StudyError, match="nobody"):
+        true_errors.as_dictated(truth, "rexgradient", ["nobody"])
+
+
 def test_systems_scored_on_different_studies_are_refused():
     table = pd.DataFrame({"system": ["a", "a", "b"], "dataset": "d", "study_id": [1, 2, 1], "patient_id": 1, "m": 0.5, "e": 1.0})
     with pytest.raises(StudyError, match="same studies"):

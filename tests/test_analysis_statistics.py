@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from unirg.analysis import statistics
 from unirg.analysis.statistics import (
     bootstrap_p,
     compare_runs,
@@ -235,3 +236,15 @@ def test_what_cannot_be_computed_is_said():
 def test_a_study_of_an_unknown_patient_is_a_patient_of_its_own():
     found = mean_with_interval([0.0, 1.0, 0.0, 1.0], ["p", None, None, "p"])
     assert found["patients"] == 3 and found["studies"] == 4
+
+
+def test_draws_that_are_kept_are_those_drawn_anew(monkeypatch):
+    rng = np.random.default_rng(3)
+    first, second = (pd.DataFrame(rng.normal(size=(400, 2)), columns=["a", "b"]) for _ in range(2))
+    patients = rng.integers(300, size=400)
+    kept = [statistics.paired_differences(first, second, patients, 50, seed) for seed in (0, 1, 0)]
+    monkeypatch.setattr(statistics, "KEPT", 0)
+    anew = [statistics.paired_differences(first, second, patients, 50, seed) for seed in (0, 1, 0)]
+    for one, other in zip(kept, anew):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert not kept[0].equals(kept[1])

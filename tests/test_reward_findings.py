@@ -183,14 +183,27 @@ def test_sections_are_read_apart():
     assert section_facts("Small left effusion.") == {"text": [effusion]} and section_facts("Findings:") == {}
 
 
+def test_a_text_read_again_says_the_same_whatever_became_of_the_first_answer():
+    first = facts("Small left effusion. No edema.")
+    told = list(first)
+    first.clear()
+    assert facts("Small left effusion. No edema.") == told and len(told) == 2
+
+
+def forget():
+    "Empty what the reader keeps of texts read before."
+    for kept in (sentence_facts, findings._facts):
+        kept.cache_clear()
+
+
 def test_a_phrase_is_taught_in_one_table(monkeypatch):
     assert facts("No pleural puddle.") == []
     taught = {**LEXICON, ("finding", "pleural_effusion"): LEXICON["finding", "pleural_effusion"] + ", pleural puddles?"}
     monkeypatch.setattr(findings, "TREE", search_tree(taught))
-    sentence_facts.cache_clear()
+    forget()
     assert facts("No pleural puddle.") == [Fact("pleural_effusion", "absent")]
     assert facts("Possible small left pleural puddles.") == [Fact("pleural_effusion", "uncertain", "left", None, "mild")]
-    sentence_facts.cache_clear()
+    forget()
 
 
 def test_no_finding_rule():

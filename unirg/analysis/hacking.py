@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORM', 'NAMES', 'form_of', 'direction', 'before_and_after', 'verdict', 'sections_of', 'panel_hacking']
 
-# %% ../../nbs/analysis/13_hacking.ipynb #2484d939
+# %% ../../nbs/analysis/13_hacking.ipynb #c7210a5f
 from collections import Counter
 
 import matplotlib
@@ -15,7 +15,7 @@ import pandas as pd
 
 from .design import inside_reward  # what is inside a run's reward
 from .figures import COLUMN, MEASURE_NAMES, colour_of, name_of, set_style
-from .statistics import holm, paired_difference, split_system
+from .statistics import paired_differences, split_system
 from ..core import StudyError
 from ..reward.findings import facts
 from ..reward.judge import ERROR_TYPES
@@ -57,7 +57,7 @@ def form_of(
         )
     return pd.DataFrame(rows, columns=list(FORM))
 
-# %% ../../nbs/analysis/13_hacking.ipynb #2ed65670
+# %% ../../nbs/analysis/13_hacking.ipynb #04e0d66e
 def direction(
     measure: str,  # a column
 ) -> int:  # 1: more is better, -1: less is better, 0: neither
@@ -84,9 +84,9 @@ def before_and_after(
             raise StudyError(f"{run} and {start}, which it started from, were not scored on the same studies with the same seeds")
         patients = ours.groupby(["dataset", "study_id"]).patient_id.first()
         after, before = (table.groupby(["dataset", "study_id"])[measures].mean() for table in (ours, theirs))
-        found = [{"measure": name, **paired_difference(after[name], before[name], patients, resamples)} for name in measures]
-        for row, adjusted in zip(found, holm([row["p"] for row in found])):
-            name, spread = row["measure"], float(theirs[row["measure"]].std())
+        for found in paired_differences(after, before, patients, resamples).to_dict("records"):
+            name, spread = found["measure"], float(theirs[found["measure"]].std())
+            row = {key: found[key] for key in ("measure", "estimate", "low", "high", "p", "studies", "patients")}
             scaled = {
                 f"in_sd{end}": row[key] / spread if spread else np.nan
                 for end, key in (("", "estimate"), ("_low", "low"), ("_high", "high"))
@@ -94,10 +94,11 @@ def before_and_after(
             known = {
                 "inside": name in rewarded.get(run, set()),
                 "direction": direction(name),
-                "before": before[name].mean(),
-                "after": after[name].mean(),
+                "before": found["second"],
+                "after": found["first"],
+                "p_holm": found["p_holm"],
             }
-            rows.append({"run": run, "start": start, **row, **known, "p_holm": adjusted, "sd": spread, **scaled, "seeds": len(seeds)})
+            rows.append({"run": run, "start": start, **row, **known, "sd": spread, **scaled, "seeds": len(seeds)})
     return pd.DataFrame(rows)
 
 

@@ -76,7 +76,7 @@ def compare(
     draws = max(resamples, DRAWS * len(pairs) * len(measures))
     own = {key: _levels(parts[key], pooled[key], measures, resamples, seed, inverse) for key in order}
     tests = {}
-    for d, run, other in pairs:
+    for d, run, other in sorted(pairs, key=lambda pair: pair[0]):  # what is drawn for a set serves all its pairs
         alike = same_seeds(parts[d, run], parts[d, other])
         one, two = (by_study(part, measures) for part in alike) if alike else (pooled[d, run], pooled[d, other])
         tests[d, run, other] = _differences(one, two, measures, draws, seed, inverse)

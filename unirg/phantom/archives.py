@@ -16,7 +16,7 @@ __all__ = ['FILM_SIZE', 'HANDS', 'USUAL_HAND', 'LOST_TEXT', 'DETECTOR_MM', 'INVE
            'begin_writing', 'patient_writers', 'fill_archive', 'truth_table', 'gather_truth', 'write_archives',
            'write_archive', 'write_world', 'Truth', 'read_truth', 'true_signs', 'as_seen', 'rerender']
 
-# %% ../../nbs/phantom/04_archives.ipynb #f6563154
+# %% ../../nbs/phantom/04_archives.ipynb #7709d1b0
 import contextlib
 import csv
 import ctypes
@@ -48,7 +48,7 @@ from pydicom.encaps import encapsulate
 
 from ..core import Progress, StudyError, derived_seed, die_with_parent, read_json, whole_file, write_json
 from . import anatomy
-from .anatomy import CAMERAS, Body, Camera, Sign, film, window
+from .anatomy import CAMERAS, Body, Camera, Sign, attenuation, expose, film, window
 from .dictation import Dictation, dictate
 from .patients import INSTITUTIONS, Patient, Visit, course, draw_patient
 
@@ -1161,5 +1161,13 @@ def rerender(
     body = Body(**{field.name: row[f"body_{field.name}"] for field in dataclasses.fields(Body)})
     camera = camera or dataclasses.replace(CAMERAS[row["camera"]], photometric=row["photometric"])
     signs = true_signs(truth, source, study_id) if signs is None else tuple(signs)
-    stored = film(body, signs, camera, row["view"], row["film_size"], view_seed(row["visit_seed"], row["view"]))
+    seed = view_seed(row["visit_seed"], row["view"])
+    stored = expose(_attenuation(body, signs, row["view"], row["film_size"], seed), camera, seed, row["view"])
     return as_seen(stored, camera, source, row["windowed"])
+
+
+@functools.lru_cache(maxsize=8)  # the same patient in front of several cameras
+def _attenuation(*what) -> np.ndarray:
+    line = attenuation(*what)
+    line.flags.writeable = False
+    return line

@@ -856,7 +856,7 @@ def sentences(
     "Cut a report into sentences, leaving out history, comparison and technique."
     return [sentence for parts in sections(text).values() for sentence in parts]
 
-# %% ../../nbs/reward/01_findings.ipynb #8e6c8885
+# %% ../../nbs/reward/01_findings.ipynb #afe7e62e
 def merge(
     stated: list[Fact],  # in the order of the text
 ) -> list[Fact]:  # each thing once, in the order in which the findings are first mentioned
@@ -890,7 +890,12 @@ def facts(
     text: str,  # a report, with or without headers
 ) -> list[Fact]:  # in the order in which the findings are first mentioned
     "What a report states."
-    return merge([fact for sentence in sentences(text) for fact in sentence_facts(sentence)[0]])
+    return list(_facts(text))
+
+
+@functools.lru_cache(maxsize=8192)  # one text is read for several measures, and by many systems
+def _facts(text: str) -> tuple[Fact, ...]:
+    return tuple(merge([fact for sentence in sentences(text) for fact in sentence_facts(sentence)[0]]))
 
 
 def section_facts(
