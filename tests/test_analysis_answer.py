@@ -191,7 +191,8 @@ def test_page_and_sentences_hold_the_numbers_of_the_panel(tmp_path):
     write_json(tmp_path / "figures" / "65_table_s1.json", ["fig_S1.csv"])
     for file in (tmp_path / "figures").glob("fig_answer.*"):
         file.unlink()
-    assert "Panel answer" not in write_report(tmp_path, "toy", SETS).read_text()
+    page = write_report(tmp_path, "toy", SETS).read_text()
+    assert "Panel answer" not in page and "66 answer" not in page and 'id="fig_S1"' in page
 
 
 # ---------------------------------------------------------------- the panel

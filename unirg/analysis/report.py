@@ -737,7 +737,7 @@ def provenance_html(
             "and says whether it is still what the records say.</p>"
         )
 
-# %% ../../nbs/analysis/16_report.ipynb #6dbec9ff
+# %% ../../nbs/analysis/16_report.ipynb #47429f98
 def write_report(
     out: str | Path,  # the profile's folder: figures/ and runs/ are read
     profile: str,  # its name
@@ -748,6 +748,7 @@ def write_report(
     out = Path(out)
     figures, records = read_figures(out / "figures", out / "runs"), read_records(out / "runs")
     records = {name: record for name, record in records.items() if record["notebook"] != "90_report.ipynb"}
+    figures = [figure for figure in figures if figure.panels]  # a notebook may find that it has nothing to draw
     panels = [panel for figure in figures for panel in figure.panels]
     if not panels:
         raise StudyError(f"{out / 'figures'} holds no panel to report on")
