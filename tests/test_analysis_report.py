@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from unirg.analysis.answer import answer_table
 from unirg.analysis.figures import MEASURE_NAMES, NAMES
 from unirg.analysis.panels import compare, control_pairs
 from unirg.analysis.report import (
@@ -79,6 +80,15 @@ def numbers_not_in_their_file(page, figures):
 def test_every_number_of_the_prose_stands_in_the_file_named_after_it(out):
     wrong, seen = numbers_not_in_their_file(write_report(out, "toy", SETS).read_text(), out / "figures")
     assert wrong == [] and seen > 15
+
+
+def test_so_it_does_where_the_answer_has_a_panel_of_its_own(out):
+    table = answer_table(systems(sft=0.5, sft_more=0.51, rl2=0.53), "rl2", ["sft", "sft_more"], [], ["rexrank"], ("composite_step1",))
+    table.to_csv(out / "figures" / "fig_answer.csv", index=False, float_format="%.6g")
+    page = write_report(out, "toy", SETS).read_text()
+    wrong, _ = numbers_not_in_their_file(page, out / "figures")
+    head = page[page.index("In short</h2>") : page.index("What holds")]
+    assert wrong == [] and "RL generalises better here" in head and head.count('data-source="fig_answer.csv"') >= 3
 
 
 def test_so_it_does_on_the_committed_panels(tmp_path):

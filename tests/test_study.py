@@ -563,7 +563,7 @@ def test_figures_read_the_planned_scores_alone_and_rest_on_each_of_them(planned)
     theirs.write_text("{}")
     plan = planned("phantom", consensus="sft", beyond="rl2")
     readers = [task for task in plan.tasks.values() if "scored" in task.parameters]
-    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "measures", "hacking"} == {task.name for task in readers}
+    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "answer", "measures", "hacking"} == {task.name for task in readers}
     for task in readers:
         assert {plan.out / "scores" / system for system in task.parameters["scored"]} <= set(task.needs)
         assert {"sft-s1", "sft-s2", "rl_only-s1"} <= set(task.parameters["scored"]) <= {name.removeprefix("score-") for name in plan.tasks}

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'NAMES', 'MEASURE_NAMES', 'AGE_BANDS', 'set_style', 'set_others', 'colour_of', 'mark_of', 'name_of',
-           'save_panel', 'panel_1a', 'panel_curves', 'read_curves', 'read_validation', 'once', 'panel_systems',
-           'panel_diseases']
+           'save_panel', 'panel_1a', 'panel_curves', 'read_curves', 'read_validation', 'validation_table', 'once',
+           'panel_systems', 'panel_diseases']
 
-# %% ../../nbs/analysis/03_figures.ipynb #0a6f41b1
+# %% ../../nbs/analysis/03_figures.ipynb #13b410d4
 from pathlib import Path
 
 import matplotlib
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from .scoring import label_counts
+from .scoring import label_counts, of_run
 from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, read_json, whole_file
 
@@ -279,7 +279,7 @@ def read_curves(
         .reset_index(drop=True)
     )
 
-# %% ../../nbs/analysis/03_figures.ipynb #25183891
+# %% ../../nbs/analysis/03_figures.ipynb #58c435f6
 def read_validation(
     model: str | Path,  # a finished run's folder
     measure: str = "composite_step1",
@@ -288,6 +288,20 @@ def read_validation(
     curve = read_curves(model).set_index("step")[measure]
     kept = read_json(Path(model) / "training.json").get("kept_step", curve.index[-1])
     return float(curve[curve.index <= kept].iloc[-1])
+
+
+def validation_table(
+    models: str | Path,  # `models/` of a profile
+    runs: list[str],  # such as 'sft'
+    scored: list[str],  # runs with their seeds, such as 'sft-s1'
+) -> pd.DataFrame:  # run, seed, validation_composite_step1; runs that kept no such scores have no row
+    "How each run did on validation studies after its training, seed by seed."
+    column, rows = "validation_composite_step1", []
+    for run, name in [(own, name) for own in runs for name in of_run(scored, own)]:
+        log = Path(models) / name / "log.csv"
+        if log.is_file() and column in pd.read_csv(log, nrows=0):
+            rows.append({"run": run, "seed": name.rpartition("-s")[2], column: read_validation(log.parent)})
+    return pd.DataFrame(rows, columns=["run", "seed", column])
 
 # %% ../../nbs/analysis/03_figures.ipynb #41922dff
 def once(
