@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +19,7 @@ from unirg.analysis.statistics import holm
 from unirg.core import StudyError, write_json
 
 matplotlib.use("Agg")
+small_table = partial(answer_table, fewest=1)  # toy sets are small
 ROOT = Path(__file__).parents[1]
 TRAINING, UNSEEN = ["a", "b"], ["new"]
 SETS = Sets({"a": "Aldermoor", "b": "Brackwater", "new": "Eastholt"}, ("new",))
@@ -51,7 +53,7 @@ def told(table, validation=None):
 
 
 def answered(gain, against=("sft", "sft_more"), **more):
-    return answer_table(scores(**gain, **more), "rl2", list(against), TRAINING, UNSEEN, resamples=1000)
+    return small_table(scores(**gain, **more), "rl2", list(against), TRAINING, UNSEEN, resamples=1000)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +82,7 @@ def test_a_learning_rate_is_chosen_on_the_seeds_that_both_have():
 def test_levels_differences_and_n_are_of_the_studies_both_were_scored_on():
     gain = {"sft": 0.0, "sft_consensus": 0.02, "rl2": 0.03}
     made = scores(**gain, fewer={"sft_consensus": 20})
-    table = answer_table(made, "rl2", ["sft", "sft_consensus"], TRAINING, UNSEEN, resamples=300)
+    table = small_table(made, "rl2", ["sft", "sft_consensus"], TRAINING, UNSEEN, resamples=300)
     table = table.set_index(["against", "dataset", "measure"])
     few = made[(made.dataset == "new") & made.study_id.isin([f"s{i}" for i in range(20)])].groupby("system")["label_f1"].mean()
     row = table.loc["sft_consensus", "new", "label_f1"]
@@ -97,7 +99,7 @@ def test_levels_differences_and_n_are_of_the_studies_both_were_scored_on():
 def test_a_control_with_one_seed_is_compared_with_that_seed_of_rl():
     made = scores(sft=0.0, sft_more_low=0.0, rl2=0.0, noise=0.0)
     made.loc[made.system == "rl2-s2", list(ANSWERED)] += 1.0
-    table = answer_table(made, "rl2", ["sft", "sft_more_low"], TRAINING, UNSEEN, resamples=100).set_index(["against", "dataset", "measure"])
+    table = small_table(made, "rl2", ["sft", "sft_more_low"], TRAINING, UNSEEN, resamples=100).set_index(["against", "dataset", "measure"])
     low = table.loc["sft_more_low", "new", "composite_step1"]
     assert low.seeds == 1 and low.difference == pytest.approx(0, abs=1e-9), "a seed that the control has not is no gain"
     assert table.loc["sft", "new", "composite_step1"].difference == pytest.approx(0.5)
@@ -111,13 +113,20 @@ def test_holm_is_over_each_family_alone():
         assert part.p_holm.tolist() == pytest.approx(holm(part.p))
         assert part.test.nunique() == 1 and part.family.iloc[0] in part.test.iloc[0]
     assert table.p_holm.tolist() != pytest.approx(holm(table.p).tolist())
-    alone = answer_table(scores(sft=0.0, rl2=0.1), "rl2", ["sft"], ["a"], UNSEEN, resamples=100)
+    alone = small_table(scores(sft=0.0, rl2=0.1), "rl2", ["sft"], ["a"], UNSEEN, resamples=100)
     assert set(alone.family) == {"primary"}, "one institution trained on is the pool itself"
+
+
+def test_a_small_set_is_no_part_of_the_answer():
+    table = answer_table(scores(sft=0.0, rl2=0.1), "rl2", ["sft"], TRAINING, UNSEEN, resamples=100)  # 60 studies of the unseen one
+    assert set(table[table.family == "primary"].dataset) == {"seen"} and "new" in set(table[table.family == "secondary"].dataset)
+    assert "is open here" in told(table) and "Eastholt" not in told(table)
+    assert "RL generalises better here" in told(answered({"sft": 0.0, "rl2": 0.1}, against=["sft"]))
 
 
 def test_no_shared_study_is_an_error():
     with pytest.raises(StudyError, match="rl2 was scored on no study"):
-        answer_table(scores(sft=0.0), "rl2", ["sft"], TRAINING, UNSEEN)
+        small_table(scores(sft=0.0), "rl2", ["sft"], TRAINING, UNSEEN)
 
 
 # ---------------------------------------------------------------- the report
@@ -151,14 +160,14 @@ def test_an_opponent_that_rl_does_not_beat_leaves_the_answer_undecided():
 
 def test_a_measure_that_says_otherwise_is_told_beside_the_composite():
     made = scores(sft=0.0, sft_more=0.0, rl2=0.05).assign(label_f1=lambda t: 0.8 - t.composite_step1)
-    text = told(answer_table(made, "rl2", ["sft", "sft_more"], TRAINING, UNSEEN, resamples=1000))
+    text = told(small_table(made, "rl2", ["sft", "sft_more"], TRAINING, UNSEEN, resamples=1000))
     assert text.startswith("Composite reward: RL generalises better here. Label F1, per report: RL generalises worse here.")
 
 
 def test_institutions_where_it_is_shown_are_named_where_others_leave_it_open():
     made = scores(sft=0.0, sft_more=0.0, rl2=0.05)
     small = made[(made.dataset == "new") & made.study_id.isin(["s0", "s2", "s4", "s6"])].assign(dataset="tiny")
-    table = answer_table(pd.concat([made, small]), "rl2", ["sft", "sft_more"], TRAINING, ["new", "tiny"], resamples=1000)
+    table = small_table(pd.concat([made, small]), "rl2", ["sft", "sft_more"], TRAINING, ["new", "tiny"], resamples=1000)
     sets = Sets({"new": "Eastholt", "tiny": "Four films"}, ("new", "tiny"))
     text = answer(main_comparisons(said_of_table(ANSWER, table, sets)), sets)
     assert "RL is better than each of them on Eastholt (never trained on); elsewhere" in text and "generalises better here" not in text
@@ -217,7 +226,7 @@ def test_n_is_in_the_row_labels_and_no_label_covers_another(tmp_path):
     figure.draw_without_rendering()
     labels = [label for label in figure.axes[0].get_yticklabels() if label.get_text()]
     assert [label.get_text().split("\n")[0] for label in labels] == [
-        "The answer", "Trained on, pooled", "Eastholt, never trained on", "Each institution trained on", "Aldermoor", "Brackwater",
+        "The answer", "Trained on, pooled", "Eastholt, never trained on", "Beside it, each set alone", "Aldermoor", "Brackwater",
     ]  # fmt: skip
     assert "120 studies, 60 patients" in labels[1].get_text() and "SFT, consensus: 40, 20" in labels[1].get_text()
     boxes = [label.get_window_extent() for label in labels]
