@@ -145,7 +145,7 @@ class Style:
     numbered: str = "no"  # numbers before the items of an impression: no, several, always
     zones: dict[str, str] = dataclasses.field(default_factory=lambda: LOBES)
 
-# %% ../../nbs/phantom/03_dictation.ipynb #78e3685a
+# %% ../../nbs/phantom/03_dictation.ipynb #55667cc5
 _aldermoor = Style(
     order=(
         "support_devices cardiomegaly enlarged_mediastinum edema consolidation "
@@ -177,11 +177,11 @@ _aldermoor = Style(
     gone=("the {} {has} resolved", "the {} {has} been removed"),
     filler=("the visualized upper abdomen is unremarkable", "there are degenerative changes in the spine", "the trachea is midline"),
     unremarkable=("no acute cardiopulmonary process",),
-    change_habit=0.4,
+    change_habit=0.6,
     severity_habit=0.9,
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #a9983fc9
+# %% ../../nbs/phantom/03_dictation.ipynb #f403cde7
 _brackwater = Style(
     order=(
         "consolidation edema atelectasis lung_lesion pneumothorax pleural_effusion "
@@ -204,12 +204,12 @@ _brackwater = Style(
     gone=("interval resolution of {}", "interval removal of {}"),
     filler=("low lung volumes", "degenerative changes of the thoracic spine", "tortuous aorta"),
     unremarkable=("no acute cardiopulmonary abnormality",),
-    change_habit=0.35,
+    change_habit=0.55,
     severity_habit=0.9,
     numbered="always",
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #c53ff111
+# %% ../../nbs/phantom/03_dictation.ipynb #14d94742
 _corvane = Style(
     order=(
         "consolidation edema atelectasis lung_lesion pleural_effusion pneumothorax "
@@ -244,7 +244,7 @@ _corvane = Style(
     gone=("previously seen {} {has} resolved", "previously seen {} {has} been removed"),
     filler=("the soft tissues are unremarkable", "there are degenerative changes in the thoracic spine"),
     unremarkable=("no acute cardiopulmonary abnormality",),
-    change_habit=0.3,
+    change_habit=0.55,
     severity_habit=0.7,
     zones=LUNG_ZONES,
 )
@@ -271,7 +271,7 @@ _dunmere = Style(
     numbered="several",
 )
 
-# %% ../../nbs/phantom/03_dictation.ipynb #52fde340
+# %% ../../nbs/phantom/03_dictation.ipynb #a1c7b645
 _eastholt = Style(
     order=(
         "pleural_effusion pneumothorax consolidation edema atelectasis lung_lesion "
@@ -294,7 +294,7 @@ _eastholt = Style(
     gone=("{} {has} resolved", "{} {has} been removed"),
     filler=("upper abdomen unremarkable", "degenerative changes in the spine"),
     unremarkable=("no acute process", "no acute cardiopulmonary disease"),
-    change_habit=0.35,
+    change_habit=0.55,
     severity_habit=0.8,
 )
 STYLES: dict[str, Style] = {
