@@ -83,7 +83,8 @@ def test_every_number_of_the_prose_stands_in_the_file_named_after_it(out):
 
 
 def test_so_it_does_where_the_answer_has_a_panel_of_its_own(out):
-    table = answer_table(systems(sft=0.5, sft_more=0.51, rl2=0.53), "rl2", ["sft", "sft_more"], [], ["rexrank"], ("composite_step1",), fewest=1)
+    scores = systems(sft=0.5, sft_more=0.51, rl2=0.53)
+    table = answer_table(scores, "rl2", ["sft", "sft_more"], [], ["rexrank"], ("composite_step1",), fewest=1)
     table.to_csv(out / "figures" / "fig_answer.csv", index=False, float_format="%.6g")
     page = write_report(out, "toy", SETS).read_text()
     wrong, _ = numbers_not_in_their_file(page, out / "figures")
