@@ -114,7 +114,7 @@ def _places(table: pd.DataFrame, titles: dict[str, str]) -> tuple[dict[str, floa
         y += 1.0
     return places, labels
 
-# %% ../../nbs/analysis/18_answer.ipynb #d6b067bf
+# %% ../../nbs/analysis/18_answer.ipynb #0c64f6cc
 def panel_answer(
     table: pd.DataFrame,  # of `answer_table`
     titles: dict[str, str],  # dataset -> how to call it, in the order of the figure
@@ -148,7 +148,7 @@ def panel_answer(
             label.set_fontweight("bold" if bold else "normal")
     known = {name_of(other): _handle(other) for other in against}
     title = f"{name_of(table.run.iloc[0])} against (95 % interval by patient; * p < 0.05, Holm within the family)"
-    figure.legend(known.values(), known, title=title, loc="outside lower center", ncols=4, frameon=False, title_fontsize=7)
+    figure.legend(known.values(), known, title=title, loc="outside upper center", ncols=4, frameon=False, title_fontsize=7)
     return figure, table
 
 

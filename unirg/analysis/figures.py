@@ -240,7 +240,7 @@ def panel_1a(
     axes[0].tick_params(left=False)
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #26fdc263
+# %% ../../nbs/analysis/03_figures.ipynb #744caf99
 def panel_curves(
     curves: pd.DataFrame,  # run, seed, step, and the measure; one row a validation
     measure: str,  # column to plot
@@ -250,14 +250,14 @@ def panel_curves(
     set_style()
     table = curves[["run", "seed", "step", measure]].dropna().sort_values(["run", "seed", "step"])
     mean = table.groupby(["run", "step"], sort=False)[measure].agg(["mean", "size"]).reset_index()
-    figure, ax = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
+    figure, ax = plt.subplots(figsize=(COLUMN, 1.9 + 0.09 * table.run.nunique()), layout="constrained")
     for run, group in table.groupby("run", sort=False):
         for _, line in group.groupby("seed"):
             ax.plot(line["step"], line[measure], color=colour_of(run), lw=0.6, alpha=0.5)
         full = mean[(mean.run == run) & (mean["size"] == group.seed.nunique())]
         ax.plot(full["step"], full["mean"], color=colour_of(run), lw=1.8, label=name_of(run), marker=mark_of(run), ms=2.5)
     ax.set(xlabel="Step of reinforcement learning", ylabel=label)
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3)
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return figure, table
 
 # %% ../../nbs/analysis/03_figures.ipynb #3aa268c1
@@ -358,7 +358,7 @@ def panel_systems(
             )
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #3faad2a6
+# %% ../../nbs/analysis/03_figures.ipynb #80521615
 def panel_diseases(
     scores: pd.DataFrame,  # with reference: and prediction: columns
     runs: list[str],
@@ -366,6 +366,7 @@ def panel_diseases(
     titles: dict[str, str] | None = None,
     floor: int = 10,  # positives in the references below which a label is not drawn
     resamples: int = 500,
+    drawn: list[str] | None = None,  # those of the runs that are drawn, the others are in the table only; all if None
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "F1 of each label by system with its support, one axis a set."
     set_style()
@@ -393,7 +394,8 @@ def panel_diseases(
     names = list(dict.fromkeys(shown.sort_values("support", ascending=False).label))
     figure, axes = plt.subplots(1, len(datasets), figsize=(PAGE, 0.8 + 0.26 * len(names)), sharey=True, squeeze=False, layout="constrained")
     for ax, dataset in zip(axes[0], datasets):
-        for shift, run in zip(np.linspace(-0.27, 0.27, len(runs)), runs):
+        visible = [run for run in runs if drawn is None or run in drawn]
+        for shift, run in zip(np.linspace(-0.27, 0.27, len(visible)), visible):
             here = shown[(shown.run == run) & (shown.dataset == dataset)].dropna(subset=["estimate"])
             places = [names.index(label) + shift for label in here.label]
             ax.hlines(places, here.low, here.high, color=colour_of(run), lw=1.4, alpha=0.55)

@@ -54,7 +54,7 @@ def references_of(
 def _plain(row: pd.Series) -> dict:
     return {name: value if isinstance(value, str) else None for name, value in row.items()}
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #e351c415
+# %% ../../nbs/analysis/07_longitudinal.ipynb #40388e2b
 COPIED, SHUFFLED, REFERENCE = "copied prior", "another patient's prior", "reference"
 
 
@@ -82,17 +82,21 @@ def panel_3a(
     measures: list[str],  # one small axis each
     resamples: int = 1000,
     missing: Sequence[str] = (),  # conditions that were asked for and could not be had: said below the panel
+    arms: Mapping[str, str] | None = None,  # condition -> the same run given its own priors: compared with that too, in further rows
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "Conditions on the same studies, each compared with the first."
-    summary = summarise(scores, measures, resamples)
-    tests = compare_runs(scores, [(name, conditions[0]) for name in conditions[1:]], measures, resamples)
-    table = _with_tests(summary, tests)
+    summary, arms = summarise(scores, measures, resamples), arms or {}
+    tests = compare_runs(scores, [*((name, conditions[0]) for name in conditions[1:]), *arms.items()], measures, resamples)
+    own = [arms.get(run) == against for run, against in zip(tests["run"], tests["against"])] if len(tests) else []
+    table = _with_tests(summary, tests[[not mine for mine in own]])
+    if any(own):
+        table = pd.concat([table, _with_tests(summary[summary["run"].isin(arms)], tests[own])], ignore_index=True)
     star = f"* differs from “{_name(conditions[0])}”"
     if missing:
         star = f"Not to be had: {', '.join(map(_name, missing))}. {star}"
     return _rows(table, conditions, {name: MEASURE_NAMES.get(name, name) for name in measures}, star), table
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #22059cb2
+# %% ../../nbs/analysis/07_longitudinal.ipynb #09bf7710
 _COLOURS = {COPIED: sns.color_palette("colorblind")[5], SHUFFLED: sns.color_palette("colorblind")[6], REFERENCE: (0.0, 0.0, 0.0)}
 
 
@@ -124,7 +128,7 @@ def _rows(table: pd.DataFrame, runs: list[str], titles: dict[str, str], star: st
         deep, columns, figsize=(PAGE, deep * (0.5 + 0.19 * len(runs)) + 0.35), sharey=True, squeeze=False, layout="constrained"
     )
     for ax, (measure, title) in zip(axes.flat, titles.items()):
-        here = table[table["measure"] == measure].set_index("run").reindex(runs)
+        here = table[table["measure"] == measure].drop_duplicates("run").set_index("run").reindex(runs)  # further comparisons come after
         for place, (run, row) in enumerate(here.iterrows()):
             if np.isnan(row["estimate"]):
                 continue
@@ -379,7 +383,7 @@ def _sums(text: str, reference: str, prior: str | None, has_prior: bool, labels:
         *((float(read.get(finding) == label), 1) if labels.get(finding) == label else (0, 0) for finding, label in _CELLS),
     ]
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #d0ebb6bf
+# %% ../../nbs/analysis/07_longitudinal.ipynb #2434a4cd
 def temporal_table(
     systems: Mapping[str, Mapping[str, str]],  # system -> {study id: report}; seeds as in 'rl2-s1'; the reference is added
     studies: pd.DataFrame,  # rows of one source, priors among them
@@ -389,6 +393,7 @@ def temporal_table(
     against: str | None = None,  # the run that the others are compared with
     resamples: int = 1000,
     seed: int = 0,
+    arms: Mapping[str, str] | None = None,  # as for `panel_3a`
 ) -> (
     pd.DataFrame
 ):  # run, dataset, measure, estimate, low, high, difference with interval, p and p_holm, cases, studies, patients, seeds, by_seed
@@ -413,7 +418,7 @@ def temporal_table(
             ],
             float,
         )
-    return _temporal(sums, rows.loc[wanted, "patient_id"], against, resamples, seed).assign(dataset=rows["source"].iloc[0])
+    return _temporal(sums, rows.loc[wanted, "patient_id"], against, resamples, seed, arms or {}).assign(dataset=rows["source"].iloc[0])
 
 
 def _macro(cells: np.ndarray) -> np.ndarray:
@@ -423,7 +428,7 @@ def _macro(cells: np.ndarray) -> np.ndarray:
         return np.ma.filled(grid.mean(-1).mean(-1), np.nan)
 
 
-def _temporal(sums: dict, patients: pd.Series, against: str | None, resamples: int, seed: int) -> pd.DataFrame:
+def _temporal(sums: dict, patients: pd.Series, against: str | None, resamples: int, seed: int, arms: Mapping[str, str]) -> pd.DataFrame:
     plain = [name for name in QUANTITIES if name != "progression_accuracy"]
     found, rows = {}, []
     for run, each in sums.items():
@@ -436,14 +441,16 @@ def _temporal(sums: dict, patients: pd.Series, against: str | None, resamples: i
         ]
         cases = mean[..., 1].sum(0)
         found[run] = parts, [*cases[: len(plain)], cases[len(plain) :].sum()]
-    for run, ((estimate, resampled, single), cases) in found.items():
+    pairs = [(run, None if run == REFERENCE or run == against else against) for run in found]
+    for run, opponent in [*pairs, *(pair for pair in arms.items() if set(pair) <= set(found))]:
+        (estimate, resampled, single), cases = found[run]
         for i, measure in enumerate([*plain, "progression_accuracy"]):
             row = {"run": run, "measure": measure, "estimate": estimate[0, i], **interval(resampled[:, i]), "cases": cases[i]}
-            if against is not None and run not in (against, REFERENCE):
-                other = found[against][0]
+            if opponent is not None:
+                other = found[opponent][0]
                 gap = resampled[:, i] - other[1][:, i]
                 low, high = interval(gap).values()
-                row |= {"against": against, "difference": estimate[0, i] - other[0][0, i], "difference_low": low, "difference_high": high}
+                row |= {"against": opponent, "difference": estimate[0, i] - other[0][0, i], "difference_low": low, "difference_high": high}
                 row |= {"p": bootstrap_p(gap), "test": "bootstrap by patient, two-sided"}
             by = " ".join(f"{value:.4f}" for value in single[:, i] if not np.isnan(value))
             rows.append(row | {**counts_of(patients), "seeds": len(sums[run]), "by_seed": by})

@@ -33,7 +33,7 @@ from ..core import StudyError
 from ..reward.composite import STEP1
 from ..reward.judge import ERROR_TYPES
 
-# %% ../../nbs/analysis/09_panels.ipynb #1d03f198
+# %% ../../nbs/analysis/09_panels.ipynb #531545a5
 TEST = "paired randomisation by patient, Holm over the panel"
 CONTROLS = ("sft_more", "sft_more_low", "sft_consensus")  # SFT gone on with at RL's compute, at two learning rates; SFT read by consensus
 
@@ -398,7 +398,7 @@ def panel_rewards(
     figure.supxlabel(f"Gain over SFT, % ({size})\n{marks}", fontsize=7)
     return figure, table
 
-# %% ../../nbs/analysis/09_panels.ipynb #1b80b1ee
+# %% ../../nbs/analysis/09_panels.ipynb #47bf3b49
 BINS = {"at most 1": (0, 1), "2": (2, 2), "3": (3, 3), "4 or more": (4, np.inf)}  # the paper's
 
 
@@ -414,6 +414,7 @@ def panel_errors(
     table: pd.DataFrame,  # of `compare` on `error_columns`: the bins, the six types and judged_errors
     runs: list[str],  # top to bottom
     titles: dict[str, str],  # dataset -> how to call it, a row of axes each
+    by_type: list[str] | None = None,  # those of the runs whose errors are drawn by type, the others are in the table only; all if None
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "Share of reports by number of errors, and errors a report by type."
     set_style()
@@ -443,7 +444,8 @@ def panel_errors(
         left.set_yticklabels([name_of(run) for run in shown])
         size = table[table.dataset == dataset].iloc[0]
         left.set_title(f"{title}: {size.studies} studies, {size.patients} patients", fontsize=7)
-        for shift, run in zip(np.linspace(-0.34, 0.34, len(shown)) if len(shown) > 1 else [0], shown):
+        told = [run for run in shown if by_type is None or run in by_type]
+        for shift, run in zip(np.linspace(-0.34, 0.34, len(told)) if len(told) > 1 else [0], told):
             for place, kind in enumerate(ERROR_TYPES):
                 row = here.loc[kind, run]
                 right.plot([place + shift] * 2, [row.low, row.high], color=colour_of(run), lw=1.2)

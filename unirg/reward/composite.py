@@ -218,7 +218,7 @@ def one_thread() -> typing.Iterator[None]:
     try:
         yield
     finally:
-        del os.environ["OMP_NUM_THREADS"]
+        os.environ.pop("OMP_NUM_THREADS", None)  # another thread may have been first
         if before is not None:
             os.environ["OMP_NUM_THREADS"] = before
 
