@@ -9,7 +9,7 @@ from sklearn.metrics import recall_score
 
 from unirg.analysis import longitudinal
 from unirg.analysis.longitudinal import REFERENCE
-from unirg.analysis.statistics import paired_difference, summarise
+from unirg.analysis.statistics import holm, paired_difference, summarise
 from unirg.core import StudyError
 from unirg.data.studies import Record
 from unirg.reward.metrics import temporal_scores
@@ -53,6 +53,25 @@ def test_a_shuffled_prior_is_another_patients_and_each_is_used_once(seed):
     assert set(right) == set(wrong) and sorted(right.values()) == sorted(wrong.values())
     assert all(study.split("v")[0] != prior.split("v")[0] for study, prior in wrong.items())
     assert longitudinal.shuffled_priors(studies.sample(frac=1, random_state=1), seed) == wrong
+
+
+def test_a_run_given_another_patients_prior_is_compared_with_the_run_given_its_own():
+    studies = courses()
+    said = {"sft-s1": reports(studies, 1), "twin-s1": reports(studies, 2), "twin_other-s1": reports(studies, 3)}
+    arms = {"twin_other": "twin"}
+    scores = longitudinal.score_conditions(said, studies, "findings")
+    figure, table = longitudinal.panel_3a(scores, ["sft", "twin", "twin_other"], ["fact_f1"], 200, arms=arms)
+    rows = table.dropna(subset=["against"]).set_index(["run", "against"])
+    means = scores.groupby("system").fact_f1.mean()
+    assert sorted(rows.index) == [("twin", "sft"), ("twin_other", "sft"), ("twin_other", "twin")]
+    assert rows.difference["twin_other", "twin"] == pytest.approx(means["twin_other-s1"] - means["twin-s1"])
+    assert rows.p_holm.to_numpy() == pytest.approx(holm(rows.p)), "one correction over the panel"
+    talk = longitudinal.temporal_table(said, studies, "findings", against="sft", resamples=200, arms=arms)
+    own = talk[talk.measure == "change_f1"].dropna(subset=["against"]).set_index(["run", "against"])
+    levels = talk[talk.measure == "change_f1"].drop_duplicates("run").set_index("run").estimate
+    assert own.difference["twin_other", "twin"] == pytest.approx(levels["twin_other"] - levels["twin"]) and len(own) == 3
+    drawn, _ = longitudinal.panel_temporal(talk, [REFERENCE, "sft", "twin", "twin_other"])
+    assert len(figure.axes) and len(drawn.axes)
 
 
 def test_one_patient_alone_cannot_be_shuffled():

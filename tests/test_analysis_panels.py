@@ -227,6 +227,14 @@ def test_every_report_is_in_one_class_of_errors(scores):
     assert made["at most 1"].mean() == (scores.judged_errors <= 1).mean() and made["4 or more"].mean() == (scores.judged_errors >= 4).mean()
 
 
+def test_errors_by_type_are_drawn_of_some_and_tabled_of_all(scores):
+    table = compare(error_columns(scores), [*BINS, *ERROR_TYPES, "judged_errors"], "sft", resamples=50)
+    figure, made = panel_errors(table, RUNS, {"aldermoor": "Aldermoor"}, ["sft", "rl2"])
+    assert set(made.run) == set(RUNS)
+    told = {text.get_text() for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()}
+    assert {"SFT", "SFT, RL steps 1+2"} <= told and "Base" not in told
+
+
 # ---------------------------------------------------------------- what is seen
 
 

@@ -555,7 +555,7 @@ def _at_unseen(asked: list[Said], sets: Sets, whom: list[str]) -> dict[str, dict
     found = {one.about: one.verdict for one in asked}
     return {control: {about.dataset: found[about] for about in unseen if about.against == control} for control in whom}
 
-# %% ../../nbs/analysis/16_report.ipynb #50099092
+# %% ../../nbs/analysis/16_report.ipynb #6f0b817f
 FAMILY_SAID = (
     "These comparisons are a family of their own, fixed in the code and not chosen by what was found: p values are corrected (Holm) over "
     "the institutions trained on, pooled, and each one never trained on that has a hundred test studies, and over nothing else."
@@ -565,7 +565,7 @@ FAMILY_SAID = (
 def _answer_with_numbers(compared: list[Said], sets: Sets, whom: list[str], why: str) -> str:
     "The answer where panel `answer` holds its comparisons: the conclusion, a paragraph an opponent, and which tests it rests on."
     whole = [one for one in compared if not one.about.part and one.about.dataset in ("seen", *sets.unseen) and one.family != "secondary"]
-    by = {measure: [one for one in whole if one.about.measure == measure] for measure in ("composite_step1", "label_f1")}
+    by = {measure: [one for one in whole if one.about.measure == measure] for measure in ("composite_step1", "label_f1", "judged_errors")}
     by = {measure: asked for measure, asked in by.items() if asked}
     concluded = [f"{measure_name(measure)}: {_conclusion(_at_unseen(asked, sets, whom), sets)}" for measure, asked in by.items()]
     paragraphs = [" ".join(concluded) or _conclusion(_at_unseen([], sets, whom), sets)]
