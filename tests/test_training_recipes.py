@@ -90,7 +90,7 @@ def test_a_run_read_by_consensus_is_a_system_of_its_own(plan):
     assert scored.parameters["system"] == "sft_consensus-s2" and scored.parameters["predictions"] == "predictions/sft_consensus-s2"
     table = tasks["table_s1"]
     assert table.parameters["systems"] == ["sft_consensus", "rl2_consensus"] and "score-rl2_consensus-s1" in table.after
-    assert not any("consensus" in name for name in plan("phantom").tasks)
+    assert not any("consensus" in name for name in plan("phantom", consensus="none").tasks)
     drawn = plan("paper", consensus="sft").tasks["consensus-sft-s1"].parameters
     assert set(drawn["sources"]) - set(drawn["training"]) == {"iu_xray"}, "no threshold is chosen on the source that is never learned from"
     limited = plan("phantom", consensus="sft", limit="5").tasks
@@ -115,11 +115,11 @@ def test_a_run_may_have_fewer_seeds_than_the_profile(plan):
 
 def test_a_run_with_priors_also_writes_with_anothers_prior_and_with_none(plan):
     tasks = plan("phantom", runs="base sft sft_prior", seeds="1 2").tasks
-    assert tasks["sft_prior-s2"].parameters["prior"] and not tasks["sft-s2"].parameters["prior"]
+    assert tasks["sft_prior-s1"].parameters["prior"] and not tasks["sft-s1"].parameters["prior"]
     for priors in ("other", "none"):
-        given = tasks[f"generate-sft_prior_{priors}-s2"]
-        assert given.parameters["writer"] == "sft_prior-s2" and given.parameters["priors"] == priors and "sft_prior-s2" in given.after
-    assert tasks["generate-sft-s2"].parameters["priors"] == "own" and "generate-sft_other-s2" not in tasks
-    arms = [f"sft_prior{which}-s{seed}" for which in ("", "_other", "_none") for seed in (1, 2)]
+        given = tasks[f"generate-sft_prior_{priors}-s1"]
+        assert given.parameters["writer"] == "sft_prior-s1" and given.parameters["priors"] == priors and "sft_prior-s1" in given.after
+    assert tasks["generate-sft-s1"].parameters["priors"] == "own" and "generate-sft_other-s1" not in tasks
+    arms = [f"sft_prior{which}-s1" for which in ("", "_other", "_none")]
     assert tasks["figure3"].parameters["arms"] == arms and {f"generate-{arm}" for arm in arms} <= set(tasks["figure3"].after)
     assert plan("paper", runs="base sft sft_prior").tasks["sft_prior-s1"].parameters["start"].endswith("base-s1"), "a twin, not a pupil"
