@@ -235,6 +235,15 @@ def test_errors_by_type_are_drawn_of_some_and_tabled_of_all(scores):
     assert {"SFT", "SFT, RL steps 1+2"} <= told and "Base" not in told
 
 
+def test_a_system_scored_on_fewer_studies_is_named_with_its_own_n(scores):
+    here = scores[(scores.dataset == "aldermoor") & ~((scores.system == OTHERS[0]) & (scores.study_id > "s3"))]
+    table = compare(here, ["fact_f1"], "sft", resamples=50)
+    fewer = table.set_index("run").loc[OTHERS[0]]
+    assert size_said(table) == f"45 studies, 15 patients; {name_of(OTHERS[0])}: {fewer.studies}, {fewer.patients}" and fewer.studies < 45
+    figure, _ = panel_table(table, ["fact_f1"], [*RUNS, *OTHERS], {"aldermoor": "Aldermoor"})
+    assert any(size_said(table) in text.get_text() for text in figure.axes[0].texts)
+
+
 # ---------------------------------------------------------------- what is seen
 
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'NAMES', 'MEASURE_NAMES', 'AGE_BANDS', 'set_style', 'set_others', 'colour_of', 'mark_of', 'name_of',
-           'save_panel', 'panel_1a', 'panel_curves', 'read_curves', 'read_validation', 'validation_table', 'once',
-           'panel_systems', 'panel_diseases']
+           'save_panel', 'panel_1a', 'panel_curves', 'read_curves', 'read_validation', 'validation_table', 'size_said',
+           'once', 'panel_systems', 'panel_diseases']
 
-# %% ../../nbs/analysis/03_figures.ipynb #13b410d4
+# %% ../../nbs/analysis/03_figures.ipynb #20a7c1e6
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from PIL import Image
 
 from .scoring import label_counts, of_run
 from .statistics import f1_with_interval, split_system, summarise
@@ -157,7 +158,7 @@ def name_of(
             return f"{name_of(run.removesuffix(ending) + '_prior')}: {words}"
     return run.replace("_", " ")
 
-# %% ../../nbs/analysis/03_figures.ipynb #76363571
+# %% ../../nbs/analysis/03_figures.ipynb #2b03ea2f
 def save_panel(
     figure: matplotlib.figure.Figure,
     table: pd.DataFrame,  # what was plotted
@@ -178,7 +179,10 @@ def save_panel(
             if suffix == "csv":
                 table.to_csv(part, index=False, float_format="%.6g")
             else:  # no date in the file: the same numbers give the same bytes
-                figure.savefig(part, bbox_inches="tight", metadata={"Date": None} if suffix == "svg" else {"Software": None})
+                undated = {"Date": None} if suffix == "svg" else {"Software": None}
+                figure.savefig(part, format=suffix, bbox_inches="tight", metadata=undated)
+            if suffix == "png" and not any(ax.images for ax in figure.axes):  # lines and letters need few colours: a third of the bytes
+                Image.open(part).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(part, "PNG", optimize=True, dpi=(300, 300))
         made.append(path)
     return made
 
@@ -303,7 +307,19 @@ def validation_table(
             rows.append({"run": run, "seed": name.rpartition("-s")[2], column: read_validation(log.parent)})
     return pd.DataFrame(rows, columns=["run", "seed", column])
 
-# %% ../../nbs/analysis/03_figures.ipynb #41922dff
+# %% ../../nbs/analysis/03_figures.ipynb #e1ca1209
+def size_said(
+    rows: pd.DataFrame,  # of `panels.compare`, one set: run, studies, patients
+    between: str = ", ",  # what stands between studies and patients
+    then: str = "; ",  # and before a system that has fewer
+) -> str:
+    "How many studies and patients the systems of one set were scored on; one that was scored on fewer is named with its own."
+    sizes = rows.drop_duplicates("run").astype({"studies": int, "patients": int}).sort_values("studies", ascending=False, kind="stable")
+    most, few = sizes.iloc[0], sizes[sizes.studies < sizes.studies.iloc[0]]
+    own = [f"{name_of(row.run)}: {row.studies}, {row.patients}" for row in few.itertuples()]
+    return then.join([f"{most.studies} studies{between}{most.patients} patients", *own])
+
+
 def once(
     table: pd.DataFrame,  # of `panels.compare`, with or without a column board
 ) -> pd.DataFrame:  # one row a system, set and measure
@@ -353,9 +369,9 @@ def panel_systems(
                 ax.set_title(MEASURE_NAMES.get(measure, measure))
         n = table[table.dataset == dataset]
         if len(datasets) > 1 and len(n):
-            line[0].set_ylabel(
-                f"{(titles or {}).get(dataset, dataset)}\n{n.studies.iloc[0]} studies, {n.patients.iloc[0]} patients", fontsize=6.5
-            )
+            line[0].set_ylabel("\n".join([(titles or {}).get(dataset, dataset), size_said(n, then="\n")]), fontsize=6.5)
+    if len(datasets) == 1:
+        figure.supxlabel(size_said(table), fontsize=6.5)
     return figure, table
 
 # %% ../../nbs/analysis/03_figures.ipynb #80521615

@@ -7,7 +7,7 @@ __all__ = ['TEST', 'CONTROLS', 'DRAWS', 'BOARDS', 'REWARD_SAID', 'BINS', 'contro
            'pool_seen', 'boards_of', 'published_rows', 'panel_leaderboard', 'panel_radar', 'panel_table', 'gains',
            'panel_rewards', 'error_columns', 'panel_errors']
 
-# %% ../../nbs/analysis/09_panels.ipynb #b72140c7
+# %% ../../nbs/analysis/09_panels.ipynb #2865b4e3
 import textwrap
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .design import inside_reward, reward_weights
-from .figures import MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, once, set_style
+from .figures import MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, once, set_style, size_said
 from unirg.analysis.statistics import (
     by_seed,
     holm,
@@ -173,7 +173,7 @@ def published_rows(
     made = pd.concat(rows) if rows else table[:0].assign(dataset="")
     return made.rename(columns={"system": "run", "value": "estimate"}).assign(published=True)
 
-# %% ../../nbs/analysis/09_panels.ipynb #a84390cf
+# %% ../../nbs/analysis/09_panels.ipynb #d5049513
 def panel_leaderboard(
     table: pd.DataFrame,  # of `compare` with a column board, and rows of `published_rows`
     runs: list[str],  # order of systems, top to bottom; published ones come after them
@@ -199,7 +199,7 @@ def panel_leaderboard(
                 if run in here.index:
                     _bar(ax, place, run, here.loc[run], reach)
             own = here[~here.published]
-            size = f"\n{int(own.studies.iloc[0])} studies\n{int(own.patients.iloc[0])} patients" if len(own) else "\nnot scored"
+            size = "\n" + size_said(own.reset_index(), "\n", "\n") if len(own) else "\nnot scored"
             ax.set_title(textwrap.fill(title, 15) + size, fontsize=6.3, linespacing=1.1)
             ax.set(yticks=range(len(order)), xlim=(min(0, table.estimate.min() * 1.1), reach * 1.42), ylim=(len(order) - 0.4, -0.6))
             ax.set_yticklabels([name_of(run) for run in order], fontsize=6.5)
@@ -265,7 +265,7 @@ def panel_radar(
     figure.legend(known.values(), known, loc="outside lower center", ncols=min(5, len(known)), frameon=False)
     return figure, table
 
-# %% ../../nbs/analysis/09_panels.ipynb #1fc64bef
+# %% ../../nbs/analysis/09_panels.ipynb #f439cef4
 def panel_table(
     table: pd.DataFrame,  # of `compare`
     measures: list[str],
@@ -289,9 +289,8 @@ def panel_table(
     cells, y = once(table).set_index(["dataset", "run", "measure"]).sort_index(), 0
     for dataset in titles:
         here = table[table.dataset == dataset]
-        size = here.iloc[0]
         ax.axhline(y - 0.5, color="0.7", lw=0.6)
-        ax.text(0.02, y, f"{titles[dataset]}: {size.studies} studies, {size.patients} patients", va="center", fontsize=6, fontweight="bold")
+        ax.text(0.02, y, f"{titles[dataset]}: {size_said(here)}", va="center", fontsize=6, fontweight="bold")
         best = {m: (min if m == "judged_errors" else max)(here[here.measure == m].estimate) for m in measures}
         for run in [run for where, run in order if where == dataset]:
             y += 1
@@ -398,7 +397,7 @@ def panel_rewards(
     figure.supxlabel(f"Gain over SFT, % ({size})\n{marks}", fontsize=7)
     return figure, table
 
-# %% ../../nbs/analysis/09_panels.ipynb #47bf3b49
+# %% ../../nbs/analysis/09_panels.ipynb #169e02a8
 BINS = {"at most 1": (0, 1), "2": (2, 2), "3": (3, 3), "4 or more": (4, np.inf)}  # the paper's
 
 
@@ -410,6 +409,36 @@ def error_columns(
     return scores.assign(**found)
 
 
+def _by_number(ax, here: pd.DataFrame, runs: list[str]) -> None:
+    "Bars of the share of reports by number of errors."
+    shades = plt.get_cmap("cividis_r")(np.linspace(0.08, 0.9, len(BINS)))
+    for place, run in enumerate(runs):
+        done = 0.0
+        for name, shade in zip(BINS, shades):
+            share = here.estimate[name, run]
+            ax.barh(place, share, left=done, height=0.75, color=shade, label=name if place == 0 else None)
+            if share > 0.07:
+                colour = "white" if sum(shade[:3]) < 1.5 else "black"
+                ax.text(done + share / 2, place, f"{100 * share:.0f}", ha="center", va="center", fontsize=5.8, color=colour)
+            done += share
+    ax.set(yticks=range(len(runs)), ylim=(len(runs) - 0.4, -0.6), xlim=(0, 1))
+    ax.set_yticklabels([name_of(run) for run in runs])
+
+
+def _by_type(ax, here: pd.DataFrame, runs: list[str]) -> None:
+    "Errors a report of each type."
+    for shift, run in zip(np.linspace(-0.34, 0.34, len(runs)) if len(runs) > 1 else [0], runs):
+        for place, kind in enumerate(ERROR_TYPES):
+            row = here.loc[kind, run]
+            ax.plot([place + shift] * 2, [row.low, row.high], color=colour_of(run), lw=1.2)
+            ax.plot(place + shift, row.estimate, mark_of(run), color=colour_of(run), ms=3, label=name_of(run) if place == 0 else None)
+    ax.set(xticks=range(len(ERROR_TYPES)), ylim=(0, None), ylabel="Errors a report")
+    ax.set_xticklabels([kind.replace("_", "\n") for kind in ERROR_TYPES], fontsize=4.7)
+    ax.grid(axis="y", color="0.92", lw=0.6)
+    for place in range(1, len(ERROR_TYPES)):
+        ax.axvline(place - 0.5, color="0.9", lw=0.6)
+
+# %% ../../nbs/analysis/09_panels.ipynb #448759bd
 def panel_errors(
     table: pd.DataFrame,  # of `compare` on `error_columns`: the bins, the six types and judged_errors
     runs: list[str],  # top to bottom
@@ -427,36 +456,13 @@ def panel_errors(
         squeeze=False,
         layout="constrained",
     )
-    shades = plt.get_cmap("cividis_r")(np.linspace(0.08, 0.9, len(BINS)))
     for (left, right), (dataset, title) in zip(axes, titles.items()):
-        here = once(table[table.dataset == dataset]).set_index(["measure", "run"])
+        here = once(table[table.dataset == dataset])
+        left.set_title(f"{title}: {size_said(here)}", fontsize=7, loc="left")
+        here = here.set_index(["measure", "run"])
         shown = [run for run in runs if ("judged_errors", run) in here.index]
-        for place, run in enumerate(shown):
-            done = 0.0
-            for name, shade in zip(BINS, shades):
-                share = here.estimate[name, run]
-                left.barh(place, share, left=done, height=0.75, color=shade, label=name if place == 0 else None)
-                if share > 0.07:
-                    colour = "white" if sum(shade[:3]) < 1.5 else "black"
-                    left.text(done + share / 2, place, f"{100 * share:.0f}", ha="center", va="center", fontsize=5.8, color=colour)
-                done += share
-        left.set(yticks=range(len(shown)), ylim=(len(shown) - 0.4, -0.6), xlim=(0, 1))
-        left.set_yticklabels([name_of(run) for run in shown])
-        size = table[table.dataset == dataset].iloc[0]
-        left.set_title(f"{title}: {size.studies} studies, {size.patients} patients", fontsize=7)
-        told = [run for run in shown if by_type is None or run in by_type]
-        for shift, run in zip(np.linspace(-0.34, 0.34, len(told)) if len(told) > 1 else [0], told):
-            for place, kind in enumerate(ERROR_TYPES):
-                row = here.loc[kind, run]
-                right.plot([place + shift] * 2, [row.low, row.high], color=colour_of(run), lw=1.2)
-                right.plot(
-                    place + shift, row.estimate, mark_of(run), color=colour_of(run), ms=3, label=name_of(run) if place == 0 else None
-                )
-        right.set(xticks=range(len(ERROR_TYPES)), ylim=(0, None), ylabel="Errors a report")
-        right.set_xticklabels([kind.replace("_", "\n") for kind in ERROR_TYPES], fontsize=5.2)
-        right.grid(axis="y", color="0.92", lw=0.6)
-        for place in range(1, len(ERROR_TYPES)):
-            right.axvline(place - 0.5, color="0.9", lw=0.6)
+        _by_number(left, here, shown)
+        _by_type(right, here, [run for run in shown if by_type is None or run in by_type])
     axes[-1][0].set_xlabel("Share of reports, % in the bars")
     legend = {"frameon": False, "loc": "upper center"}
     axes[-1][0].legend(
