@@ -13,6 +13,7 @@ from matplotlib.text import Text
 
 from unirg.analysis.design import input_told, lineage, panel_seen, settings_told
 from unirg.analysis.figures import NAMES, colour_of, mark_of, name_of, once, panel_systems, read_validation, save_panel, set_others
+from unirg.analysis.figures import size_said
 from unirg.analysis.panels import (
     BINS,
     boards_of,

@@ -173,7 +173,7 @@ def published_rows(
     made = pd.concat(rows) if rows else table[:0].assign(dataset="")
     return made.rename(columns={"system": "run", "value": "estimate"}).assign(published=True)
 
-# %% ../../nbs/analysis/09_panels.ipynb #d5049513
+# %% ../../nbs/analysis/09_panels.ipynb #832b7cb2
 def panel_leaderboard(
     table: pd.DataFrame,  # of `compare` with a column board, and rows of `published_rows`
     runs: list[str],  # order of systems, top to bottom; published ones come after them
@@ -199,7 +199,8 @@ def panel_leaderboard(
                 if run in here.index:
                     _bar(ax, place, run, here.loc[run], reach)
             own = here[~here.published]
-            size = "\n" + size_said(own.reset_index(), "\n", "\n") if len(own) else "\nnot scored"
+            said = size_said(own.reset_index(), "\n", "\n") if len(own) else "not scored"
+            size = "".join("\n" + textwrap.fill(line, 15) for line in said.split("\n"))
             ax.set_title(textwrap.fill(title, 15) + size, fontsize=6.3, linespacing=1.1)
             ax.set(yticks=range(len(order)), xlim=(min(0, table.estimate.min() * 1.1), reach * 1.42), ylim=(len(order) - 0.4, -0.6))
             ax.set_yticklabels([name_of(run) for run in order], fontsize=6.5)
@@ -438,7 +439,7 @@ def _by_type(ax, here: pd.DataFrame, runs: list[str]) -> None:
     for place in range(1, len(ERROR_TYPES)):
         ax.axvline(place - 0.5, color="0.9", lw=0.6)
 
-# %% ../../nbs/analysis/09_panels.ipynb #448759bd
+# %% ../../nbs/analysis/09_panels.ipynb #7b6ec9df
 def panel_errors(
     table: pd.DataFrame,  # of `compare` on `error_columns`: the bins, the six types and judged_errors
     runs: list[str],  # top to bottom
@@ -458,7 +459,7 @@ def panel_errors(
     )
     for (left, right), (dataset, title) in zip(axes, titles.items()):
         here = once(table[table.dataset == dataset])
-        left.set_title(f"{title}: {size_said(here)}", fontsize=7, loc="left")
+        left.set_title(f"{title}: {size_said(here)}", fontsize=7, loc="left").set_in_layout(False)  # it may stand above both
         here = here.set_index(["measure", "run"])
         shown = [run for run in runs if ("judged_errors", run) in here.index]
         _by_number(left, here, shown)
@@ -469,5 +470,5 @@ def panel_errors(
         title="Errors in a report", ncols=4, bbox_to_anchor=(0.4, -0.3), columnspacing=0.9, handlelength=1, title_fontsize=7, **legend
     )
     known = {label: handle for ax in axes[:, 1] for handle, label in zip(*ax.get_legend_handles_labels())}
-    axes[-1][1].legend(known.values(), known, ncols=4, bbox_to_anchor=(0.5, -0.24), columnspacing=0.9, handletextpad=0.2, **legend)
+    axes[-1][1].legend(known.values(), known, ncols=3, bbox_to_anchor=(0.5, -0.24), columnspacing=0.9, handletextpad=0.2, **legend)
     return figure, table
