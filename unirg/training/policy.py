@@ -338,7 +338,7 @@ def moved_film(
     place = (c, -s, w / 2 * (1 - c) + h / 2 * s + dx, s, c, h / 2 * (1 - c) - w / 2 * s + dy)
     tones = 255 * np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.08)) + rng.normal(0, 6)
     moved = image.transform(image.size, Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
-    return moved.point(np.clip(tones, 0, 255).round().astype(int).tolist())
+    return Image.fromarray(np.clip(tones, 0, 255).round().astype(np.uint8)[np.asarray(moved)])
 
 
 def read_film(
@@ -358,7 +358,7 @@ def small_film(
     size: int | None = None,  # pixels a side; None leaves it as it is
     blind: bool = False,  # an empty film of that size instead: what a policy sees that may learn only the language
     rng: np.random.Generator | None = None,  # for a film moved at random; None leaves it in place
-) -> bytes:  # PNG, mode L
+) -> bytes:  # PGM, mode L
     "One film at the policy's size."
     if rng is not None and not blind:
         if size and min(film.size) > 2 * size:
@@ -369,7 +369,7 @@ def small_film(
     if blind:
         film = Image.new("L", film.size, 77)  # the mean the tiny policy subtracts
     file = BytesIO()
-    film.save(file, "PNG", compress_level=1)
+    film.save(file, "PPM")  # bytes as they are: what is read once a step costs more to unpack than to keep
     return file.getvalue()
 
 # %% ../../nbs/training/01_policy.ipynb #cf0d7eb7
@@ -513,5 +513,5 @@ def write_rows(
             before = where[number].get(study.get("prior_study_id"))
             earlier = None if before is None else raw[number][before]
             for ready in rows_of(study, earlier, **options, copies=copies):
-                writer.write(ROW_FEATURES.encode_example(ready))
+                writer.write(ready)  # encoded as it is
         writer.finalize()
