@@ -1643,6 +1643,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'unirg/training/policy.py'),
                                        'unirg.training.policy.code_of': ('training/policy.html#code_of', 'unirg/training/policy.py'),
                                        'unirg.training.policy.digest_of': ('training/policy.html#digest_of', 'unirg/training/policy.py'),
+                                       'unirg.training.policy.fit_to_move': ( 'training/policy.html#fit_to_move',
+                                                                              'unirg/training/policy.py'),
                                        'unirg.training.policy.fix_image_size': ( 'training/policy.html#fix_image_size',
                                                                                  'unirg/training/policy.py'),
                                        'unirg.training.policy.image_size_of': ( 'training/policy.html#image_size_of',

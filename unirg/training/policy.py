@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_CODE', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config',
            'build_tiny_policy', 'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor', 'load_policy',
-           'fix_image_size', 'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film', 'read_film', 'small_film',
-           'rows_of', 'training_rows', 'digest_of', 'code_of', 'table_name', 'picked_studies', 'write_rows']
+           'fix_image_size', 'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film', 'read_film',
+           'fit_to_move', 'small_film', 'rows_of', 'training_rows', 'digest_of', 'code_of', 'table_name',
+           'picked_studies', 'write_rows']
 
 # %% ../../nbs/training/01_policy.ipynb #88fe249a
 import inspect
@@ -338,7 +339,7 @@ def moved_film(
     place = (c, -s, w / 2 * (1 - c) + h / 2 * s + dx, s, c, h / 2 * (1 - c) - w / 2 * s + dy)
     tones = 255 * np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.08)) + rng.normal(0, 6)
     moved = image.transform(image.size, Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
-    return moved.point(np.clip(tones, 0, 255).round().astype(int).tolist())
+    return Image.fromarray(np.clip(tones, 0, 255).round().astype(np.uint8)[np.asarray(moved)])
 
 
 def read_film(
@@ -353,23 +354,29 @@ def read_film(
     return image.convert("L")
 
 
+def fit_to_move(
+    film: Image.Image,  # of `read_film`
+    size: int | None = None,  # pixels a side that are wanted of it later
+) -> Image.Image:  # at most twice the size
+    "A film as fine as it need be to be moved."
+    return film.resize((2 * size, 2 * size), Image.Resampling.BOX) if size and min(film.size) > 2 * size else film
+
+
 def small_film(
     film: Image.Image,  # of `read_film`
     size: int | None = None,  # pixels a side; None leaves it as it is
     blind: bool = False,  # an empty film of that size instead: what a policy sees that may learn only the language
     rng: np.random.Generator | None = None,  # for a film moved at random; None leaves it in place
-) -> bytes:  # PNG, mode L
+) -> bytes:  # PGM, mode L
     "One film at the policy's size."
     if rng is not None and not blind:
-        if size and min(film.size) > 2 * size:
-            film = film.resize((2 * size, 2 * size), Image.Resampling.BOX)  # twice the size is fine enough to move
-        film = moved_film(film, rng)
+        film = moved_film(fit_to_move(film, size), rng)
     if size and film.size != (size, size):
         film = film.resize((size, size), Image.Resampling.BOX if min(film.size) % size == 0 else Image.Resampling.LANCZOS)
     if blind:
         film = Image.new("L", film.size, 77)  # the mean the tiny policy subtracts
     file = BytesIO()
-    film.save(file, "PNG", compress_level=1)
+    film.save(file, "PPM")  # bytes as they are: what is read once a step costs more to unpack than to keep
     return file.getvalue()
 
 # %% ../../nbs/training/01_policy.ipynb #cf0d7eb7
@@ -398,6 +405,7 @@ def rows_of(
     "Prompt, films and reference of one study, a row a copy."
     parts = prompt_parts(study, want, earlier if prior else False, wording)
     films = [read_film({"current": study, "prior": earlier}[said]["image"], image_size) for kind, said in parts if kind == "film"]
+    ready = films if blind or all(copy is None for copy in copies) else [fit_to_move(film, image_size) for film in films]
     reference = target_text(study, want)
     content = [{"type": "image", "text": None} if kind == "film" else {"type": "text", "text": said} for kind, said in parts]
     said = {
@@ -409,7 +417,8 @@ def rows_of(
     }
     for copy in copies:
         rng = None if copy is None else np.random.default_rng(derived_seed(copy, "moved", study["source"], study["study_id"]))
-        yield said | {"images": [{"bytes": small_film(film, image_size, blind, rng), "path": None} for film in films]}
+        shown = films if copy is None else ready
+        yield said | {"images": [{"bytes": small_film(film, image_size, blind, rng), "path": None} for film in shown]}
 
 # %% ../../nbs/training/01_policy.ipynb #c1008e31
 def training_rows(
@@ -513,5 +522,5 @@ def write_rows(
             before = where[number].get(study.get("prior_study_id"))
             earlier = None if before is None else raw[number][before]
             for ready in rows_of(study, earlier, **options, copies=copies):
-                writer.write(ROW_FEATURES.encode_example(ready))
+                writer.write(ready)  # encoded as it is
         writer.finalize()
