@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_toys import toy_table, toy_texts
 
 from unirg.core import StudyError
@@ -187,6 +188,32 @@ def test_dtype_attention_and_lora_are_settings(tmp_path):
         with pytest.raises(StudyError, match=r"dtype|attn|attention"):
             load_policy(folder, **wrong)
     assert lora(0) is None and (lora(8).r, lora(8).lora_alpha, lora(8, 4).lora_alpha) == (8, 16, 4)
+
+
+@pytest.mark.parametrize("sides", [(64, 64, 64), (64, 128, 64)])
+def test_films_seen_together_are_seen_as_one_by_one(tmp_path, sides):
+    from unirg.training.sft import see_films_together
+
+    folder = build_tiny_policy(toy_texts(), tmp_path / "tiny")
+    model, processor = load_policy(folder)
+    films = [Image.fromarray(np.random.default_rng(k).integers(0, 255, (side, side), dtype=np.uint8)) for k, side in enumerate(sides)]
+    processor.image_processor.size = {"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
+    texts = [processor.image_token + " x"] * len(films)
+    batch = processor(images=[[film.convert("RGB")] for film in films], text=texts, padding=True, return_tensors="pt")
+    assert len({tuple(grid) for grid in batch["image_grid_thw"].tolist()}) == len(set(sides))
+
+    def gradient():
+        model.zero_grad()
+        logits = model(**batch).logits
+        logits.square().mean().backward()
+        return logits.detach(), model.model.visual.patch_embed.proj.weight.grad.clone()
+
+    alone = gradient()
+    assert see_films_together(model) and not see_films_together(model), "once"
+    assert all(torch.equal(one, other) for one, other in zip(gradient(), alone, strict=True))
+    model.save_pretrained(tmp_path / "saved")
+    assert "films_together" not in (tmp_path / "saved" / "config.json").read_text()
+    assert not see_films_together(torch.nn.Linear(2, 2))
 
 
 def test_the_loss_is_the_models_own_when_only_learned_tokens_are_scored(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from training_toys import toy_studies, toy_table, toy_texts
 import unirg
 from unirg.core import read_json, write_json
 from unirg.study import modules_of
-from unirg.training import generation, sft
+from unirg.training import generation, policy, sft
 from unirg.training.launch import environment, finished, launch
 from unirg.training.policy import build_tiny_policy, refer_to_policy, training_rows
 
@@ -83,6 +83,41 @@ def test_a_threshold_is_chosen_on_sources_learned_from_alone(tmp_path, monkeypat
     assert drawn == {"toy.json", "unseen.json", "toy-validation.json", "threshold.json"}
     with pytest.raises(unirg.core.StudyError, match="none of toy has validation studies"):
         run_notebook("45_consensus", out="out", sources=["unseen"], training=["toy"])
+
+
+def test_rows_are_shared_among_those_who_want_them_and_survive_a_kill(tmp_path, monkeypatch):
+    table, written, ordinary = toy_table(20), [], policy.write_rows
+    alone = training_rows(table, split=None, augment=2, cache=tmp_path / "alone")
+    monkeypatch.setattr(policy, "SHARD", 10)
+
+    def write(*args):
+        if len(written) == 2:
+            raise MemoryError("killed")
+        ordinary(*args)
+        written.append(len(args[2]))
+
+    monkeypatch.setattr(policy, "write_rows", write)
+    with pytest.raises(MemoryError):
+        training_rows(table, split=None, augment=2, cache=tmp_path / "rows")
+    (folder,) = (tmp_path / "rows").iterdir()
+    assert [path.name for path in sorted(folder.glob("*.arrow"))] == ["00000-of-00004.arrow", "00001-of-00004.arrow"]
+    hold = "import fcntl, sys, time; fcntl.flock(file := open(sys.argv[1], 'w'), fcntl.LOCK_EX); print('has it', flush=True); time.sleep(9)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(folder / ".00002-of-00004.arrow.lock")], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "has it\n"
+    order = []
+
+    def note(*args):
+        order.append(args[4].name.split("-of-")[0][-1])
+        if len(order) == 1:
+            other.kill()  # once the one it does not have is being written
+        ordinary(*args)
+
+    monkeypatch.setattr(policy, "write_rows", note)
+    rows = training_rows(table, split=None, augment=2, cache=tmp_path / "rows")
+    assert order == ["3", "2"], "what another process is at is left to it, and done after all if it dies"
+    undecoded = datasets.List(datasets.Image(decode=False))
+    assert rows.cast_column("images", undecoded)[:] == alone.cast_column("images", undecoded)[:]
+    assert not list(folder.glob(".*"))
 
 
 def test_an_edited_wording_or_reward_is_not_taken_for_the_old_one(place, tmp_path):

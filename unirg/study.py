@@ -794,7 +794,7 @@ def _forked_kernel() -> ForkedKernel:
     local_provisioner.launch_kernel = launch
     return kernel
 
-# %% ../nbs/90_study.ipynb #4f314cd3
+# %% ../nbs/90_study.ipynb #35bc6023
 def hanging(
     plan: Plan,
     seconds: dict[str, float],  # task -> how long it usually takes
@@ -821,7 +821,7 @@ class Gate:
         self,
         places: int,  # tasks at a time
         weight: dict[str, float],  # of `hanging`
-        pause: float = 0.3,  # seconds after an end in which what it made ready can come to the gate
+        pause: float = 0.1,  # seconds after an end in which what it made ready can come to the gate
     ):
         self.places, self.weight, self.pause = places, weight, pause
         self.order = {name: -number for number, name in enumerate(weight)}  # as planned, where as much hangs on both

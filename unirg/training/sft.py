@@ -7,7 +7,7 @@ __all__ = ['LEARNING', 'LEARNING_CODE', 'Recipe', 'SftRecipe', 'Job', 'checked',
            'muon_of', 'RunLog', 'Validation', 'save_weights', 'report_scores', 'collapse', 'compute', 'sft_passes',
            'matching_steps', 'tokens_a_row', 'WholeCheckpoints', 'last_checkpoint', 'asked_of', 'start_work',
            'finish_work', 'finished_policy', 'quiet_worker', 'keep_freed_memory', 'score_learned_tokens_only',
-           'die_with_launcher', 'prepare', 'main', 'worker']
+           'films_attend_together', 'see_films_together', 'die_with_launcher', 'prepare', 'main', 'worker']
 
 # %% ../../nbs/training/02_sft.ipynb #96d3c83b
 import contextlib
@@ -554,7 +554,7 @@ def finished_policy(
     else:
         shutil.copytree(weights, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin", "README.md"))
 
-# %% ../../nbs/training/02_sft.ipynb #4352a133
+# %% ../../nbs/training/02_sft.ipynb #f6c44d81
 def quiet_worker() -> None:
     "Settings of a trainer process: few threads, no bars, and an end when its launcher ends."
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's own use of names transformers is leaving
@@ -594,6 +594,45 @@ def score_learned_tokens_only(
         utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(utils._CHUNKED_LOGPROB_CHUNK_SIZE, vocabulary)
 
 
+def films_attend_together(
+    module: torch.nn.Module,  # an attention of the part that sees
+    query: torch.Tensor,  # (1, heads, patches of all films, width)
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,  # none: a film sees all of itself
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    cu_seq_lens_q: torch.Tensor,  # where each film begins, and the end
+    **kwargs,
+) -> tuple[torch.Tensor, None]:  # (1, patches, heads, width)
+    "Attention of each film to itself, films of one size in one batch."
+    lengths = cu_seq_lens_q.diff().tolist()
+    options = dict(dropout_p=dropout, scale=scaling)
+    if len(set(lengths)) == 1:
+        query, key, value = (each[0].unflatten(1, (len(lengths), lengths[0])).transpose(0, 1) for each in (query, key, value))
+        seen = torch.nn.functional.scaled_dot_product_attention(query, key, value, **options)
+        return seen.transpose(1, 2).flatten(0, 1)[None].contiguous(), None
+    films = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
+    seen = [torch.nn.functional.scaled_dot_product_attention(*film, **options) for film in films]
+    return torch.cat(seen, dim=2).transpose(1, 2).contiguous(), None
+
+
+def see_films_together(
+    model: torch.nn.Module,
+) -> bool:  # whether it is a model of that kind
+    "Have a model of Qwen's kind see a batch's films at once on a CPU: the same weights come out, a tiny one's step takes 3 % less."
+    from transformers import AttentionInterface
+
+    seeing = getattr(getattr(model, "model", None), "visual", None)
+    if seeing is None or getattr(seeing.config, "_attn_implementation", None) != "sdpa":
+        return False
+    # transformers hands all films over in one call only to what has flash in its name
+    AttentionInterface.register("flash_of_films_together", films_attend_together)
+    seeing.config._attn_implementation = "flash_of_films_together"
+    return True
+
+
 def die_with_launcher() -> None:
     "End when the standard input, held open by the launcher, closes: also torchrun's children notice that way."
     import threading
@@ -623,6 +662,7 @@ def prepare(
         model, processor = load_policy(job.start, job.image_size, dtype=recipe.dtype, attention=recipe.attention)
         if not torch.cuda.is_available():
             score_learned_tokens_only(model.get_input_embeddings().num_embeddings)
+            see_films_together(model)
         size, tables = image_size_of(processor), [studies_of(folder) for folder in job.tables]
         if state.is_main_process:
             start_work(job, tables)
