@@ -570,6 +570,17 @@ def test_figures_read_the_planned_scores_alone_and_rest_on_each_of_them(planned)
     assert {"their_model", "sft_consensus-s2"} <= set(plan.tasks["figure4"].parameters["scored"])
 
 
+def test_headroom_takes_the_longest_line_of_reinforcement_from_the_run_that_is_sampled(planned):
+    told = planned("phantom").tasks["headroom"].parameters
+    assert (told["before"], told["runs"], told["consensus"], told["reward"]) == ("sft", ["rl1", "rl2"], "sft_consensus", "step2")
+    assert told["seeds"] == [1, 2] and "rexrank" in told["sources"] and "rexrank" not in told["training"]
+    tasks = planned("smoke", runs="base sft rl_only rl1 rl1_prior sft_prior", beyond="none").tasks
+    assert tasks["headroom"].parameters["runs"] == ["rl1"] and tasks["headroom"].parameters["reward"] == "step1"
+    assert {"consensus-sft-s1", "score-sft-s1", "score-rl1-s1"} <= set(tasks["headroom"].after)
+    for without in ({"consensus": "none"}, {"runs": "base sft rl_only", "beyond": "none"}):
+        assert "headroom" not in planned("smoke", **without).tasks
+
+
 def test_a_policy_for_the_base_run_writes_no_other_runs_reports(planned):
     plan = planned("smoke", "[smoke:run:sft_prior]\nsteps = 2", policy="/data/a-policy", runs="base sft rl1 sft_prior")
     assert plan.tasks["base-s1"].parameters["policy"] == "/data/a-policy"

@@ -268,7 +268,7 @@ def _order(self: Plan) -> None:
         circle = " needs ".join(reversed(error.args[1]))
         raise StudyError(f"settings.ini: {circle}; change 'start' or 'match_run' of one of these runs") from error
 
-# %% ../nbs/90_study.ipynb #bd8b662e
+# %% ../nbs/90_study.ipynb #31608c3a
 @patch
 def _plan(self: Plan) -> None:
     "Add every task of the profile."
@@ -282,6 +282,8 @@ def _plan(self: Plan) -> None:
         self._score(name, self.out / "systems" / name, sources=covered)
     for figure in typed(self.settings.get("figures"), list[str], "figures"):
         self._figure(figure)
+    if self.sampled and "75_headroom" in self.books:
+        self._headroom(self.sampled[0])
     if self.phantoms and (run := self.settings.get("sight_run", "none")) != "none":
         needs = [self.out / "archives", *self.data.values(), *self._of([run], "models", "predictions")]
         told = {"run": run, "seeds": self._seeds(run), "sources": self.phantoms}
@@ -392,7 +394,7 @@ def _consensus(self: Plan, run: str) -> None:
         self.add(f"consensus-{policy}", "45_consensus", needs, [written], ("stage:consensus",), **told)
         self._score(system, written, limit=self.tasks[f"consensus-{policy}"].parameters["limit"])
 
-# %% ../nbs/90_study.ipynb #6669e04d
+# %% ../nbs/90_study.ipynb #6a4ff041
 @patch
 def _figure(self: Plan, figure: str) -> None:
     "One figure's notebook."
@@ -417,6 +419,25 @@ def _figure(self: Plan, figure: str) -> None:
         needs += self._of(sampled, "predictions", "scores")
     makes = [out / "figures" / f"{figure}.json", *([out / "cards"] if "credentialed" in takes else [])]  # model cards tell of it
     self.add(figure.split("_", 1)[1], figure, needs, makes, **{name: value for name, value in known.items() if name in takes})
+
+
+@patch
+def _headroom(self: Plan, before: str) -> None:
+    "What a run that is read by consensus might have gained by choosing among its samples, beside what reinforcement gained from there."
+    sections = {name: self.settings.section(f"run:{name}") for name in self.runs}
+
+    def steps_from(run):  # the longest line of reinforcement from a run
+        after = [name for name, section in sections.items() if section.get("start") == run and section["notebook"] == "30_rl"]
+        plain = [name for name in after if not self.tasks[f"{name}-s{self._seeds(name)[0]}"].parameters.get("prior")]
+        return max(([name, *steps_from(name)] for name in plain), key=len, default=[])
+
+    runs, drawn = steps_from(before), read_by_consensus(before)
+    if not runs:
+        return
+    told = {"before": before, "runs": runs, "seeds": self._seeds(runs[-1]), "consensus": drawn, "reward": sections[runs[-1]]["reward"]}
+    needs = [*self.data.values(), *self._of([drawn], "predictions"), *self._of([before, *runs], "scores")]
+    makes = [self.out / "figures" / "75_headroom.json"]
+    self.add("headroom", "75_headroom", needs, makes, ("stage:headroom",), sources=list(self.sources), training=self.training, **told)
 
 
 @patch

@@ -21,7 +21,7 @@ from .scoring import label_counts, of_run
 from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, read_json, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #2e60ea7f
+# %% ../../nbs/analysis/03_figures.ipynb #751764d2
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
@@ -29,6 +29,9 @@ NAMES = {
     "sft_more": "SFT, more",
     "sft_more_low": "SFT, more, low rate",
     "sft_consensus": "SFT, consensus",
+    "sft_sample": "SFT, one sample",
+    "sft_agreed": "SFT, agreed sample",
+    "sft_best": "SFT, best sample",
     "rl_only": "RL only",
     "rl1": "SFT, RL step 1",
     "rl2": "SFT, RL steps 1+2",
