@@ -315,6 +315,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'unirg.analysis.report.rests_on': ('analysis/report.html#rests_on', 'unirg/analysis/report.py'),
                                        'unirg.analysis.report.said_of_difference': ( 'analysis/report.html#said_of_difference',
                                                                                      'unirg/analysis/report.py'),
+                                       'unirg.analysis.report.said_of_headroom': ( 'analysis/report.html#said_of_headroom',
+                                                                                   'unirg/analysis/report.py'),
                                        'unirg.analysis.report.said_of_table': ( 'analysis/report.html#said_of_table',
                                                                                 'unirg/analysis/report.py'),
                                        'unirg.analysis.report.sets_of': ('analysis/report.html#sets_of', 'unirg/analysis/report.py'),

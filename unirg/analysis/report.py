@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TOLD', 'TOLD_IF_FOUND', 'LOWER_IS_BETTER', 'HIGHER_IS_BETTER', 'VALIDATION', 'COUNTS', 'PANELS', 'OWN_PANELS',
-           'ANSWER', 'MAIN_MEASURES', 'FAMILY_SAID', 'STYLE', 'METHOD', 'LIMITS', 'README_BEGIN', 'README_END',
-           'read_records', 'rests_on', 'About', 'Said', 'number', 'interval', 'counted', 'Sets', 'measure_name',
-           'verdict', 'said_of_difference', 'differences_of', 'said_of_table', 'in_order', 'Panel', 'Figure',
-           'words_of', 'read_figures', 'last_step', 'main_comparisons', 'controls_of', 'opponents', 'answer',
-           'gains_and_losses', 'panel_html', 'provenance_html', 'write_report', 'readme_results', 'write_readme',
-           'with_results', 'sets_of']
+           'ANSWER', 'HEADROOM', 'MAIN_MEASURES', 'FAMILY_SAID', 'STYLE', 'METHOD', 'LIMITS', 'README_BEGIN',
+           'README_END', 'read_records', 'rests_on', 'About', 'Said', 'number', 'interval', 'counted', 'Sets',
+           'measure_name', 'verdict', 'said_of_difference', 'differences_of', 'said_of_table', 'in_order', 'Panel',
+           'Figure', 'words_of', 'read_figures', 'last_step', 'main_comparisons', 'controls_of', 'opponents', 'answer',
+           'gains_and_losses', 'said_of_headroom', 'panel_html', 'provenance_html', 'write_report', 'readme_results',
+           'write_readme', 'with_results', 'sets_of']
 
 # %% ../../nbs/analysis/16_report.ipynb #108d0bf5
 import base64
@@ -465,8 +465,8 @@ def _panel(folder: Path, stem: str, sections: dict[str, str]) -> Panel:
     title = words.get("title") or (f"Panel {known}" if stem.startswith("fig_") else f"Table {known.removeprefix('table ')}")
     return Panel(stem, title, words.get("legend") or legend, image, csv if csv.is_file() else None)
 
-# %% ../../nbs/analysis/16_report.ipynb #f4f9539b
-ANSWER = "fig_answer.csv"
+# %% ../../nbs/analysis/16_report.ipynb #af7b853e
+ANSWER, HEADROOM = "fig_answer.csv", "fig_headroom.csv"
 MAIN_MEASURES = ("composite_step1", "composite_step2", "label_f1", "fact_f1", "judged_errors")
 
 
@@ -483,12 +483,12 @@ def main_comparisons(
 ) -> list[Said]:  # each comparison once
     "What the tables say about the last step of reinforcement learning."
     once: dict[About, Said] = {}
-    for one in sorted(said, key=lambda one: one.source != ANSWER):
+    for one in sorted(said, key=lambda one: (one.source != ANSWER, one.source == HEADROOM)):  # the latter rests on some studies only
         kept = once.get(one.about)
         if one.about and (kept is None or (kept.source != ANSWER and "worse" == one.verdict != kept.verdict)):
             once[one.about] = one
     run = last_step([about.run for about in once])
-    mine = [one for one in once.values() if one.about.run == run and not str(one.about.against).startswith("rl")]
+    mine = [one for one in once.values() if one.about.run == run and not str(one.about.against).startswith("rl") and one.source != HEADROOM]
     main = [one for one in mine if one.verdict != "undecided" or (one.about.measure in MAIN_MEASURES and not one.about.part)]
     return main or mine
 
@@ -620,6 +620,44 @@ def gains_and_losses(
         said.append(f"Against {name_of(against)}, where a difference was found, {name_of(mine[0].about.run)} is {'. It is '.join(told)}.")
     return " ".join(said)
 
+# %% ../../nbs/analysis/16_report.ipynb #efb601dc
+def said_of_headroom(
+    table: pd.DataFrame,  # of panel `headroom`
+    sets: Sets,
+    fewest: int = 100,  # studies of a set that is told of
+) -> str:  # '' where there is nothing to tell
+    "What there was to gain without seeing more, and what reinforcement learning gained."
+    runs = list(dict.fromkeys(table["run"]))
+    agreed, run = next((name for name in runs if name.endswith("_agreed")), ""), last_step(runs)
+    before = agreed.removesuffix("_agreed")
+    known = {key: rows.iloc[0] for key, rows in table[table.studies >= fewest].groupby(["run", "against", "dataset", "measure"])}
+    told, found = [], {"choice": [], "learning": []}
+    for measure in ("composite_step1", "judged_errors"):
+        for where in ("seen", *sets.unseen):
+            asked = {"choice": (agreed, before, where, measure), "learning": (run, agreed, where, measure)}
+            if not all(key in known for key in asked.values()):
+                continue
+            rows = {name: known[key] for name, key in asked.items()}
+            gains = {name: differences_of(HEADROOM, pd.DataFrame([row])).iloc[0] for name, row in rows.items()}
+            levels = [rows["choice"].estimate - rows["choice"].difference, rows["choice"].estimate, rows["learning"].estimate]
+            own, chosen, learned = (number(level) for level in levels)
+            by, beyond = (interval(row, signed=True) for row in gains.values())
+            told.append(
+                f"{measure_name(measure)}, {sets.name(where)}: {own} as {name_of(before)} writes, {chosen} chosen so ({by}), "
+                f"{learned} after {name_of(run)} ({beyond} from the choice; {counted(rows['choice'])})."
+            )
+            for name, row in gains.items():
+                found[name] += [verdict(row)] if measure == "composite_step1" else []
+    if not told:
+        return ""
+    concluded = "No gain of composite reward by this choice is shown, nor one by reinforcement learning beyond it."
+    if "better" in found["learning"]:
+        concluded = "Reinforcement learning gained more composite reward than this choice does."
+    elif "better" in found["choice"]:
+        concluded = "That reinforcement learning gained more composite reward than this choice does is not shown."
+    choice = "Of several samples the one that the others reward most, which takes no reference and no learning, is what was to gain without"
+    return " ".join([f"{choice} seeing more.", *told, concluded])
+
 # %% ../../nbs/analysis/16_report.ipynb #2695790f
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:58rem;margin:0 auto;padding:1rem;color:#1b1f24;background:#fff}
@@ -738,7 +776,7 @@ def provenance_html(
             "and says whether it is still what the records say.</p>"
         )
 
-# %% ../../nbs/analysis/16_report.ipynb #47429f98
+# %% ../../nbs/analysis/16_report.ipynb #02b3790b
 def write_report(
     out: str | Path,  # the profile's folder: figures/ and runs/ are read
     profile: str,  # its name
@@ -759,6 +797,8 @@ def write_report(
     answered, rests = answer(compared, sets, controls_of(tables.values())), any(one.source == ANSWER for one in compared)
     summary = [_said(Said(text, ANSWER)) if rests else f'<p class="said">{html.escape(text)}</p>' for text in answered.split("\n\n")]
     summary += [f'<p class="said">{html.escape(text)}</p>' for text in [gains_and_losses(compared, sets)] if text]
+    room = said_of_headroom(tables["fig_headroom"], sets) if "fig_headroom" in tables else ""
+    summary += [_said(Said(room, HEADROOM))] if room else []
     kinds = {
         "What holds: RL is better": ("better",),
         "What does not hold: RL is worse": ("worse",),
@@ -802,7 +842,7 @@ def _page(profile: str, sections: dict[str, str]) -> str:
         f"comes from the file named after it; the tables are in this page, under each figure.</p><nav>{links}</nav>{body}</body></html>\n"
     )
 
-# %% ../../nbs/analysis/16_report.ipynb #8edd0033
+# %% ../../nbs/analysis/16_report.ipynb #695dddc5
 README_BEGIN, README_END = "<!-- results of {profile}: written by `make readme`, not by hand -->", "<!-- end of results -->"
 
 
@@ -830,7 +870,8 @@ def readme_results(
     told = [one for one in found if one.about.dataset in ("seen", *sets.unseen) or one.verdict == "worse"]
     told = [one for one in told if one.about.against in rivals]
     told += said.get("sight.csv", [])[-1:]  # all seeds together stand last
-    files = dict.fromkeys(["fig_S1.csv", *(one.source for one in told)])
+    room = said_of_headroom(tables[HEADROOM], sets) if HEADROOM in tables else ""
+    files = dict.fromkeys(["fig_S1.csv", *(one.source for one in told), *([HEADROOM] if room else [])])
     return "\n".join(
         [
             f"![Systems compared on the test studies of {sets.name('seen')}]({where}/fig_S1.png)",
@@ -846,6 +887,7 @@ def readme_results(
             "",
             gains_and_losses(compared, sets),
             "",
+            *([room, ""] if room else []),
             *[f"- {one.text} ([{one.source}]({where}/{one.source}))" for one in told],
             "",
             f"Numbers: {', '.join(f'[{name}]({where}/{name})' for name in files)}. What is undecided is not shown to be equal.",
