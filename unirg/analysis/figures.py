@@ -247,25 +247,45 @@ def panel_1a(
     axes[0].tick_params(left=False)
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #744caf99
+# %% ../../nbs/analysis/03_figures.ipynb #4e594140
 def panel_curves(
     curves: pd.DataFrame,  # run, seed, step, and the measure; one row a validation
     measure: str,  # column to plot
     label: str,  # of the y axis
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
-    "Validation curve of one measure, by run."
+    "Validation curve of one measure, by run; runs that lie far from the others have an axis of their own below or above them."
     set_style()
     table = curves[["run", "seed", "step", measure]].dropna().sort_values(["run", "seed", "step"])
     mean = table.groupby(["run", "step"], sort=False)[measure].agg(["mean", "size"]).reset_index()
-    figure, ax = plt.subplots(figsize=(COLUMN, 1.9 + 0.09 * table.run.nunique()), layout="constrained")
-    for run, group in table.groupby("run", sort=False):
-        for _, line in group.groupby("seed"):
-            ax.plot(line["step"], line[measure], color=colour_of(run), lw=0.6, alpha=0.5)
-        full = mean[(mean.run == run) & (mean["size"] == group.seed.nunique())]
-        ax.plot(full["step"], full["mean"], color=colour_of(run), lw=1.8, label=name_of(run), marker=mark_of(run), ms=2.5)
-    ax.set(xlabel="Step of reinforcement learning", ylabel=label)
-    figure.legend(frameon=False, loc="outside upper center", ncols=2)
+    parts = _far_apart(table.groupby("run", sort=False)[measure].agg(["min", "max"]))
+    spans = [max(np.ptp(table[table.run.isin(part)][measure]), 1e-9) for part in parts]
+    heights = [max(span / max(spans), 0.25) for span in spans] if len(parts) > 1 else [1]
+    size = (COLUMN, 1.9 + 0.09 * table.run.nunique() + 0.5 * (len(parts) - 1))
+    figure, axes = plt.subplots(len(parts), 1, figsize=size, height_ratios=heights, sharex=True, squeeze=False, layout="constrained")
+    for ax, part, height in zip(axes[:, 0], parts, heights):
+        for run, group in table[table.run.isin(part)].groupby("run", sort=False):
+            for _, line in group.groupby("seed"):
+                ax.plot(line["step"], line[measure], color=colour_of(run), lw=0.6, alpha=0.5)
+            full = mean[(mean.run == run) & (mean["size"] == group.seed.nunique())]
+            ax.plot(full["step"], full["mean"], color=colour_of(run), lw=1.4, label=name_of(run), marker=mark_of(run), ms=2.5)
+        ax.locator_params(axis="y", nbins=max(2, round(5 * height)))
+        ax.margins(y=0.15)
+    axes[-1, 0].set_xlabel("Step of reinforcement learning")
+    figure.supylabel(label, fontsize=plt.rcParams["axes.labelsize"])
+    known = {text: handle for ax in axes[:, 0] for handle, text in zip(*ax.get_legend_handles_labels())}
+    figure.legend(known.values(), known, frameon=False, loc="outside upper center", ncols=2)
     return figure, table
+
+
+def _far_apart(ranges: pd.DataFrame) -> list[list[str]]:
+    "Runs in one group, or in two where the gap between these is wider than either spans; the higher one first."
+    order = ranges.sort_values("min")
+    for cut in range(1, len(order)):
+        low, high = order[:cut], order[cut:]
+        gap = high["min"].min() - low["max"].max()
+        if gap > max(part["max"].max() - part["min"].min() for part in (low, high)):
+            return [list(high.index), list(low.index)]
+    return [list(order.index)]
 
 # %% ../../nbs/analysis/03_figures.ipynb #3aa268c1
 def read_curves(

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FORM', 'NAMES', 'form_of', 'direction', 'before_and_after', 'verdict', 'sections_of', 'panel_hacking']
 
-# %% ../../nbs/analysis/13_hacking.ipynb #c7210a5f
+# %% ../../nbs/analysis/13_hacking.ipynb #d0e87893
+import textwrap
 from collections import Counter
 
 import matplotlib
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .design import inside_reward  # what is inside a run's reward
-from .figures import COLUMN, MEASURE_NAMES, colour_of, name_of, set_style
+from .figures import MEASURE_NAMES, PAGE, colour_of, name_of, set_style
 from .statistics import paired_differences, split_system
 from ..core import StudyError
 from ..reward.findings import facts
@@ -110,7 +111,7 @@ def verdict(
         return "no difference shown"
     return {1: ("worse", "better"), -1: ("better", "worse"), 0: ("less", "more")}[row.direction][int(row.estimate > 0)]
 
-# %% ../../nbs/analysis/13_hacking.ipynb #6fd85532
+# %% ../../nbs/analysis/13_hacking.ipynb #947ea523
 NAMES = {
     **MEASURE_NAMES,
     **FORM,
@@ -145,41 +146,46 @@ def panel_hacking(
     changes: pd.DataFrame,  # of `before_and_after`
     runs: list[str],
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
-    "Paired differences to the policy each run started from, in standard deviations, by group of measures."
+    "Paired differences to the policy each run started from, in standard deviations: a column a run, by group of measures."
     set_style()
     changes = changes[changes.run.isin(runs)]
-    groups = sections_of(changes)
+    groups, starts = sections_of(changes), changes.drop_duplicates("run").set_index("run").start
     sizes = [len(names) for names in groups.values()]
     figure, axes = plt.subplots(
         len(groups),
-        1,
-        figsize=(COLUMN, 0.7 + 0.3 * len(groups) + 0.145 * sum(sizes)),
+        len(runs),
+        figsize=(min(PAGE, 1.6 + 0.85 * len(runs)), 1.1 + 0.25 * len(groups) + 0.125 * sum(sizes)),
         height_ratios=[n + 0.4 for n in sizes],
         sharex=True,
+        sharey="row",
         squeeze=False,
         layout="constrained",
     )
-    for ax, (title, names) in zip(axes[:, 0], groups.items()):
-        for shift, run in zip(np.linspace(-0.27, 0.27, len(runs)) if len(runs) > 1 else [0.0], runs):
+    figure.get_layout_engine().set(w_pad=0.01)
+    for line, (title, names) in zip(axes, groups.items()):
+        for ax, run in zip(line, runs):
             for row in changes[(changes.run == run) & changes.measure.isin(names)].itertuples():
-                flip, place = row.direction or 1, names.index(row.measure) + shift
-                ax.plot([flip * row.in_sd_low, flip * row.in_sd_high], [place, place], color=colour_of(run), lw=1)
+                flip, place = row.direction or 1, names.index(row.measure)
+                ax.plot([flip * row.in_sd_low, flip * row.in_sd_high], [place, place], color=colour_of(run), lw=1.2)
                 ax.plot(flip * row.in_sd, place, "o", color=colour_of(run), ms=2.9, mfc=colour_of(run) if row.inside else "white", mew=0.8)
-        ax.axvline(0, color="0.6", lw=0.6, zorder=0)
-        ax.set(yticks=range(len(names)), ylim=(len(names) - 0.45, -0.55))
-        ax.set_yticklabels([NAMES.get(name, name.replace("_", " ")) for name in names], fontsize=6)
-        ax.set_title(f"{title} (right is more)" if title == "Form" else title, fontweight="bold", fontsize=6.5)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="y", color="0.94", lw=4, zorder=-5)
-    axes[-1, 0].set_xlabel("Change, in SDs of the policy before; right is better")
-    starts = changes.drop_duplicates("run").set_index("run").start
+            ax.axvline(0, color="0.6", lw=0.6, zorder=0)
+            ax.set(yticks=range(len(names)), ylim=(len(names) - 0.45, -0.55))
+            ax.set_yticklabels([NAMES.get(name, name.replace("_", " ")) for name in names], fontsize=6)
+            ax.tick_params(axis="y", length=0)
+            ax.tick_params(axis="x", labelsize=5.5)
+            ax.locator_params(axis="x", nbins=3)
+            ax.grid(axis="y", color="0.94", lw=4, zorder=-5)
+        line[0].annotate(
+            f"{title} (right is more)" if title == "Form" else title, (0, 1), (-4, 3), xycoords="axes fraction", textcoords="offset points",
+            fontweight="bold", fontsize=6.5, ha="right",
+        )  # fmt: skip
+    for ax, run in zip(axes[0], runs):
+        said = textwrap.wrap(name_of(run), 13) + textwrap.wrap(f"from {name_of(starts[run])}", 13)
+        ax.set_title("\n".join(said), fontsize=6, loc="center", pad=11)
+    figure.supxlabel("Change, in SDs of the policy before; right is better", fontsize=7)
     marks = [
-        plt.Line2D([], [], color=colour_of(run), marker="o", ms=3, lw=1, label=f"{name_of(run)}, from {name_of(starts[run])}")
-        for run in runs
-    ]
-    marks += [
         plt.Line2D([], [], color="0.3", marker="o", ms=3, lw=0, mfc=fill, label=label)
         for fill, label in (("0.3", "in its reward"), ("white", "not in it"))
     ]
-    figure.legend(handles=marks, loc="outside upper right", ncols=1, frameon=False, fontsize=6)
+    figure.legend(handles=marks, loc="outside upper left", ncols=2, frameon=False, fontsize=6)
     return figure, changes.assign(verdict=[verdict(row) for row in changes.itertuples()])
