@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PANELS = ["1a", "1b", "1c", "1d", "2a", "2a_table", "2b", "2c", "2d", "2e", "2f", "3a", "3b", "3c", "3d", "4a", "4b", "4d", "S1", "answer"]
+PANELS = "1a 1b 1c 1d 2a 2a_table 2b 2c 2d 2e 2f 3a 3b 3c 3d 4a 4b 4c 4d S1 answer headroom".split()
 
 
 def start(root, *arguments):

@@ -397,7 +397,7 @@ def panel_systems(
         figure.supxlabel(size_said(table), fontsize=6.5)
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #80521615
+# %% ../../nbs/analysis/03_figures.ipynb #65501f0a
 def panel_diseases(
     scores: pd.DataFrame,  # with reference: and prediction: columns
     runs: list[str],
@@ -431,7 +431,8 @@ def panel_diseases(
     if shown.empty:
         raise StudyError(f"no label has {floor} positive references in {', '.join(datasets)}")
     names = list(dict.fromkeys(shown.sort_values("support", ascending=False).label))
-    figure, axes = plt.subplots(1, len(datasets), figsize=(PAGE, 0.8 + 0.26 * len(names)), sharey=True, squeeze=False, layout="constrained")
+    size = (PAGE if len(datasets) > 1 else 0.66 * PAGE, 1.0 + 0.26 * len(names))
+    figure, axes = plt.subplots(1, len(datasets), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for ax, dataset in zip(axes[0], datasets):
         visible = [run for run in runs if drawn is None or run in drawn]
         for shift, run in zip(np.linspace(-0.27, 0.27, len(visible)), visible):
@@ -449,9 +450,11 @@ def panel_diseases(
             ylim=(len(names) - 0.5, -0.6),
             xlim=(0, 1),
             xlabel="F1",
-            title=(titles or {}).get(dataset, dataset),
         )
+        own = table[(table.dataset == dataset) & table.run.isin(visible)]
+        told = [" ".join((titles or {}).get(dataset, dataset).split()), *([size_said(own, then="\n")] if len(own) else [])]
+        ax.set_title("\n".join(told), fontsize=6.5, linespacing=1.15)
         ax.grid(axis="y", color="0.93", lw=6, zorder=-5)
     known = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels())}
-    figure.legend(known.values(), known, loc="outside upper right", ncols=min(len(known), 6), frameon=False)
+    figure.legend(known.values(), known, loc="outside upper right", ncols=min(len(known), 6 if len(datasets) > 1 else 3), frameon=False)
     return figure, table
