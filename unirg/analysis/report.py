@@ -579,7 +579,7 @@ def _answer_with_numbers(compared: list[Said], sets: Sets, whom: list[str], why:
         paragraphs += [f"{name_of(whole[0].about.run)} against {name_of(control)}. {' '.join(told)}"] if told else []
     return "\n\n".join([*paragraphs, f"{FAMILY_SAID} {why}".strip()])
 
-# %% ../../nbs/analysis/16_report.ipynb #e50ad5e5
+# %% ../../nbs/analysis/16_report.ipynb #e5f826d7
 def _conclusion(found: dict[str, dict[str, str]], sets: Sets) -> str:
     "One sentence or two; `found` as `_at_unseen` gives it."
     verdicts = {run: "open" if not one else one[next(iter(one))] if len({*one.values()}) == 1 else "divided" for run, one in found.items()}
@@ -594,6 +594,11 @@ def _conclusion(found: dict[str, dict[str, str]], sets: Sets) -> str:
     where = [place for place in sets.unseen if all(one.get(place) == "better" for one in found.values())]
     if where and not any("worse" in one.values() for one in found.values()):
         return f"RL is better than each of them on {' and '.join(map(sets.name, where))}; elsewhere whether it generalises is undecided."
+    if "worse" in by:
+        said = f"RL does not generalise better here: there it is worse than {by['worse']}"
+        said += f", though better than {by['better']}" if "better" in by else ""
+        others = " and ".join(names for verdict, names in by.items() if verdict not in ("better", "worse"))
+        return said + (f"; against {others} it is undecided." if others else ".")
     if list(by) == ["divided"]:
         return "The institutions never trained on do not agree, so whether RL generalises better is undecided here."
     said = "Whether RL generalises better is undecided here."
@@ -842,7 +847,7 @@ def _page(profile: str, sections: dict[str, str]) -> str:
         f"comes from the file named after it; the tables are in this page, under each figure.</p><nav>{links}</nav>{body}</body></html>\n"
     )
 
-# %% ../../nbs/analysis/16_report.ipynb #695dddc5
+# %% ../../nbs/analysis/16_report.ipynb #fa2f56b8
 README_BEGIN, README_END = "<!-- results of {profile}: written by `make readme`, not by hand -->", "<!-- end of results -->"
 
 
@@ -868,7 +873,7 @@ def readme_results(
     controls = controls_of(tables.values())
     rivals, found = {"sft", *opponents(controls)[0]}, [one for one in compared if one.verdict != "undecided"]
     told = [one for one in found if one.about.dataset in ("seen", *sets.unseen) or one.verdict == "worse"]
-    told = [one for one in told if one.about.against in rivals]
+    told = [one for one in told if one.about.against in rivals and (one.source == ANSWER or ANSWER not in said)]
     told += said.get("sight.csv", [])[-1:]  # all seeds together stand last
     room = said_of_headroom(tables[HEADROOM], sets) if HEADROOM in tables else ""
     files = dict.fromkeys(["fig_S1.csv", *(one.source for one in told), *([HEADROOM] if room else [])])

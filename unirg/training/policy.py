@@ -476,7 +476,7 @@ def code_of(
 # noted when this module is loaded: a file that is edited later is not the code that runs here
 ROW_CODE = code_of("data.reports", "training.policy") | {"core.derived_seed": digest_of(inspect.getsource(derived_seed))}
 
-# %% ../../nbs/training/01_policy.ipynb #ea7aa826
+# %% ../../nbs/training/01_policy.ipynb #d9b13802
 def table_name(
     table: datasets.Dataset,  # a table of studies
 ) -> str:
@@ -513,7 +513,7 @@ def whole_shards(
     folder: Path,  # of `write_shards`
 ) -> list[Path]:  # in order; empty where one is still missing
     "The files of finished rows."
-    found = sorted(folder.glob("*-of-*.arrow"))
+    found = sorted(folder.glob("[0-9]*-of-*.arrow"))  # not those being written, whose names begin with a dot
     return found if found and len(found) == int(found[0].stem.split("-")[-1]) else []
 
 
