@@ -96,7 +96,7 @@ def panel_3a(
         star = f"Not to be had: {', '.join(map(_name, missing))}. {star}"
     return _rows(table, conditions, {name: MEASURE_NAMES.get(name, name) for name in measures}, star), table
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #09bf7710
+# %% ../../nbs/analysis/07_longitudinal.ipynb #a49bf995
 _COLOURS = {COPIED: sns.color_palette("colorblind")[5], SHUFFLED: sns.color_palette("colorblind")[6], REFERENCE: (0.0, 0.0, 0.0)}
 
 
@@ -145,7 +145,7 @@ def _rows(table: pd.DataFrame, runs: list[str], titles: dict[str, str], star: st
                 ha="center",
                 fontsize=5.5,
             )
-        ax.set_title(title)
+        ax.set_title("\n".join(textwrap.fill(line, 19) for line in title.split("\n")), fontsize=7)
         ax.margins(x=0.18)
         ax.set_ylim(len(runs) - 0.5, -0.75)
         ax.set_yticks(range(len(runs)), [_name(run) for run in runs])

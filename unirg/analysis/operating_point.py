@@ -191,7 +191,7 @@ def point(
         found |= {name: total[i] / max(total[i + 2], 1), f"{name}_low": low, f"{name}_high": high}
     return found
 
-# %% ../../nbs/analysis/14_operating_point.ipynb #b202dc20
+# %% ../../nbs/analysis/14_operating_point.ipynb #43b1fcf6
 def panel_operating_point(
     curves: pd.DataFrame,  # of `curve_table`, with a column seed
     points: pd.DataFrame,  # of `point`, with columns run and seed
@@ -200,8 +200,9 @@ def panel_operating_point(
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "Curve and points, above; how far each policy lies above the curve, below."
     set_style()
-    figure = plt.figure(figsize=(COLUMN, 4.9), layout="constrained")
-    above, under = figure.subfigures(2, 1, height_ratios=[3, 1.25])  # each with margins of its own: the lower one's names are long
+    tall = 0.45 + heights[heights.way.isin(["own", "common"])].groupby(["way", "run"]).ngroups * (0.06 + 0.035 * heights.seed.nunique())
+    figure = plt.figure(figsize=(COLUMN, 3.45 + tall), layout="constrained")
+    above, under = figure.subfigures(2, 1, height_ratios=[3.45, tall])  # each with margins of its own: the lower one's names are long
     ax, below = above.subplots(), under.subplots()
     for number, (_, curve) in enumerate(curves.groupby("seed")):
         inner = curve.iloc[1:-1]  # the ends are no thresholds anyone uses
@@ -236,9 +237,10 @@ def panel_operating_point(
     rows = [(run, way) for way in ways for run in runs]
     for place, (run, way) in enumerate(rows):
         here = heights[(heights.run == run) & (heights.way == way)]
-        for shift, row in zip(np.linspace(-0.16, 0.16, len(here)) if len(here) > 1 else [0.0], here.itertuples()):
-            below.plot([row.low, row.high], [place + shift] * 2, color=colour_of(run), lw=1.4)
-            below.plot(row.estimate, place + shift, "o", color=colour_of(run), ms=3.2)
+        spread = min(0.32, 0.08 * len(here))
+        for shift, row in zip(np.linspace(-spread, spread, len(here)) if len(here) > 1 else [0.0], here.itertuples()):
+            below.plot([row.low, row.high], [place + shift] * 2, color=colour_of(run), lw=1.2)
+            below.plot(row.estimate, place + shift, "o", color=colour_of(run), ms=2.4)
     below.axvline(0, color="0.6", lw=0.6, zorder=0)
     below.set(yticks=range(len(rows)), ylim=(len(rows) - 0.4, -0.6), xlabel="Sensitivity above the curve")
     below.set_yticklabels([f"{name_of(run)}, {ways[way]}" for run, way in rows], fontsize=6)
