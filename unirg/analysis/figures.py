@@ -21,7 +21,7 @@ from .scoring import label_counts, of_run
 from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, read_json, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #751764d2
+# %% ../../nbs/analysis/03_figures.ipynb #23f567a7
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
@@ -77,6 +77,9 @@ _COLOURS = {
     "rl1_prior": (0.45, 0.2, 0.38),
     "sft_more_low": (0.5, 0.0, 1.0),
     "sft_consensus": (0.5, 0.0, 0.0),
+    "sft_sample": (0.35, 0.65, 0.9),
+    "sft_agreed": (0.95, 0.45, 0.6),
+    "sft_best": (0.1, 0.3, 0.15),
     "sft_prior_other": (0.7, 0.4, 1.0),
     "sft_prior_none": (0.7, 0.8, 0.7),
     "rl1_prior_other": (0.3, 0.1, 0.6),
@@ -86,6 +89,9 @@ _MARKS = {  # of controls and of what a policy writes with the wrong prior: nobo
     "sft_more": "<",
     "sft_more_low": ">",
     "sft_consensus": "p",
+    "sft_sample": "s",
+    "sft_agreed": "D",
+    "sft_best": "^",
     "sft_prior": "X",
     "sft_prior_other": "h",
     "sft_prior_none": "*",

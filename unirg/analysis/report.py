@@ -56,7 +56,7 @@ def rests_on(
             waiting += [path.stem] if path.parent.name == "runs" and path.suffix == ".json" else []
     return found
 
-# %% ../../nbs/analysis/16_report.ipynb #440d9d3a
+# %% ../../nbs/analysis/16_report.ipynb #e04d564f
 class About(NamedTuple):
     "What a comparison is about."
 
@@ -108,7 +108,7 @@ def counted(
     rows, said = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([rows]), []
     for name, single in {"studies": "study", "patients": "patient", "cases": "case", "seeds": "seed"}.items():
         if name in rows and rows[name].notna().any():
-            low, high = int(rows[name].min()), int(rows[name].max())
+            low, high = round(rows[name].min()), round(rows[name].max())  # cases may be a mean over seeds
             said.append(f"{low:,} {name if low != 1 else single}" if low == high else f"{low:,} to {high:,} {name}")
     return ", ".join(said)
 
