@@ -208,6 +208,12 @@ def test_of_two_learning_rates_validation_chooses_the_control_not_the_test_set()
     assert "does not generalise better here" in unknown, "it has to beat both where nothing chooses"
 
 
+def test_what_was_found_on_some_studies_displaces_no_comparison():
+    whole, some = difference(-0.004, 0.012, dataset="rexrank"), difference(-0.03, -0.01, dataset="rexrank")
+    said = [*said_of_table("fig_4a.csv", pd.DataFrame([whole]), SETS), *said_of_table("fig_headroom.csv", pd.DataFrame([some]), SETS)]
+    assert [one.source for one in main_comparisons(said)] == ["fig_4a.csv"]
+
+
 def test_what_reading_sft_by_consensus_also_gains_is_not_learned_by_rl():
     told = answered(systems(sft=0.5, sft_more=0.6, sft_consensus=0.9, rl2=0.7))
     assert "does not generalise better here: there it is worse than SFT, consensus, though better than SFT, more." in told

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from unirg.analysis.reruns import agreement, main, panel_numbers
-from unirg.core import study_root
+from unirg.core import StudyError, study_root
 
 PANELS = study_root() / "outputs" / "phantom_full" / "figures"
 
@@ -32,6 +32,16 @@ def test_a_number_outside_is_named_and_what_only_one_has_is_left_out(capsys, tmp
     assert list(found.agree) == [False] + [True] * (len(found) - 1) and len(found) == table[:20].low.notna().sum()
     main([str(tmp_path / "one"), str(tmp_path / "two")])
     assert "0 of 1 tables" in (said := capsys.readouterr().out) and "The furthest apart" in said
+    assert f"{table.low.notna().sum() - len(found)} numbers are in the first only, 0 in the second only" in said
+
+
+def test_rows_that_nothing_tells_apart_are_refused_and_not_dropped(tmp_path):
+    rows = pd.DataFrame({"run": ["sft", "sft"], "somewhere": [1, 2], "estimate": [0.1, 0.2], "low": [0.0, 0.1], "high": [0.2, 0.3]})
+    rows.to_csv(tmp_path / "fig_x.csv", index=False)
+    with pytest.raises(StudyError, match="fig_x: two rows are both 'sft'"):
+        panel_numbers(tmp_path)
+    rows.assign(against=["base", "rl1"]).to_csv(tmp_path / "fig_x.csv", index=False)  # levels on the studies shared with each
+    assert list(panel_numbers(tmp_path).number) == ["sft, base", "sft, rl1"]
 
 
 def test_nothing_to_compare_ends_in_a_line(capsys, tmp_path):

@@ -394,7 +394,7 @@ def _consensus(self: Plan, run: str) -> None:
         self.add(f"consensus-{policy}", "45_consensus", needs, [written], ("stage:consensus",), **told)
         self._score(system, written, limit=self.tasks[f"consensus-{policy}"].parameters["limit"])
 
-# %% ../nbs/90_study.ipynb #6a4ff041
+# %% ../nbs/90_study.ipynb #10d20a43
 @patch
 def _figure(self: Plan, figure: str) -> None:
     "One figure's notebook."
@@ -434,7 +434,9 @@ def _headroom(self: Plan, before: str) -> None:
     runs, drawn = steps_from(before), read_by_consensus(before)
     if not runs:
         return
-    told = {"before": before, "runs": runs, "seeds": self._seeds(runs[-1]), "consensus": drawn, "reward": sections[runs[-1]]["reward"]}
+    seeds = self._seeds(runs[-1])
+    reward = self.tasks[f"{runs[-1]}-s{seeds[0]}"].parameters["reward"]
+    told = {"before": before, "runs": runs, "seeds": seeds, "consensus": drawn, "reward": reward}
     needs = [*self.data.values(), *self._of([drawn], "predictions"), *self._of([before, *runs], "scores")]
     makes = [self.out / "figures" / "75_headroom.json"]
     self.add("headroom", "75_headroom", needs, makes, ("stage:headroom",), sources=list(self.sources), training=self.training, **told)

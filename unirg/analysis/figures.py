@@ -21,7 +21,7 @@ from .scoring import label_counts, of_run
 from .statistics import f1_with_interval, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, read_json, whole_file
 
-# %% ../../nbs/analysis/03_figures.ipynb #23f567a7
+# %% ../../nbs/analysis/03_figures.ipynb #f50ee334
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
@@ -62,6 +62,8 @@ MEASURE_NAMES = {
     "ratescore": "RaTEScore",
     "judged_errors": "Judged errors a report",
 }
+
+# %% ../../nbs/analysis/03_figures.ipynb #f6be2208
 _PALETTE = sns.color_palette("colorblind")
 _COLOURS = {
     "base": _PALETTE[7],

@@ -33,7 +33,7 @@ from ..core import StudyError
 from ..reward.composite import STEP1
 from ..reward.judge import ERROR_TYPES
 
-# %% ../../nbs/analysis/09_panels.ipynb #531545a5
+# %% ../../nbs/analysis/09_panels.ipynb #b1b342bb
 TEST = "paired randomisation by patient, Holm over the panel"
 CONTROLS = ("sft_more", "sft_more_low", "sft_consensus")  # SFT gone on with at RL's compute, at two learning rates; SFT read by consensus
 
@@ -94,7 +94,7 @@ def compare(
         table.loc[tested, "test"] = TEST
     return table
 
-
+# %% ../../nbs/analysis/09_panels.ipynb #2ac56a3a
 DRAWS = 40  # of the randomisation test, for every test of the table
 
 

@@ -465,7 +465,7 @@ def _panel(folder: Path, stem: str, sections: dict[str, str]) -> Panel:
     title = words.get("title") or (f"Panel {known}" if stem.startswith("fig_") else f"Table {known.removeprefix('table ')}")
     return Panel(stem, title, words.get("legend") or legend, image, csv if csv.is_file() else None)
 
-# %% ../../nbs/analysis/16_report.ipynb #af7b853e
+# %% ../../nbs/analysis/16_report.ipynb #f8003a71
 ANSWER, HEADROOM = "fig_answer.csv", "fig_headroom.csv"
 MAIN_MEASURES = ("composite_step1", "composite_step2", "label_f1", "fact_f1", "judged_errors")
 
@@ -483,12 +483,13 @@ def main_comparisons(
 ) -> list[Said]:  # each comparison once
     "What the tables say about the last step of reinforcement learning."
     once: dict[About, Said] = {}
-    for one in sorted(said, key=lambda one: (one.source != ANSWER, one.source == HEADROOM)):  # the latter rests on some studies only
+    whole = [one for one in said if one.source != HEADROOM]  # which rests on some studies only, and has words of its own
+    for one in sorted(whole, key=lambda one: one.source != ANSWER):
         kept = once.get(one.about)
         if one.about and (kept is None or (kept.source != ANSWER and "worse" == one.verdict != kept.verdict)):
             once[one.about] = one
     run = last_step([about.run for about in once])
-    mine = [one for one in once.values() if one.about.run == run and not str(one.about.against).startswith("rl") and one.source != HEADROOM]
+    mine = [one for one in once.values() if one.about.run == run and not str(one.about.against).startswith("rl")]
     main = [one for one in mine if one.verdict != "undecided" or (one.about.measure in MAIN_MEASURES and not one.about.part)]
     return main or mine
 

@@ -15,16 +15,16 @@ import pandas as pd
 from .figures import name_of
 from ..core import StudyError, digest, ends_in_a_line
 
-# %% ../../nbs/analysis/19_reruns.ipynb #2dc71f6f
+# %% ../../nbs/analysis/19_reruns.ipynb #b67d1c81
 # columns that say which number a row holds, where a panel has them
 ASKED = "family board dataset run start grouping stratum attribute group quantity finding change aspect kind".split()
-ASKED += "what way threshold seed label measure against".split()
+ASKED += "what way threshold seed label measure errors".split()
 
 
 def panel_numbers(
     folder: str | Path,  # of a study's panels: outputs/<profile>/figures
 ) -> pd.DataFrame:  # columns panel, number (in words), estimate, low, high
-    "Every number with an interval in a folder's tables, each once; raises `StudyError` where there is none."
+    "Every number with an interval in a folder's tables, each once; `StudyError` where there is none, or rows cannot be told apart."
     found = []
     for path in sorted(Path(folder).glob("*.csv")):
         table = pd.read_csv(path, low_memory=False)
@@ -32,19 +32,28 @@ def panel_numbers(
             continue
         if "published" in table:
             table = table[~table.published.astype(bool)]
-        asked = [name for name in ASKED if name in table.columns]
-        kinds = {"": ["estimate", "low", "high"], "difference": ["difference", "difference_low", "difference_high"]}
-        for kind, columns in kinds.items():
-            if not set(columns) <= set(table.columns):
-                continue
-            names = asked if kind else [name for name in asked if name != "against"]
-            part = table[columns].set_axis(["estimate", "low", "high"], axis=1).astype(float)
-            words = table[names].astype("string").fillna("").assign(difference=kind)
-            part["number"] = [", ".join(filter(None, row)) for row in words.itertuples(index=False)]
-            found.append(part.assign(panel=path.stem)[["panel", "number", "estimate", "low", "high"]])
+        found.append(_numbers(table, ["estimate", "low", "high"], "").assign(panel=path.stem))
+        if {"difference", "difference_low", "difference_high"} <= set(table.columns):
+            found.append(_numbers(table, ["difference", "difference_low", "difference_high"], "difference").assign(panel=path.stem))
     if not found:
         raise StudyError(f"{folder} has no panel's table with estimate, low and high")
-    return pd.concat(found).dropna().drop_duplicates(["panel", "number"]).reset_index(drop=True)
+    made = pd.concat(found, ignore_index=True)
+    if (twice := made.duplicated(["panel", "number"])).any():
+        row = made[twice].iloc[0]
+        raise StudyError(f"{row.panel}: two rows are both '{row.number}'")
+    return made[["panel", "number", "estimate", "low", "high"]]
+
+
+def _numbers(table: pd.DataFrame, columns: list[str], kind: str) -> pd.DataFrame:
+    "Numbers of one table, named by what tells them apart: a level by its opponent only where it rests on studies shared with that."
+    values = table[columns].set_axis(["estimate", "low", "high"], axis=1).astype(float)
+    for asked in ([] if kind else [ASKED]) + [[*ASKED, "against"]]:
+        words = table[[name for name in asked if name in table]].astype("string").fillna("").assign(difference=kind)
+        made = values.assign(number=[", ".join(filter(None, row)) for row in words.itertuples(index=False)])
+        made = made.dropna().drop_duplicates()
+        if not made.duplicated("number").any():
+            break
+    return made
 
 # %% ../../nbs/analysis/19_reruns.ipynb #8436cbc8
 def agreement(
@@ -74,7 +83,7 @@ def agreement_by_panel(
     rows = [{"panel": name, "numbers": len(p), "agreeing": p.agree.mean(), "furthest": p.apart.max()} for name, p in parts.items()]
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/19_reruns.ipynb #65deaa0c
+# %% ../../nbs/analysis/19_reruns.ipynb #7ee80cf9
 def told(
     first: str | Path,  # a folder of panels
     second: str | Path,
@@ -86,7 +95,10 @@ def told(
         raise StudyError(f"{first} and {second} have no table in common")
     same = [name for name in names if digest(Path(first) / name) == digest(Path(second) / name)]
     lines = [f"{len(same)} of {len(names)} tables are the same to the byte."]
-    table = agreement(panel_numbers(first), panel_numbers(second))
+    numbers = panel_numbers(first), panel_numbers(second)
+    table = agreement(*numbers)
+    alone = [len(one) - len(table) for one in numbers]
+    lines += [f"{alone[0]} numbers are in the first only, {alone[1]} in the second only; of those in both:"]
     lines += [agreement_by_panel(table).to_string(index=False, formatters={"agreeing": "{:.1%}".format, "furthest": "{:.2f}".format})]
     if len(apart := table[~table.agree].head(show)):
         rows = apart.assign(number=apart.number.map(lambda words: ", ".join(name_of(word) for word in words.split(", "))))

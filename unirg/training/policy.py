@@ -7,15 +7,13 @@ __all__ = ['SPECIAL_TOKENS', 'ROW_FEATURES', 'ROW_CODE', 'SHARD', 'ImageOnlyProc
            'tiny_config', 'build_tiny_policy', 'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor',
            'load_policy', 'fix_image_size', 'image_size_of', 'image_tokens', 'lora', 'merged', 'moved_film',
            'read_film', 'fit_to_move', 'small_film', 'rows_of', 'training_rows', 'digest_of', 'code_of', 'table_name',
-           'picked_studies', 'whole_shards', 'claimed', 'write_shards', 'write_rows']
+           'picked_studies', 'whole_shards', 'write_shards', 'write_rows']
 
-# %% ../../nbs/training/01_policy.ipynb #a86524c0
-import contextlib
-import fcntl
+# %% ../../nbs/training/01_policy.ipynb #86f81f1d
 import inspect
-import itertools
 import json
 import os
+import random
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -43,6 +41,7 @@ from transformers.processing_utils import ProcessorMixin
 import unirg
 from ..core import StudyError, derived_seed, digest, read_json, whole_file, whole_folder, write_json
 from ..data.reports import prompt_parts, target_text
+from ..data.shards import work_off
 
 # %% ../../nbs/training/01_policy.ipynb #ba1ba511
 class ImageOnlyProcessor(Qwen3VLProcessor):
@@ -476,7 +475,7 @@ def code_of(
 # noted when this module is loaded: a file that is edited later is not the code that runs here
 ROW_CODE = code_of("data.reports", "training.policy") | {"core.derived_seed": digest_of(inspect.getsource(derived_seed))}
 
-# %% ../../nbs/training/01_policy.ipynb #d9b13802
+# %% ../../nbs/training/01_policy.ipynb #25162bd6
 def table_name(
     table: datasets.Dataset,  # a table of studies
 ) -> str:
@@ -493,8 +492,6 @@ def picked_studies(
     seed: int,  # for the draw
 ) -> list[tuple[int, int]]:  # (table, row), in the tables' order
     "Which studies become rows."
-    import random
-
     picked = []
     for number, table in enumerate(tables):
         texts = table.select_columns(["split", "findings", "impression"])
@@ -505,7 +502,7 @@ def picked_studies(
         picked = sorted(random.Random(seed).sample(picked, limit))
     return picked
 
-
+# %% ../../nbs/training/01_policy.ipynb #89a6d135
 SHARD = 5000  # rows a file, about
 
 
@@ -517,23 +514,6 @@ def whole_shards(
     return found if found and len(found) == int(found[0].stem.split("-")[-1]) else []
 
 
-@contextlib.contextmanager
-def claimed(
-    path: Path,  # to be written
-    wait: bool = False,  # until another process has done with it, if one is at it
-) -> Iterator[bool]:  # False where it is there, or another process is at it
-    "Have a file to oneself; whoever is killed gives it up."
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass  # a disk without locks: better twice than not at all
-        yield not path.exists()
-
-
 def write_shards(
     tables: list[datasets.Dataset],  # prepared tables
     picked: list[tuple[int, int]],  # (table, row)
@@ -541,19 +521,20 @@ def write_shards(
     folder: Path,
     copies: list[int | None],  # which moved copies of each
 ) -> None:
-    "Write the rows as Arrow files; processes that want the same ones share the work, and what a killed one finished is kept."
-    folder.mkdir(parents=True, exist_ok=True)
+    "Write what is not yet there of the rows as Arrow files."
     number = max(1, round(len(picked) * len(copies) / SHARD))
     raw = [table.cast_column("image", datasets.Image(decode=False)) for table in tables]
     where = [{sid: row for row, sid in enumerate(table["study_id"])} if options["prior"] else {} for table in tables]
-    shares = {folder / f"{k:05d}-of-{number:05d}.arrow": share for k, share in enumerate(np.array_split(picked, number))}
-    for wait, (path, share) in itertools.product((False, True), shares.items()):
-        with claimed(path, wait) as mine:
-            if mine:
-                with whole_file(path) as part:
-                    write_rows(raw, where, share.tolist(), options, part, copies)
-    for lock in folder.glob(".*.lock"):
-        lock.unlink(missing_ok=True)
+    shares, order = np.array_split(picked, number), list(range(number))
+    paths = [folder / f"{k:05d}-of-{number:05d}.arrow" for k in order]
+
+    def write(k):
+        with whole_file(paths[k]) as part:
+            write_rows(raw, where, shares[k].tolist(), options, part, copies)
+
+    random.Random(os.getpid()).shuffle(order)
+    for _ in work_off(order, write, lambda k: paths[k].exists()):
+        pass
 
 
 def write_rows(

@@ -6,8 +6,8 @@
 __all__ = ['LEARNING', 'LEARNING_CODE', 'Recipe', 'SftRecipe', 'Job', 'checked', 'batch_split', 'shared_arguments', 'world',
            'muon_of', 'RunLog', 'Validation', 'save_weights', 'report_scores', 'collapse', 'compute', 'sft_passes',
            'matching_steps', 'tokens_a_row', 'WholeCheckpoints', 'last_checkpoint', 'asked_of', 'start_work',
-           'finish_work', 'finished_policy', 'quiet_worker', 'keep_freed_memory', 'score_learned_tokens_only',
-           'films_attend_together', 'see_films_together', 'die_with_launcher', 'prepare', 'main', 'worker']
+           'finish_work', 'finished_policy', 'quiet_worker', 'die_with_launcher', 'keep_freed_memory',
+           'score_learned_tokens_only', 'films_attend_together', 'see_films_together', 'prepare', 'main', 'worker']
 
 # %% ../../nbs/training/02_sft.ipynb #96d3c83b
 import contextlib
@@ -554,7 +554,7 @@ def finished_policy(
     else:
         shutil.copytree(weights, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin", "README.md"))
 
-# %% ../../nbs/training/02_sft.ipynb #f6c44d81
+# %% ../../nbs/training/02_sft.ipynb #39a94ddb
 def quiet_worker() -> None:
     "Settings of a trainer process: few threads, no bars, and an end when its launcher ends."
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's own use of names transformers is leaving
@@ -572,6 +572,18 @@ def quiet_worker() -> None:
         die_with_launcher()
 
 
+def die_with_launcher() -> None:
+    "End when the standard input, held open by the launcher, closes: also torchrun's children notice that way."
+    import threading
+
+    def watch():
+        while os.read(0, 1024):
+            pass
+        os._exit(143)
+
+    threading.Thread(target=watch, daemon=True, name="die_with_launcher").start()
+
+# %% ../../nbs/training/02_sft.ipynb #bf072f5f
 def keep_freed_memory() -> None:
     "Tell glibc not to give freed megabytes back: a quarter of a small model's step went into asking the system for the same pages."
     import ctypes
@@ -593,7 +605,7 @@ def score_learned_tokens_only(
         utils._use_triton = lambda device: True
         utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(utils._CHUNKED_LOGPROB_CHUNK_SIZE, vocabulary)
 
-
+# %% ../../nbs/training/02_sft.ipynb #8c4a2825
 def films_attend_together(
     module: torch.nn.Module,  # an attention of the part that sees
     query: torch.Tensor,  # (1, heads, patches of all films, width)
@@ -632,19 +644,7 @@ def see_films_together(
     seeing.config._attn_implementation = "flash_of_films_together"
     return True
 
-
-def die_with_launcher() -> None:
-    "End when the standard input, held open by the launcher, closes: also torchrun's children notice that way."
-    import threading
-
-    def watch():
-        while os.read(0, 1024):
-            pass
-        os._exit(143)
-
-    threading.Thread(target=watch, daemon=True, name="die_with_launcher").start()
-
-
+# %% ../../nbs/training/02_sft.ipynb #a664fa2e
 def prepare(
     path: str | os.PathLike,  # the job's JSON
     kind: type[Recipe],  # of recipe
