@@ -24,6 +24,7 @@ from unirg.analysis.statistics import (
     scored,
     split_system,
     summarise,
+    told_apart,
 )
 from unirg.core import StudyError
 
@@ -191,17 +192,29 @@ def test_seeds_are_pooled_study_by_study_and_shown():
     found = summarise(table, ["a"]).iloc[0]
     assert found.estimate == pytest.approx(table["a"].mean()) and found.seeds == 3
     assert [float(v) for v in found.by_seed.split()] == pytest.approx(table.groupby("system")["a"].mean().tolist(), abs=1e-4)
-    pooled = table.groupby("study_id")["a"].mean()
-    patients = table.drop_duplicates("study_id").set_index("study_id").patient_id[pooled.index]
-    assert [found.low, found.high] == pytest.approx([mean_with_interval(pooled, patients)[end] for end in ("low", "high")])
+    alone = table[table["system"] == "rl2-s2"]
+    one = summarise(alone, ["a"]).iloc[0]
+    assert [one.low, one.high] == pytest.approx([mean_with_interval(alone["a"], alone.patient_id)[end] for end in ("low", "high")])
 
 
-def test_drawing_seeds_too_adds_their_spread():
-    table = table_of([1, 2, 3, 4, 5], 0)
-    part = scored(split_system(table), ["a"])
-    fixed, drawn = (resampled_means(part, 4000, 0, too)[:, 0] for too in (False, True))
-    spread = part.values[:, :, 0].mean(0).std() / np.sqrt(5)
+def test_the_interval_of_several_seeds_holds_their_spread():
+    part = scored(split_system(table_of([1, 2, 3, 4, 5], 0)), ["a"])
+    drawn = resampled_means(part, 4000, 0)[:, 0]
+    fixed = resampled_means(part._replace(values=part.values.mean(1, keepdims=True)), 4000, 0)[:, 0]
+    spread = part.values[:, :, 0].mean(0).std(ddof=1) / np.sqrt(5)
     assert drawn.std() == pytest.approx(np.hypot(fixed.std(), spread), rel=0.05) and drawn.mean() == pytest.approx(fixed.mean(), abs=0.003)
+
+
+def test_what_all_seeds_have_in_common_cancels_in_a_difference():
+    table = pd.concat([table_of([1, 2, 5], 0, run="sft"), table_of([1, 2, 5], 0.05, run="rl2")])
+    level, gap = summarise(table, ["a"]).iloc[0], compare_runs(table, [("rl2", "sft")], ["a"]).iloc[0]
+    assert gap.high - gap.low < 0.5 * (level.high - level.low)  # each seed's .02 more than the last is in both
+
+
+def test_a_difference_is_told_where_test_and_interval_agree():
+    row = {"difference_low": 0.1, "difference_high": 0.2, "p_holm": 0.01}
+    assert told_apart(row) and not told_apart(row | {"difference_low": -0.1}) and not told_apart(row | {"p_holm": 0.06})
+    assert not told_apart({}) and told_apart({"low": -2, "high": -1, "p_holm": 0.04}, "")
 
 
 def test_runs_are_compared_on_pooled_seeds_with_holm_over_all_rows():

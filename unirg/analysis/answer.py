@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ANSWERED', 'FAMILIES', 'FEWEST', 'opponents_of', 'shared', 'answer_table', 'panel_answer']
 
-# %% ../../nbs/analysis/18_answer.ipynb #df55e8b4
+# %% ../../nbs/analysis/18_answer.ipynb #b72977e7
 import textwrap
 
 import matplotlib
@@ -16,7 +16,7 @@ import pandas as pd
 from .figures import MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, set_style
 from .panels import DRAWS, compare, pool_seen
 from .report import LOWER_IS_BETTER, controls_of, opponents
-from .statistics import by_seed, holm, split_system
+from .statistics import by_seed, holm, split_system, told_apart
 from ..core import StudyError
 
 # %% ../../nbs/analysis/18_answer.ipynb #ad8c88cf
@@ -114,7 +114,7 @@ def _places(table: pd.DataFrame, titles: dict[str, str]) -> tuple[dict[str, floa
         y += 1.0
     return places, labels
 
-# %% ../../nbs/analysis/18_answer.ipynb #0c64f6cc
+# %% ../../nbs/analysis/18_answer.ipynb #0c5fb83f
 def panel_answer(
     table: pd.DataFrame,  # of `answer_table`
     titles: dict[str, str],  # dataset -> how to call it, in the order of the figure
@@ -147,7 +147,7 @@ def panel_answer(
         for label, (_, _, bold) in zip(ax.get_yticklabels(), labels):
             label.set_fontweight("bold" if bold else "normal")
     known = {name_of(other): _handle(other) for other in against}
-    title = f"{name_of(table.run.iloc[0])} against (95 % interval by patient; * p < 0.05, Holm within the family)"
+    title = f"{name_of(table.run.iloc[0])} against (95 % interval by patient and seed; * p < 0.05, Holm within the family, and 0 outside)"
     figure.legend(known.values(), known, title=title, loc="outside upper center", ncols=4, frameon=False, title_fontsize=7)
     return figure, table
 
@@ -160,6 +160,6 @@ def _mark(ax, row, y: float, turned: bool) -> None:
     "One difference with its interval, and a star where it stands the correction."
     ax.plot([row.difference_low, row.difference_high], [y, y], color=colour_of(row.against), lw=1.6, solid_capstyle="butt")
     ax.plot(row.difference, y, mark_of(row.against), color=colour_of(row.against), ms=4)
-    if row.p_holm < 0.05:
+    if told_apart(row._asdict()):
         end = row.difference_low if turned else row.difference_high
         ax.annotate("*", (end, y), textcoords="offset points", xytext=(4.5, -2.5), ha="center", va="center", fontsize=8)

@@ -7,7 +7,7 @@ __all__ = ['CHANGES', 'PLAIN', 'MILD', 'OTHER_SIDE', 'DEGREES', 'QUESTIONS', 'ch
            'own_film', 'changed_film', 'Said', 'said_of', 'answers', 'rate_with_interval', 'follow_rates',
            'panel_follows']
 
-# %% ../../nbs/analysis/11_counterfactuals.ipynb #82cb0b65
+# %% ../../nbs/analysis/11_counterfactuals.ipynb #674c1b32
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import pandas as pd
 
 from .figures import COLUMN, colour_of, name_of, set_style
 from .sight import SHOWN
-from .statistics import resampled_sums
+from .statistics import patient_codes, resampled_sums
 from ..core import StudyError, derived_seed
 from ..phantom.anatomy import CAMERAS, Sign
 from ..phantom.archives import Truth, rerender, true_signs
@@ -212,23 +212,26 @@ def answers(
     where = {"source": case.source, "study_id": case.study_id, "patient_id": case.patient_id, "finding": case.finding}
     return [{**where, **row} for row in rows]
 
-# %% ../../nbs/analysis/11_counterfactuals.ipynb #ec3a669d
+# %% ../../nbs/analysis/11_counterfactuals.ipynb #7dff5c8b
 def rate_with_interval(
     above,  # (rows,) how often as it should be, or any other numerator
     below,  # (rows,) how often asked
     patients,  # (rows,) whose
+    seeds=0,  # (rows,) of which training, where there are several
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,  # of the interval
 ) -> dict:  # estimate, low, high; null where nothing was asked
-    "A ratio of sums with a patient-clustered bootstrap interval."
-    counts = np.stack([np.asarray(above, float), np.asarray(below, float)], 1)
-    if not counts[:, 1].sum():
+    "A ratio of sums with a bootstrap interval over patients and seeds."
+    rows = pd.DataFrame({"above": np.asarray(above, float), "below": np.asarray(below, float), "patient": patient_codes(patients)})
+    whole = rows.assign(seed=np.asarray(seeds)).pivot_table(["above", "below"], "patient", "seed", "sum", fill_value=0)
+    counts = np.stack([whole[name].to_numpy(float) for name in ("above", "below")], 2)  # (patients, seeds, 2)
+    if not counts[..., 1].sum():
         return {"estimate": None, "low": None, "high": None}
-    sums, _ = resampled_sums(counts, patients, resamples, seed)
+    sums, _ = resampled_sums(counts, whole.index, resamples, seed)
     drawn = sums[sums[:, 1] > 0]
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
-    return {"estimate": float(counts[:, 0].sum() / counts[:, 1].sum()), "low": float(low), "high": float(high)}
+    return {"estimate": float(counts[..., 0].sum() / counts[..., 1].sum()), "low": float(low), "high": float(high)}
 
 
 def follow_rates(
@@ -239,7 +242,7 @@ def follow_rates(
     rows = []
     for finding, part in [("all", answered), *answered.groupby("finding", sort=True)]:
         for (run, change, aspect), group in part.groupby(["run", "change", "aspect"], sort=False):
-            rate = rate_with_interval(group.answered, group.asked, group.patient_id, resamples)
+            rate = rate_with_interval(group.answered, group.asked, group.patient_id, group.seed, resamples)
             numbers = {
                 "asked": int(group.asked.sum()),
                 "patients": group.patient_id[group.asked > 0].nunique(),
@@ -248,7 +251,7 @@ def follow_rates(
             rows.append({"run": run, "finding": finding, "change": change, "aspect": aspect, **rate, **numbers})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/11_counterfactuals.ipynb #b86651f1
+# %% ../../nbs/analysis/11_counterfactuals.ipynb #174993a5
 def panel_follows(
     rates: pd.DataFrame,  # of `follow_rates`
     runs: list[str],  # top to bottom

@@ -7,7 +7,7 @@ __all__ = ['COLUMN', 'PAGE', 'NAMES', 'MEASURE_NAMES', 'AGE_BANDS', 'set_style',
            'save_panel', 'panel_1a', 'panel_curves', 'read_curves', 'read_validation', 'validation_table', 'size_said',
            'once', 'panel_systems', 'panel_diseases']
 
-# %% ../../nbs/analysis/03_figures.ipynb #20a7c1e6
+# %% ../../nbs/analysis/03_figures.ipynb #3bb1c7e6
 from pathlib import Path
 
 import matplotlib
@@ -18,7 +18,7 @@ import seaborn as sns
 from PIL import Image
 
 from .scoring import label_counts, of_run
-from .statistics import f1_with_interval, split_system, summarise
+from .statistics import f1_with_interval, scored, split_system, summarise
 from ..core import RESEARCH_ONLY, StudyError, read_json, whole_file
 
 # %% ../../nbs/analysis/03_figures.ipynb #f50ee334
@@ -405,7 +405,7 @@ def panel_systems(
         figure.supxlabel(size_said(table), fontsize=6.5)
     return figure, table
 
-# %% ../../nbs/analysis/03_figures.ipynb #65501f0a
+# %% ../../nbs/analysis/03_figures.ipynb #e684fc65
 def panel_diseases(
     scores: pd.DataFrame,  # with reference: and prediction: columns
     runs: list[str],
@@ -420,20 +420,11 @@ def panel_diseases(
     scores, rows = split_system(scores), []
     labels = [column.split(":", 1)[1] for column in scores if column.startswith("reference:")]
     for (run, dataset), group in scores[scores.run.isin(runs) & scores.dataset.isin(datasets)].groupby(["run", "dataset"], sort=False):
-        seeds = group.seed.nunique()
         for label in labels:
-            found = f1_with_interval(label_counts(group, label), group.patient_id.to_numpy(), resamples)
-            rows.append(
-                {
-                    "run": run,
-                    "dataset": dataset,
-                    "label": label,
-                    **found,
-                    "support": found["support"] // seeds,
-                    "studies": found["studies"] // seeds,
-                    "seeds": seeds,
-                }
-            )
+            cells = dict(zip(("tp", "fp", "fn"), label_counts(group, label).T))
+            made = scored(group.assign(**cells), list(cells))
+            found = f1_with_interval(made.values, made.patients, resamples)
+            rows.append({"run": run, "dataset": dataset, "label": label, **found, "seeds": len(made.seeds)})
     table = pd.DataFrame(rows)
     shown = table[table.support >= floor]
     if shown.empty:

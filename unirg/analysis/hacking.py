@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORM', 'NAMES', 'form_of', 'direction', 'before_and_after', 'verdict', 'sections_of', 'panel_hacking']
 
-# %% ../../nbs/analysis/13_hacking.ipynb #d0e87893
+# %% ../../nbs/analysis/13_hacking.ipynb #5b9781af
 import textwrap
 from collections import Counter
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from .design import inside_reward  # what is inside a run's reward
 from .figures import MEASURE_NAMES, PAGE, colour_of, name_of, set_style
-from .statistics import paired_differences, split_system
+from .statistics import differences, same_seeds, scored, split_system, told_apart
 from ..core import StudyError
 from ..reward.findings import facts
 from ..reward.judge import ERROR_TYPES
@@ -58,7 +58,7 @@ def form_of(
         )
     return pd.DataFrame(rows, columns=list(FORM))
 
-# %% ../../nbs/analysis/13_hacking.ipynb #04e0d66e
+# %% ../../nbs/analysis/13_hacking.ipynb #60967747
 def direction(
     measure: str,  # a column
 ) -> int:  # 1: more is better, -1: less is better, 0: neither
@@ -77,16 +77,17 @@ def before_and_after(
 ) -> pd.DataFrame:  # by run and measure: before, after, estimate (difference), low, high, p, p_holm, in_sd (_low, _high), inside, studies
     "Paired differences of each run to the policy it started from; raises `StudyError` where they were not scored on the same studies."
     scores, rows = split_system(scores), []
+    apart = {name: scores.dataset + "/" + scores[name].astype("string") for name in ("study_id", "patient_id")}
+    scores = scores.assign(**apart)
     for run, start in starts.items():
-        ours, theirs = (scores[scores.run == name].set_index(["seed", "dataset", "study_id"]).sort_index() for name in (run, start))
-        seeds = sorted({*ours.index.unique("seed")} & {*theirs.index.unique("seed")})
-        ours, theirs = ours.loc[seeds], theirs.loc[seeds]
-        if not len(ours) or not ours.index.equals(theirs.index):
-            raise StudyError(f"{run} and {start}, which it started from, were not scored on the same studies with the same seeds")
-        patients = ours.groupby(["dataset", "study_id"]).patient_id.first()
-        after, before = (table.groupby(["dataset", "study_id"])[measures].mean() for table in (ours, theirs))
-        for found in paired_differences(after, before, patients, resamples).to_dict("records"):
-            name, spread = found["measure"], float(theirs[found["measure"]].std())
+        parts = [scores[scores.run == name] for name in (run, start)]
+        if not set(parts[0].seed) & set(parts[1].seed):
+            raise StudyError(f"{run} and {start}, which it started from, were not scored with the same seeds")
+        after, before = same_seeds(*(scored(part, measures) for part in parts))
+        if not np.array_equal(after.studies, before.studies):
+            raise StudyError(f"{run} and {start}, which it started from, were not scored on the same studies")
+        for i, found in enumerate(differences(after, before, resamples).to_dict("records")):
+            name, spread = found["measure"], float(before.values[:, :, i].std(ddof=1))
             row = {key: found[key] for key in ("measure", "estimate", "low", "high", "p", "studies", "patients")}
             scaled = {
                 f"in_sd{end}": row[key] / spread if spread else np.nan
@@ -99,19 +100,19 @@ def before_and_after(
                 "after": found["first"],
                 "p_holm": found["p_holm"],
             }
-            rows.append({"run": run, "start": start, **row, **known, "sd": spread, **scaled, "seeds": len(seeds)})
+            rows.append({"run": run, "start": start, **row, **known, "sd": spread, **scaled, "seeds": len(after.seeds)})
     return pd.DataFrame(rows)
 
 
 def verdict(
     row,  # of `before_and_after`
 ) -> str:  # better, worse, 'no difference shown', or for form: more, less
-    "What a difference says, at a corrected P below 0.05."
-    if row.p_holm >= 0.05:
+    "What a difference says that test and interval agree on."
+    if not told_apart(row, ""):
         return "no difference shown"
     return {1: ("worse", "better"), -1: ("better", "worse"), 0: ("less", "more")}[row.direction][int(row.estimate > 0)]
 
-# %% ../../nbs/analysis/13_hacking.ipynb #947ea523
+# %% ../../nbs/analysis/13_hacking.ipynb #c331d88e
 NAMES = {
     **MEASURE_NAMES,
     **FORM,
@@ -188,4 +189,4 @@ def panel_hacking(
         for fill, label in (("0.3", "in its reward"), ("white", "not in it"))
     ]
     figure.legend(handles=marks, loc="outside upper left", ncols=2, frameon=False, fontsize=6)
-    return figure, changes.assign(verdict=[verdict(row) for row in changes.itertuples()])
+    return figure, changes.assign(verdict=[verdict(row) for _, row in changes.iterrows()])

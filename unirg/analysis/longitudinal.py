@@ -9,7 +9,7 @@ __all__ = ['COPIED', 'SHUFFLED', 'REFERENCE', 'GROUPINGS', 'FEW', 'FEWEST', 'ENC
            'panel_strata', 'change_category', 'keyword_f1', 'progression_of', 'ms_cxr_t', 'temporal_table',
            'panel_temporal']
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #ab9ffd22
+# %% ../../nbs/analysis/07_longitudinal.ipynb #0ff5e02b
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,18 @@ import seaborn as sns
 
 from .figures import MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, set_style
 from .scoring import score_predictions
-from .statistics import bootstrap_p, compare_runs, counts_of, holm, interval, ratios, split_system, summarise
+from unirg.analysis.statistics import (
+    bootstrap_p,
+    compare_runs,
+    counts_of,
+    holm,
+    interval,
+    ratios,
+    scored,
+    split_system,
+    summarise,
+    told_apart,
+)
 from ..core import StudyError
 from ..data.priors import priors_of, shuffled_priors
 from ..data.reports import target_text
@@ -96,7 +107,7 @@ def panel_3a(
         star = f"Not to be had: {', '.join(map(_name, missing))}. {star}"
     return _rows(table, conditions, {name: MEASURE_NAMES.get(name, name) for name in measures}, star), table
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #a49bf995
+# %% ../../nbs/analysis/07_longitudinal.ipynb #f51035f5
 _COLOURS = {COPIED: sns.color_palette("colorblind")[5], SHUFFLED: sns.color_palette("colorblind")[6], REFERENCE: (0.0, 0.0, 0.0)}
 
 
@@ -136,7 +147,7 @@ def _rows(table: pd.DataFrame, runs: list[str], titles: dict[str, str], star: st
             each = [float(value) for value in row["by_seed"].split()]
             ax.plot(each, [place] * len(each), "|", color="0.25", ms=4, mew=0.7)
             ax.plot(row["estimate"], place, mark_of(run), color=_colour(run), ms=3.5)
-            mark = " *" if row.get("p_holm", np.nan) < 0.05 else ""
+            mark = " *" if told_apart(row) else ""
             ax.annotate(
                 f"{row['estimate']:.2f}{mark}",
                 (row["estimate"], place),
@@ -156,7 +167,7 @@ def _rows(table: pd.DataFrame, runs: list[str], titles: dict[str, str], star: st
     for ax in axes.flat[len(titles) :]:
         ax.set_axis_off()
     n = table[["studies", "patients"]].max()
-    _note(figure, f"{n.studies} studies, {n.patients} patients. Bars: 95 % intervals by patient; ticks: seeds. {star}, p < 0.05 (Holm).")
+    _note(figure, f"{n.studies} studies, {n.patients} patients. Bars: 95 % intervals; ticks: seeds. {star}, p < 0.05 (Holm).")
     return figure
 
 
@@ -205,7 +216,7 @@ def encounter_strata(
     "Encounters as the figure groups them."
     return numbers.map(lambda n: None if pd.isna(n) else ENCOUNTERS[min(int(n), len(ENCOUNTERS)) - 1])
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #03b1aa48
+# %% ../../nbs/analysis/07_longitudinal.ipynb #3134d572
 def by_stratum(
     scores: pd.DataFrame,  # score tables of the runs on one set
     strata: Mapping[str, str],  # study id -> stratum; studies without one are left out
@@ -233,24 +244,25 @@ def drift(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:  # run, contrast, estimate (second and later encounters less first ones), low, high, p, test, studies, patients
-    "Whether later encounters score otherwise than first ones: bootstrap by patient, two-sided."
+    "Whether later encounters score otherwise than first ones: bootstrap by patient and seed, two-sided."
     rows = []
     for run, group in split_system(scores).groupby("run", sort=False):
-        mean = group.groupby("study_id").agg(score=(measure, "mean"), patient=("patient_id", "first"))
-        number = numbers.reindex(mean.index)
-        mean, number = mean[number.notna()], number[number.notna()]
+        made = scored(group, [measure])
+        number = numbers.reindex(made.studies).dropna()
+        made = made.of(number.index)
         sides = np.stack([number > 1, number <= 1], 1).astype(float)
         if not sides.any(0).all():
             continue
-        found, resampled = ratios(mean[["score"]].to_numpy(float) * sides, sides, mean["patient"], resamples, seed)
+        below = np.repeat(sides[:, None], len(made.seeds), 1)
+        found, resampled = ratios(made.values * below, below, made.patients, resamples, seed)
         gap = resampled[:, 0] - resampled[:, 1]
         rows.append(
             {"run": run, "measure": measure, "contrast": LATER, "estimate": found[0] - found[1], **interval(gap), "p": bootstrap_p(gap)}
-            | {"test": "bootstrap by patient, two-sided", **counts_of(mean["patient"])}
+            | {"test": "bootstrap by patient and seed, two-sided", **counts_of(made.patients)}
         )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #3ee446ef
+# %% ../../nbs/analysis/07_longitudinal.ipynb #7b579c48
 def panel_strata(
     table: pd.DataFrame,  # of `by_stratum`, one grouping below the other with a column `grouping`
     runs: list[str],
@@ -274,7 +286,8 @@ def panel_strata(
                     ax.plot(place + shift, row["estimate"], mark_of(run), ms=3.5, color=_colour(run), mfc=face)
         for place, name in enumerate(here):
             rows = part[(part["stratum"] == name) & (part["patients"] >= FEWEST)]
-            stars = next((mark for bound, mark in ((0.001, "***"), (0.01, "**"), (0.05, "*")) if (rows["p_holm"] < bound).any()), "")
+            apart = rows[[told_apart(row) for _, row in rows.iterrows()]]
+            stars = next((mark for bound, mark in ((0.001, "***"), (0.01, "**"), (0.05, "*")) if (apart["p_holm"] < bound).any()), "")
             if stars:
                 ax.annotate(stars, (place, rows["high"].max()), textcoords="offset points", xytext=(0, 1), ha="center", fontsize=8)
         counts = part.drop_duplicates("stratum").set_index("stratum")
@@ -287,7 +300,7 @@ def panel_strata(
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=len(runs), frameon=False)
     stars = f"* p < 0.05, ** 0.01, *** 0.001: {_name(runs[-1])} against {_name(runs[0])}, {_tests(table)}, Holm over the strata."
     floors = f"Hollow: fewer than {FEW} patients; fewer than {FEWEST}: in the table only."
-    said = f"Below each stratum: studies, patients. Bars: 95 % intervals by patient. {floors} {stars if len(runs) > 1 else ''}"
+    said = f"Below each stratum: studies, patients. Bars: 95 % intervals by patient and seed. {floors} {stars if len(runs) > 1 else ''}"
     _note(figure, f"{said} {note}".strip())
     return figure, table
 
@@ -383,7 +396,7 @@ def _sums(text: str, reference: str, prior: str | None, has_prior: bool, labels:
         *((float(read.get(finding) == label), 1) if labels.get(finding) == label else (0, 0) for finding, label in _CELLS),
     ]
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #2434a4cd
+# %% ../../nbs/analysis/07_longitudinal.ipynb #563efc26
 def temporal_table(
     systems: Mapping[str, Mapping[str, str]],  # system -> {study id: report}; seeds as in 'rl2-s1'; the reference is added
     studies: pd.DataFrame,  # rows of one source, priors among them
@@ -432,14 +445,14 @@ def _temporal(sums: dict, patients: pd.Series, against: str | None, resamples: i
     plain = [name for name in QUANTITIES if name != "progression_accuracy"]
     found, rows = {}, []
     for run, each in sums.items():
-        mean = np.mean(list(each.values()), axis=0)
-        estimate, resampled = ratios(mean[..., 0], mean[..., 1], patients, resamples, seed)
+        whole = np.stack(list(each.values()), 1)  # (studies, seeds, quantities, above and below)
+        estimate, resampled = ratios(whole[..., 0], whole[..., 1], patients, resamples, seed)
         single = [ratios(part[..., 0], part[..., 1], patients, 1, seed)[0] for part in each.values()]
         parts = [
             np.column_stack([np.atleast_2d(v)[:, : len(plain)], _macro(np.atleast_2d(v)[:, len(plain) :])])
             for v in (estimate, resampled, single)
         ]
-        cases = mean[..., 1].sum(0)
+        cases = whole[..., 1].mean(1).sum(0)
         found[run] = parts, [*cases[: len(plain)], cases[len(plain) :].sum()]
     pairs = [(run, None if run == REFERENCE or run == against else against) for run in found]
     for run, opponent in [*pairs, *(pair for pair in arms.items() if set(pair) <= set(found))]:
@@ -451,20 +464,20 @@ def _temporal(sums: dict, patients: pd.Series, against: str | None, resamples: i
                 gap = resampled[:, i] - other[1][:, i]
                 low, high = interval(gap).values()
                 row |= {"against": opponent, "difference": estimate[0, i] - other[0][0, i], "difference_low": low, "difference_high": high}
-                row |= {"p": bootstrap_p(gap), "test": "bootstrap by patient, two-sided"}
+                row |= {"p": bootstrap_p(gap), "test": "bootstrap by patient and seed, two-sided"}
             by = " ".join(f"{value:.4f}" for value in single[:, i] if not np.isnan(value))
             rows.append(row | {**counts_of(patients), "seeds": len(sums[run]), "by_seed": by})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"])) if "p" in table else table.assign(p=np.nan, p_holm=np.nan)
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #24196bbf
+# %% ../../nbs/analysis/07_longitudinal.ipynb #2dd289eb
 def panel_temporal(
     table: pd.DataFrame,  # of `temporal_table`
     runs: list[str],  # top to bottom
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "The reference's own rates and each system's."
     against = table["against"].dropna() if "against" in table else []
-    star = f"* differs from “{_name(against.iloc[0])}”, bootstrap by patient" if len(against) else "No test was made"
+    star = f"* differs from “{_name(against.iloc[0])}”, bootstrap by patient and seed" if len(against) else "No test was made"
     own = table[table["run"] == REFERENCE].set_index("measure")["cases"]
     n = {name: f"{own[name] / 2:.0f} changes" if name == "change_f1" else f"{own[name]:.0f} studies" for name in QUANTITIES}
     n["progression_accuracy"] = n["progression_accuracy"].replace("studies", "labels")

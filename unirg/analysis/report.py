@@ -848,7 +848,7 @@ def _page(profile: str, sections: dict[str, str]) -> str:
         f"comes from the file named after it; the tables are in this page, under each figure.</p><nav>{links}</nav>{body}</body></html>\n"
     )
 
-# %% ../../nbs/analysis/16_report.ipynb #fa2f56b8
+# %% ../../nbs/analysis/16_report.ipynb #aaecaddc
 README_BEGIN, README_END = "<!-- results of {profile}: written by `make readme`, not by hand -->", "<!-- end of results -->"
 
 
@@ -883,7 +883,7 @@ def readme_results(
             f"![Systems compared on the test studies of {sets.name('seen')}]({where}/fig_S1.png)",
             "",
             f"*Table S1 of the paper, on the profile `{profile}`: {counted(s1)}; "
-            "estimates with 95 % intervals by patient, ticks are seeds.*",
+            "estimates with 95 % intervals by patient and seed, ticks are seeds.*",
             "",
             "| | " + " | ".join(heads) + " |",
             "|---" * (len(heads) + 1) + "|",

@@ -114,7 +114,7 @@ def best_constant(
     scores = [micro_f1(reference, np.repeat(stated, len(reference), 0)) for stated in (stated_labels([text]) for text in candidates)]
     return candidates[int(np.nanargmax(scores))]
 
-# %% ../../nbs/analysis/04_sight.ipynb #fdaf61a2
+# %% ../../nbs/analysis/04_sight.ipynb #8a52a411
 def sight_of(
     severity: np.ndarray,  # (studies, ten)
     reference: np.ndarray,  # (studies, ten) of bool: what the reports state
@@ -130,7 +130,7 @@ def sight_of(
         hits, wrong = said & reference, said ^ reference
         above = [(said & plain).sum(1), (~said & clear).sum(1), 2 * hits.sum(1)]
         sums.append((above, [plain.sum(1), clear.sum(1), 2 * hits.sum(1) + wrong.sum(1)]))
-    above, below = (np.sum(part, 0).T for part in zip(*sums, strict=True))
+    above, below = (np.moveaxis(np.array(part), 2, 0) for part in zip(*sums, strict=True))  # (studies, seeds, 3)
     found, resampled = ratios(above, below, patients, resamples)
     told = {}
     for i, name in enumerate(("plain_sensitivity", "specificity", "f1_policy")):

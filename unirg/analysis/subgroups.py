@@ -54,13 +54,13 @@ def order_of(
 
     return sorted(set(groups), key=key)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #af4ec3c9
+# %% ../../nbs/analysis/06_subgroups.ipynb #a9206f52
 class Sums(NamedTuple):
     "What is summed above and below the line, study by study."
 
     names: list[tuple[str, str]]  # (quantity, label): ("score", ""), ("TPR", "Edema"), ...
-    above: np.ndarray  # (studies, quantities)
-    below: np.ndarray  # (studies, quantities)
+    above: np.ndarray  # (studies, seeds, quantities)
+    below: np.ndarray  # (studies, seeds, quantities), of every seed the same
 
 
 def sums_of(
@@ -74,17 +74,17 @@ def sums_of(
     table = pd.concat([scores[["run", "seed", "dataset", "study_id", "patient_id", measure]], marks], axis=1)
     keys = table["dataset"] + "/" + table["study_id"]
     found = scored(table.assign(study_id=keys, patient_id=table["dataset"] + "/" + table["patient_id"].fillna(keys)), [measure, *marks])
-    mean = pd.DataFrame(found.values.mean(1), columns=found.measures)
-    real, said = (mean[[f"{side}:{label}" for label in labels]].to_numpy() for side in sides)
+    columns = dict(zip(found.measures, np.moveaxis(found.values, 2, 0)))  # (studies, seeds) each
+    real, said = (np.stack([columns[f"{side}:{label}"] for label in labels], 2) for side in sides)
     finding = np.array([label != "No Finding" for label in labels])
-    parts = {("score", ""): (mean[measure].to_numpy(), np.ones(len(mean)))}
+    parts = {("score", ""): (columns[measure], np.ones(columns[measure].shape))}
     for quantity, condition in (("TPR", real), ("FPR", 1 - real)):
         hits = condition * said
-        parts[quantity, "all"] = hits[:, finding].sum(1), condition[:, finding].sum(1)
-        parts |= {(quantity, label): (hits[:, i], condition[:, i]) for i, label in enumerate(labels)}
-    sums = Sums(list(parts), *(np.stack([part[side] for part in parts.values()], 1) for side in (0, 1)))
+        parts[quantity, "all"] = hits[..., finding].sum(-1), condition[..., finding].sum(-1)
+        parts |= {(quantity, label): (hits[..., i], condition[..., i]) for i, label in enumerate(labels)}
+    sums = Sums(list(parts), *(np.stack([part[side] for part in parts.values()], 2) for side in (0, 1)))
     dataset, study = zip(*(name.split("/", 1) for name in found.studies))
-    return sums, pd.DataFrame({"dataset": dataset, "study_id": study, "patient_id": found.patients, "findings": real[:, finding].sum(1)})
+    return sums, pd.DataFrame({"dataset": dataset, "study_id": study, "patient_id": found.patients, "findings": real[:, 0, finding].sum(1)})
 
 # %% ../../nbs/analysis/06_subgroups.ipynb #fa073032
 CASE_MIX = "institution, number of findings in the reference (0, 1, 2 or more), AP view; direct standardisation to all studies"
@@ -141,8 +141,8 @@ def verdict(
     within = -floors.margin <= row["gap_low"] and row["gap_high"] <= floors.margin
     return "parity" if within and patients >= floors.parity else "open"
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #4271fc3e
-SUBGROUP_TEST = "bootstrap by patient, two-sided; Holm over the groups and labels of an attribute and quantity"
+# %% ../../nbs/analysis/06_subgroups.ipynb #97aa556f
+SUBGROUP_TEST = "bootstrap by patient and seed, two-sided; Holm over the groups and labels of an attribute and quantity"
 
 
 def subgroups(
@@ -170,17 +170,17 @@ def subgroups(
         made.append(pd.DataFrame(found).assign(attribute=attribute))
     return _judged(pd.concat(made, ignore_index=True).assign(run=run, measure=measure, test=SUBGROUP_TEST, case_mix=CASE_MIX), floors)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #5de61fb9
+# %% ../../nbs/analysis/06_subgroups.ipynb #0d486fa5
 def _attribute(sums: Sums, patients, groups: np.ndarray, strata: np.ndarray, inverse: bool, resamples: int, seed: int) -> list[dict]:
     "Rows of one attribute: every group, every quantity."
-    codes, scores = patient_codes(patients), sums.above[:, :1]
-    in_stratum = (strata[:, None] == np.arange(strata.max() + 1)).astype(float)
-    each = np.hstack([sums.above, sums.below, scores * in_stratum, in_stratum])  # what is summed for each group
+    codes, scores = patient_codes(patients), sums.above[..., :1]
+    in_stratum = np.repeat((strata[:, None] == np.arange(strata.max() + 1)).astype(float)[:, None], scores.shape[1], 1)
+    each = np.concatenate([sums.above, sums.below, scores * in_stratum, in_stratum], 2)  # what is summed for each group
     names = order_of(groups)
     member = np.stack([groups == name for name in names])  # (groups, studies)
-    drawn, _ = resampled_sums(np.hstack([each * mask[:, None] for mask in member]), patients, resamples, seed)
+    drawn, _ = resampled_sums(np.concatenate([each * mask[:, None, None] for mask in member], 2), patients, resamples, seed)
     drawn = drawn.reshape(resamples, len(names), -1)
-    seen = np.stack([each[mask].sum(0) for mask in member])
+    seen = np.stack([each[mask].mean(1).sum(0) for mask in member])
     known = np.array([name != UNKNOWN for name in names])
     rows = []
     for g, name in enumerate(names):
@@ -304,7 +304,7 @@ def _joined(names: list[str]) -> str:
     names = [f"'{name}'" if ", " in name else name for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #2e37d683
+# %% ../../nbs/analysis/06_subgroups.ipynb #f00ec016
 def panel_4d(
     table: pd.DataFrame,  # of `subgroups`, one run below the other
     runs: list[str],  # the first is the one compared and told about
@@ -365,7 +365,7 @@ def panel_4d(
     handles += [plt.Line2D([], [], color="0.2", marker="*", ms=4.5, lw=0, label="gap to the others, p < 0.05 (Holm)")]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, handletextpad=0.4, columnspacing=1.2)
     figure.supxlabel(
-        f"Beside each group: (studies / patients). Bars: 95 % intervals by patient. {SUBGROUP_TEST[0].upper()}{SUBGROUP_TEST[1:]}.\n{note}",
+        f"Beside each group: (studies / patients). Bars: 95 % intervals. {SUBGROUP_TEST[0].upper()}{SUBGROUP_TEST[1:]}.\n{note}",
         x=0.005,
         ha="left",
         fontsize=5.8,
