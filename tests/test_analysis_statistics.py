@@ -205,6 +205,15 @@ def test_the_interval_of_several_seeds_holds_their_spread():
     assert drawn.std() == pytest.approx(np.hypot(fixed.std(), spread), rel=0.05) and drawn.mean() == pytest.approx(fixed.mean(), abs=0.003)
 
 
+def test_means_and_shares_of_seeds_far_apart_stay_where_they_can_be():
+    table = pd.concat([table_of([1], 0).assign(a=1.0), table_of([1], 0).assign(a=0.0, system="rl2-s2")])
+    found = summarise(table, ["a"]).iloc[0]
+    assert (found.low, found.estimate, found.high) == (0, 0.5, 1)
+    counts = np.array([[[1, 0, 0], [0, 0, 1]]] * 40)
+    found = f1_with_interval(counts, range(40))
+    assert (found["low"], found["high"], found["support"]) == (0, 1, 40)
+
+
 def test_what_all_seeds_have_in_common_cancels_in_a_difference():
     table = pd.concat([table_of([1, 2, 5], 0, run="sft"), table_of([1, 2, 5], 0.05, run="rl2")])
     level, gap = summarise(table, ["a"]).iloc[0], compare_runs(table, [("rl2", "sft")], ["a"]).iloc[0]

@@ -7,7 +7,7 @@ __all__ = ['CHANGES', 'PLAIN', 'MILD', 'OTHER_SIDE', 'DEGREES', 'QUESTIONS', 'ch
            'own_film', 'changed_film', 'Said', 'said_of', 'answers', 'rate_with_interval', 'follow_rates',
            'panel_follows']
 
-# %% ../../nbs/analysis/11_counterfactuals.ipynb #674c1b32
+# %% ../../nbs/analysis/11_counterfactuals.ipynb #7fedb8d5
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import pandas as pd
 
 from .figures import COLUMN, colour_of, name_of, set_style
 from .sight import SHOWN
-from .statistics import patient_codes, resampled_sums
+from .statistics import interval, patient_codes, ratios
 from ..core import StudyError, derived_seed
 from ..phantom.anatomy import CAMERAS, Sign
 from ..phantom.archives import Truth, rerender, true_signs
@@ -212,7 +212,7 @@ def answers(
     where = {"source": case.source, "study_id": case.study_id, "patient_id": case.patient_id, "finding": case.finding}
     return [{**where, **row} for row in rows]
 
-# %% ../../nbs/analysis/11_counterfactuals.ipynb #7dff5c8b
+# %% ../../nbs/analysis/11_counterfactuals.ipynb #afc772a8
 def rate_with_interval(
     above,  # (rows,) how often as it should be, or any other numerator
     below,  # (rows,) how often asked
@@ -226,12 +226,8 @@ def rate_with_interval(
     rows = pd.DataFrame({"above": np.asarray(above, float), "below": np.asarray(below, float), "patient": patient_codes(patients)})
     whole = rows.assign(seed=np.asarray(seeds)).pivot_table(["above", "below"], "patient", "seed", "sum", fill_value=0)
     counts = np.stack([whole[name].to_numpy(float) for name in ("above", "below")], 2)  # (patients, seeds, 2)
-    if not counts[..., 1].sum():
-        return {"estimate": None, "low": None, "high": None}
-    sums, _ = resampled_sums(counts, whole.index, resamples, seed)
-    drawn = sums[sums[:, 1] > 0]
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
-    return {"estimate": float(counts[..., 0].sum() / counts[..., 1].sum()), "low": float(low), "high": float(high)}
+    found, resampled = ratios(counts[..., :1], counts[..., 1:], whole.index, resamples, seed)
+    return {"estimate": None if np.isnan(found[0]) else float(found[0]), **interval(resampled[:, 0], level)}
 
 
 def follow_rates(

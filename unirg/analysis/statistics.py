@@ -110,7 +110,7 @@ def resampled_sums(
         out[place] = weights @ both
     return out[:, :-1], out[:, -1]
 
-# %% ../../nbs/analysis/01_statistics.ipynb #aad9e8f2
+# %% ../../nbs/analysis/01_statistics.ipynb #522a9bc4
 def ratios(
     above: np.ndarray,  # (studies,), (studies, columns) or (studies, seeds, columns): what is summed above the line
     below: np.ndarray,  # of the same shape: and below it
@@ -118,13 +118,16 @@ def ratios(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # estimates (columns,), and resampled (resamples, columns); NaN: nothing to divide by
-    "Ratios of sums over studies and seeds, and the same in every resample of them."
+    "Ratios of sums over studies and seeds, and the same in every resample of them; a share stays between 0 and 1."
     above, below = (np.asarray(part, float) for part in (above, below))
     if above.ndim == 1:
         above, below = above[:, None], below[:, None]
     columns, both = above.shape[-1], tuple(range(above.ndim - 1))
     sums, _ = resampled_sums(np.concatenate([above, below], -1), patients, resamples, seed)
-    return _divide(above.sum(both), below.sum(both)), _divide(sums[:, :columns], sums[:, columns:])
+    resampled = _divide(sums[:, :columns], sums[:, columns:])
+    if (above >= 0).all() and (above <= below).all():  # few seeds that lie far apart are drawn beyond it
+        resampled = np.clip(resampled, 0, 1)
+    return _divide(above.sum(both), below.sum(both)), resampled
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -374,7 +377,7 @@ def scored(
     values = np.stack([part[measures].to_numpy(float) for part in parts.values()], 1)
     return Scored(values, first.index.to_numpy(), first["patient_id"].to_numpy(), list(parts), list(measures))
 
-# %% ../../nbs/analysis/01_statistics.ipynb #ae0f3694
+# %% ../../nbs/analysis/01_statistics.ipynb #7517c32c
 def summarise(
     scores: pd.DataFrame,  # score tables of several systems: system, dataset, study_id, patient_id and measures
     measures: list[str],  # columns
@@ -398,7 +401,7 @@ def levels(
     resampled, numbers, rows = resampled_means(found, resamples, seed), counts_of(found.patients), []
     for i, measure in enumerate(found.measures):
         turned, values = inverse_of if measure in inverse else np.asarray, found.values[:, :, i]
-        spread = interval(turned(resampled[:, i]))
+        spread = interval(turned(np.clip(resampled[:, i], values.min(), values.max())))  # a mean is among what was measured
         more = {"seeds": len(found.seeds), "by_seed": by_seed(turned(values.mean(0)))}
         rows.append({"measure": measure, "estimate": float(turned(values.mean())), **spread, **numbers, **more})
     return pd.DataFrame(rows)

@@ -170,7 +170,7 @@ def subgroups(
         made.append(pd.DataFrame(found).assign(attribute=attribute))
     return _judged(pd.concat(made, ignore_index=True).assign(run=run, measure=measure, test=SUBGROUP_TEST, case_mix=CASE_MIX), floors)
 
-# %% ../../nbs/analysis/06_subgroups.ipynb #0d486fa5
+# %% ../../nbs/analysis/06_subgroups.ipynb #50c76227
 def _attribute(sums: Sums, patients, groups: np.ndarray, strata: np.ndarray, inverse: bool, resamples: int, seed: int) -> list[dict]:
     "Rows of one attribute: every group, every quantity."
     codes, scores = patient_codes(patients), sums.above[..., :1]
@@ -201,7 +201,8 @@ def _attribute(sums: Sums, patients, groups: np.ndarray, strata: np.ndarray, inv
             there = name != UNKNOWN and others.any()
             rows.append(
                 base
-                | {"quantity": quantity, "label": label, "estimate": estimate[0], **interval(spread)}
+                | {"quantity": quantity, "label": label, "estimate": estimate[0]}
+                | interval(np.clip(spread, 0, 1) if quantity in ("TPR", "FPR") else spread)
                 | {"gap": gap[0] if there else np.nan}
                 | {f"gap_{end}": value for end, value in (interval(gaps) if there else {"low": None, "high": None}).items()}
                 | {"p": bootstrap_p(gaps) if there else np.nan, "cases": cases[0][0], "other_cases": cases[1][0], "covered": cases[2][0]}
