@@ -230,6 +230,18 @@ def test_strata_are_summarised_and_compared_as_sets_of_their_own():
     assert found.studies.groupby("run").sum().tolist() == [len(strata)] * 2
 
 
+def test_a_stratum_of_few_patients_is_in_the_table_only():
+    studies = courses(60)
+    scores = pd.concat([score_table(studies), score_table(studies, 0.1, 1, "rl2")], ignore_index=True)
+    few = set(studies.patient_id.unique()[:4])
+    strata = {i: "few" if p in few else "many" for i, p in zip(studies.study_id, studies.patient_id)}
+    table = longitudinal.by_stratum(scores, strata, ["sft", "rl2"], "composite_step1", 500).assign(grouping="encounter")
+    figure, table = longitudinal.panel_strata(table, ["sft", "rl2"], ["few", "many"], {"encounter": "Encounter"})
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.texts] == ["**"] and set(table.stratum) == {"few", "many"}  # a star, over what is drawn
+    assert len(ax.collections) == 2 and all(round(line.get_segments()[0][0][0]) == 1 for line in ax.collections)
+
+
 def test_drift_is_later_less_first():
     studies = courses(60)
     scores, numbers = score_table(studies), pd.Series([int(i[-1]) + 1.0 for i in studies.study_id], studies.study_id)

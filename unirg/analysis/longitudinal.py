@@ -262,7 +262,7 @@ def drift(
         )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/analysis/07_longitudinal.ipynb #7b579c48
+# %% ../../nbs/analysis/07_longitudinal.ipynb #a73fcfbd
 def panel_strata(
     table: pd.DataFrame,  # of `by_stratum`, one grouping below the other with a column `grouping`
     runs: list[str],
@@ -286,8 +286,8 @@ def panel_strata(
                     ax.plot(place + shift, row["estimate"], mark_of(run), ms=3.5, color=_colour(run), mfc=face)
         for place, name in enumerate(here):
             rows = part[(part["stratum"] == name) & (part["patients"] >= FEWEST)]
-            apart = rows[[told_apart(row) for _, row in rows.iterrows()]]
-            stars = next((mark for bound, mark in ((0.001, "***"), (0.01, "**"), (0.05, "*")) if (apart["p_holm"] < bound).any()), "")
+            p = min((row["p_holm"] for _, row in rows.iterrows() if told_apart(row)), default=1.0)
+            stars = next((mark for bound, mark in ((0.001, "***"), (0.01, "**"), (0.05, "*")) if p < bound), "")
             if stars:
                 ax.annotate(stars, (place, rows["high"].max()), textcoords="offset points", xytext=(0, 1), ha="center", fontsize=8)
         counts = part.drop_duplicates("stratum").set_index("stratum")
