@@ -212,15 +212,15 @@ def answers(
     where = {"source": case.source, "study_id": case.study_id, "patient_id": case.patient_id, "finding": case.finding}
     return [{**where, **row} for row in rows]
 
-# %% ../../nbs/analysis/11_counterfactuals.ipynb #afc772a8
+# %% ../../nbs/analysis/11_counterfactuals.ipynb #28163497
 def rate_with_interval(
     above,  # (rows,) how often as it should be, or any other numerator
     below,  # (rows,) how often asked
     patients,  # (rows,) whose
-    seeds=0,  # (rows,) of which training, where there are several
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,  # of the interval
+    seeds=0,  # (rows,) of which training, where there are several
 ) -> dict:  # estimate, low, high; null where nothing was asked
     "A ratio of sums with a bootstrap interval over patients and seeds."
     rows = pd.DataFrame({"above": np.asarray(above, float), "below": np.asarray(below, float), "patient": patient_codes(patients)})
@@ -238,7 +238,7 @@ def follow_rates(
     rows = []
     for finding, part in [("all", answered), *answered.groupby("finding", sort=True)]:
         for (run, change, aspect), group in part.groupby(["run", "change", "aspect"], sort=False):
-            rate = rate_with_interval(group.answered, group.asked, group.patient_id, group.seed, resamples)
+            rate = rate_with_interval(group.answered, group.asked, group.patient_id, resamples, seeds=group.seed)
             numbers = {
                 "asked": int(group.asked.sum()),
                 "patients": group.patient_id[group.asked > 0].nunique(),
