@@ -84,7 +84,7 @@ def parameters_of(
 
 # %% ../nbs/90_study.ipynb #5e864f9f
 # what the graph itself takes
-RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "beyond", "consensus"}
+RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "beyond", "consensus", "report"}
 RUN_KEYS = {"notebook", "start", "seeds"}
 SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit", "benchmark"}
 
@@ -290,7 +290,7 @@ def _plan(self: Plan) -> None:
         self.add("sight", "70_sight", needs, [self.out / "figures" / "70_sight.json"], **told)
     if self.phantoms and (run := self.settings.get("beyond", "none")) != "none":
         self._beyond(run)
-    if "90_report" in self.books:
+    if "90_report" in self.books and typed(self.settings.get("report", "yes"), bool, "report"):
         self._report()
 
 

@@ -382,7 +382,10 @@ PANELS = {
     "4d": "patient groups",
     "S1": "what each stage added",
 }  # of the paper, in its order
-OWN_PANELS = {"answer": "RL against SFT and its controls, in a family of tests of their own"}
+OWN_PANELS = {
+    "answer": "RL against SFT and its controls, in a family of tests of their own",
+    "recipes": "recipes of reinforcement learning, on validation studies",
+}
 
 
 @dataclass
