@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from unirg.analysis.answer import ANSWERED, answer_table, opponents_of, panel_answer
+from unirg.analysis.answer import ANSWERED, answer_table, claim_pairs, claims_table, opponents_of, panel_answer
 from unirg.analysis.figures import colour_of, name_of, save_panel, validation_table
-from unirg.analysis.report import ANSWER, Sets, answer, controls_of, main_comparisons, said_of_table, write_report
+from unirg.analysis.panels import pool_seen
+from unirg.analysis.report import ANSWER, Sets, answer, controls_of, main_comparisons, said_of_claims, said_of_table, write_report
 from unirg.analysis.statistics import holm
 from unirg.core import StudyError, write_json
 
@@ -232,6 +233,70 @@ def test_n_is_in_the_row_labels_and_no_label_covers_another(tmp_path):
     boxes = [label.get_window_extent() for label in labels]
     assert not [1 for i, one in enumerate(boxes) for other in boxes[i + 1 :] if one.padded(-0.6).overlaps(other.padded(-0.6))]
     assert all(path.stat().st_size > 500 for path in save_panel(figure, table, tmp_path, "answer"))
+
+
+# ---------------------------------------------------------------- the paper's other claims
+
+
+def stages(*runs, prior=False):
+    "A lineage: SFT, then a step of reinforcement learning for each (run, reward)."
+    steps = [{"run": run, "kind": "grpo", "job": {"prior": prior}, "recipe": {"reward": reward}} for run, reward in runs]
+    return [{"run": "base", "kind": "base", "job": {}, "recipe": {}}, {"run": "sft", "kind": "sft", "job": {}, "recipe": {}}, *steps]
+
+
+def test_a_claim_compares_runs_of_the_same_checkpoint_and_compute():
+    told = {"base": stages()[:1], "sft": stages(), "rl1": stages(("rl1", "step1"))}
+    assert claim_pairs(told) == {"steps": [], "combined": []}  # nothing to hold it against
+    told |= {"rl2": stages(("rl1", "step1"), ("rl2", "step2")), "rl_bleu": stages(("rl_bleu", "bleu"))}
+    told |= {"rl_facts": stages(("rl_facts", "fact_f1=1")), "rl1_prior": stages(("rl1_prior", "step1"), prior=True)}
+    told["rl_only"] = [stages()[0], {**stages(("rl_only", "step1"))[-1]}]  # did not start from SFT
+    assert claim_pairs(told) == {"steps": [("rl2", "rl1")], "combined": [("rl1", "rl_bleu"), ("rl1", "rl_facts")]}
+
+
+def test_on_balance_is_the_difference_of_the_gains_that_panel_2b_shows():
+    from unirg.analysis.panels import gains
+
+    measures = ["composite_step1", "label_f1", "judged_errors"]
+    given, pairs = scores(sft=0.0, rl1=0.05, rl_bleu=-0.03), {"steps": [], "combined": [("rl1", "rl_bleu")]}
+    table = claims_table(given, pairs, TRAINING, UNSEEN, measures, resamples=500)
+    shown = gains(pool_seen(given, TRAINING), ["rl1", "rl_bleu"], "sft", measures, 50).query("measure == 'balance'").set_index("run")["estimate"]
+    assert table.difference.tolist() == pytest.approx([shown["rl1"] - shown["rl_bleu"]])
+    assert table.difference_low[0] > 0 and table.p_holm[0] < 0.05 and table.studies.tolist() == [120]
+
+
+def test_the_claims_are_corrected_together_and_told_one_by_one():
+    pairs = {"steps": [("rl2", "rl1")], "combined": [("rl1", "rl_bleu"), ("rl1", "rl_facts")]}
+    given = scores(sft=0.0, rl1=0.02, rl2=0.05, rl_bleu=-0.02, rl_facts=0.02)
+    table = claims_table(given, pairs, TRAINING, UNSEEN, ["composite_step1", "judged_errors"], resamples=500, fewest=1)
+    assert table[["claim", "run", "against", "dataset"]].values.tolist() == [
+        ["steps", "rl2", "rl1", "seen"],
+        ["steps", "rl2", "rl1", "new"],
+        ["combined", "rl1", "rl_bleu", "seen"],
+        ["combined", "rl1", "rl_facts", "seen"],
+    ]
+    assert table.p_holm.tolist() == pytest.approx(list(holm(table.p.to_numpy())))
+    steps, combined = said_of_claims({"table_claims.csv": table}, SETS)
+    assert steps.text.count(": shown on") == 1 and "shown on Eastholt (never trained on) (difference -0.0" in steps.text
+    assert "shown against SFT, RL on BLEU-2" in combined.text and "not shown against SFT, RL on facts" in combined.text
+    less = claims_table(given, {"steps": [("rl1", "rl2")], "combined": []}, TRAINING, UNSEEN, ["label_f1"], resamples=500, fewest=100)
+    assert less.dataset.tolist() == ["seen"], "a set of few studies is no part of a claim"
+    assert "the contrary is shown on" in said_of_claims({"table_claims.csv": less}, SETS)[0].text
+    assert claims_table(given, {"steps": [], "combined": []}, TRAINING, UNSEEN, ["label_f1"]).empty and said_of_claims({}, SETS) == []
+
+
+def test_priors_count_as_used_where_reports_are_worse_without_them():
+    found = [
+        ("rl1_prior_other", "rl1_prior", "judged_errors", 0.4),
+        ("rl1_prior_none", "rl1_prior", "composite_step1", 0.0),
+        ("rl1_prior_none", "rl1_prior", "judged_errors", -0.4),
+        ("rl1_prior", "sft", "judged_errors", -0.4),
+    ]
+    table = pd.DataFrame(found, columns=["run", "against", "measure", "difference"]).assign(dataset="a", estimate=0.5, low=0.1, high=0.9)
+    table = table.assign(difference_low=table.difference - 0.1, difference_high=table.difference + 0.1, p_holm=0.01, studies=90)
+    (told,) = said_of_claims({"fig_3a.csv": table}, SETS)
+    assert told.text.startswith("That RL step 1 with priors makes use of the prior: shown by Judged errors a report with another patient's")
+    assert "; not shown by Composite reward with no prior" in told.text
+    assert "; the contrary is shown by Judged errors a report with no prior" in told.text
 
 
 # ---------------------------------------------------------------- the notebook

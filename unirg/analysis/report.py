@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TOLD', 'TOLD_IF_FOUND', 'LOWER_IS_BETTER', 'HIGHER_IS_BETTER', 'VALIDATION', 'COUNTS', 'PANELS', 'OWN_PANELS',
-           'ANSWER', 'HEADROOM', 'MAIN_MEASURES', 'FAMILY_SAID', 'STYLE', 'METHOD', 'LIMITS', 'README_BEGIN',
-           'README_END', 'read_records', 'rests_on', 'About', 'Said', 'number', 'interval', 'counted', 'Sets',
-           'measure_name', 'verdict', 'said_of_difference', 'differences_of', 'said_of_table', 'in_order', 'Panel',
-           'Figure', 'words_of', 'read_figures', 'last_step', 'main_comparisons', 'controls_of', 'opponents', 'answer',
-           'gains_and_losses', 'said_of_headroom', 'panel_html', 'provenance_html', 'write_report', 'readme_results',
-           'write_readme', 'with_results', 'sets_of']
+           'ANSWER', 'HEADROOM', 'MAIN_MEASURES', 'FAMILY_SAID', 'CLAIMS_TABLE', 'PRIORS', 'STYLE', 'METHOD', 'LIMITS',
+           'README_BEGIN', 'README_END', 'read_records', 'rests_on', 'About', 'Said', 'number', 'interval', 'counted',
+           'Sets', 'measure_name', 'verdict', 'said_of_difference', 'differences_of', 'said_of_table', 'in_order',
+           'Panel', 'Figure', 'words_of', 'read_figures', 'last_step', 'main_comparisons', 'controls_of', 'opponents',
+           'answer', 'gains_and_losses', 'said_of_claims', 'said_of_headroom', 'panel_html', 'provenance_html',
+           'write_report', 'readme_results', 'write_readme', 'with_results', 'sets_of']
 
 # %% ../../nbs/analysis/16_report.ipynb #108d0bf5
 import base64
@@ -131,6 +131,7 @@ class Sets:
 TOLD = {  # measures that sentences are made of, whether or not a difference was found
     **MEASURE_NAMES,
     **QUANTITIES,
+    "balance": "Gain on balance (mean of several measures' gains over SFT, %)",
     **{kind: kind.replace("_", " ").capitalize() for kind in ERROR_TYPES},
 }
 TOLD_IF_FOUND = {name: f"Share of reports with {name} error{'s' * (name != 'at most 1')}" for name in BINS}
@@ -142,7 +143,7 @@ def measure_name(measure: str) -> str:
 
 # %% ../../nbs/analysis/16_report.ipynb #79198baa
 LOWER_IS_BETTER = re.compile(r"error|^(false|omitted|wrong)_|^4 or more$")  # judged errors, their types, reports with many of them
-HIGHER_IS_BETTER = {*MEASURE_NAMES, "change_f1", "keyword_f1", "progression_accuracy", "similarity_to_reference", "at most 1"}
+HIGHER_IS_BETTER = {*MEASURE_NAMES, "balance", "change_f1", "keyword_f1", "progression_accuracy", "similarity_to_reference", "at most 1"}
 
 
 def verdict(
@@ -577,8 +578,9 @@ def _answer_with_numbers(compared: list[Said], sets: Sets, whom: list[str], why:
         told = []
         for measure, asked in by.items():
             mine = [one for one in asked if one.about.against == control]
-            found = [f"{one.verdict} on {sets.name(one.about.dataset)} ({one.numbers})" for one in mine if one.about.dataset != "seen"]
-            found += [f"{one.verdict} on {sets.name('seen')}" for one in mine if one.about.dataset == "seen"]
+            mine.sort(key=lambda one: one.about.dataset == "seen")  # the institutions never trained on are what is asked about
+            where = [f"{one.verdict} on {sets.name(one.about.dataset)}" for one in mine]
+            found = [said + f" ({one.numbers})" * (one.source == ANSWER) for said, one in zip(where, mine)]
             told += [f"{measure_name(measure)}: {'; '.join(found)}."] if found else []
         paragraphs += [f"{name_of(whole[0].about.run)} against {name_of(control)}. {' '.join(told)}"] if told else []
     return "\n\n".join([*paragraphs, f"{FAMILY_SAID} {why}".strip()])
@@ -628,6 +630,39 @@ def gains_and_losses(
             told.append(f"{found} in {listed or 'nothing'}")
         said.append(f"Against {name_of(against)}, where a difference was found, {name_of(mine[0].about.run)} is {'. It is '.join(told)}.")
     return " ".join(said)
+
+# %% ../../nbs/analysis/16_report.ipynb #86996153
+CLAIMS_TABLE, PRIORS = "table_claims.csv", "fig_3a.csv"
+_SHOWN = {"better": "shown", "worse": "the contrary is shown", "undecided": "not shown"}
+
+
+def said_of_claims(
+    tables: dict[str, pd.DataFrame],  # file -> table, of the figures folder
+    sets: Sets,
+) -> list[Said]:  # a sentence a claim that there is a table for
+    "Whether the paper's other claims hold here."
+    made = []
+    claims = tables.get(CLAIMS_TABLE, pd.DataFrame(columns=["claim"]))
+    for claim, rows in claims.groupby("claim", sort=False):
+        found = said_of_table(CLAIMS_TABLE, rows, sets)
+        runs = name_of(found[0].about.run), name_of(found[0].about.against)
+        if claim == "steps":
+            told = "; ".join(f"{_SHOWN[one.verdict]} on {sets.name(one.about.dataset)} ({one.numbers})" for one in found)
+            made.append(Said(f"That {runs[0]} makes fewer judged errors than {runs[1]}: {told}.", CLAIMS_TABLE))
+        else:
+            told = "; ".join(f"{_SHOWN[one.verdict]} against {name_of(one.about.against)} ({one.numbers})" for one in found)
+            claimed = "gains more on balance (mean of several measures' gains over SFT, %) than rewards of one measure"
+            made.append(Said(f"That {runs[0]}, with its combined reward, {claimed}: {told}.", CLAIMS_TABLE))
+    swapped = [one for one in said_of_table(PRIORS, tables[PRIORS], sets) if one.about] if PRIORS in tables else []
+    swapped = [one for one in swapped if one.about.run in (f"{one.about.against}_other", f"{one.about.against}_none")]
+    for run in dict.fromkeys(one.about.against for one in swapped):
+        told = []
+        for one in [one for one in swapped if one.about.against == run and one.about.measure in ("composite_step1", "judged_errors")]:
+            shown = _SHOWN[{"worse": "better", "better": "worse"}.get(one.verdict, one.verdict)]  # what is written without it is worse
+            how = "another patient's prior" if one.about.run.endswith("_other") else "no prior"
+            told.append(f"{shown} by {measure_name(one.about.measure)} with {how} ({one.numbers})")
+        made += [Said(f"That {name_of(run)} makes use of the prior: {'; '.join(told)}.", PRIORS)] if told else []
+    return made
 
 # %% ../../nbs/analysis/16_report.ipynb #efb601dc
 def said_of_headroom(
@@ -806,6 +841,7 @@ def write_report(
     answered, rests = answer(compared, sets, controls_of(tables.values())), any(one.source == ANSWER for one in compared)
     summary = [_said(Said(text, ANSWER)) if rests else f'<p class="said">{html.escape(text)}</p>' for text in answered.split("\n\n")]
     summary += [f'<p class="said">{html.escape(text)}</p>' for text in [gains_and_losses(compared, sets)] if text]
+    summary += [_said(one) for one in said_of_claims({panel.csv.name: tables[panel.name] for panel in panels if panel.csv}, sets)]
     room = said_of_headroom(tables["fig_headroom"], sets) if "fig_headroom" in tables else ""
     summary += [_said(Said(room, HEADROOM))] if room else []
     kinds = {
@@ -873,14 +909,15 @@ def readme_results(
         rows.append(f"| {name_of(run)} | " + " | ".join(values.get(m, "") for m in dict.fromkeys(s1.measure)) + " |")
     heads = [measure_name(m) for m in dict.fromkeys(s1.measure)]
     compared = main_comparisons([one for some in said.values() for one in some])
-    # numbers of what was found, against SFT and whom RL has to beat; one institution after the other is for the report, losses aside
     controls = controls_of(tables.values())
-    rivals, found = {"sft", *opponents(controls)[0]}, [one for one in compared if one.verdict != "undecided"]
+    # numbers of what was found, against SFT and whom RL has to beat, where the answer does not hold them
+    rivals, found = {"sft", *opponents(controls)[0]}, [one for one in compared if one.verdict != "undecided" and ANSWER not in said]
     told = [one for one in found if one.about.dataset in ("seen", *sets.unseen) or one.verdict == "worse"]
-    told = [one for one in told if one.about.against in rivals and (one.source == ANSWER or ANSWER not in said)]
-    told += said.get("sight.csv", [])[-1:]  # all seeds together stand last
+    told = [one for one in told if one.about.against in rivals]
+    told += [*said_of_claims(tables, sets), *said.get("sight.csv", [])[-1:]]  # all seeds together stand last
     room = said_of_headroom(tables[HEADROOM], sets) if HEADROOM in tables else ""
-    files = dict.fromkeys(["fig_S1.csv", *(one.source for one in told), *([HEADROOM] if room else [])])
+    files = ["fig_S1.csv", *[ANSWER] * (ANSWER in said), *(one.source for one in told), *[HEADROOM] * bool(room)]
+    files = ", ".join(f"[{name}]({where}/{name})" for name in dict.fromkeys(files))
     return "\n".join(
         [
             f"![Systems compared on the test studies of {sets.name('seen')}]({where}/fig_S1.png)",
@@ -899,7 +936,7 @@ def readme_results(
             *([room, ""] if room else []),
             *[f"- {one.text} ([{one.source}]({where}/{one.source}))" for one in told],
             "",
-            f"Numbers: {', '.join(f'[{name}]({where}/{name})' for name in files)}. What is undecided is not shown to be equal.",
+            f"Numbers: {files}. What is undecided is not shown to be equal.",
         ]
     )
 
