@@ -259,7 +259,8 @@ def test_on_balance_is_the_difference_of_the_gains_that_panel_2b_shows():
     measures = ["composite_step1", "label_f1", "judged_errors"]
     given, pairs = scores(sft=0.0, rl1=0.05, rl_bleu=-0.03), {"steps": [], "combined": [("rl1", "rl_bleu")]}
     table = claims_table(given, pairs, TRAINING, UNSEEN, measures, resamples=500)
-    shown = gains(pool_seen(given, TRAINING), ["rl1", "rl_bleu"], "sft", measures, 50).query("measure == 'balance'").set_index("run")["estimate"]
+    shown = gains(pool_seen(given, TRAINING), ["rl1", "rl_bleu"], "sft", measures, 50)
+    shown = shown[shown.measure == "balance"].set_index("run")["estimate"]
     assert table.difference.tolist() == pytest.approx([shown["rl1"] - shown["rl_bleu"]])
     assert table.difference_low[0] > 0 and table.p_holm[0] < 0.05 and table.studies.tolist() == [120]
 

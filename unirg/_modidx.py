@@ -301,6 +301,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'unirg.analysis.report._validation': ( 'analysis/report.html#_validation',
                                                                               'unirg/analysis/report.py'),
                                        'unirg.analysis.report.answer': ('analysis/report.html#answer', 'unirg/analysis/report.py'),
+                                       'unirg.analysis.report.answer_rows': ( 'analysis/report.html#answer_rows',
+                                                                              'unirg/analysis/report.py'),
                                        'unirg.analysis.report.controls_of': ( 'analysis/report.html#controls_of',
                                                                               'unirg/analysis/report.py'),
                                        'unirg.analysis.report.counted': ('analysis/report.html#counted', 'unirg/analysis/report.py'),

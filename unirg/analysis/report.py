@@ -9,7 +9,7 @@ __all__ = ['TOLD', 'TOLD_IF_FOUND', 'LOWER_IS_BETTER', 'HIGHER_IS_BETTER', 'VALI
            'Sets', 'measure_name', 'verdict', 'said_of_difference', 'differences_of', 'said_of_table', 'in_order',
            'Panel', 'Figure', 'words_of', 'read_figures', 'last_step', 'main_comparisons', 'controls_of', 'opponents',
            'answer', 'gains_and_losses', 'said_of_claims', 'said_of_headroom', 'panel_html', 'provenance_html',
-           'write_report', 'readme_results', 'write_readme', 'with_results', 'sets_of']
+           'write_report', 'answer_rows', 'readme_results', 'write_readme', 'with_results', 'sets_of']
 
 # %% ../../nbs/analysis/16_report.ipynb #108d0bf5
 import base64
@@ -891,6 +891,24 @@ def _page(profile: str, sections: dict[str, str]) -> str:
 README_BEGIN, README_END = "<!-- results of {profile}: written by `make readme`, not by hand -->", "<!-- end of results -->"
 
 
+def answer_rows(
+    table: pd.DataFrame,  # of panel `answer`
+    sets: Sets,
+) -> list[str]:  # lines of a Markdown table; the first family of tests alone
+    "The answer in numbers: a row an opponent and set, a column a measure; bold is better or worse, not undecided."
+    own = differences_of(ANSWER, table[table.family == "primary"])
+    measures = list(dict.fromkeys(own.measure))
+    lines = ["| Against | on | " + " | ".join(map(measure_name, measures)) + " | n |", "|---" * (len(measures) + 3) + "|"]
+    for (against, dataset), rows in own.groupby(["against", "dataset"], sort=False):
+        cells = []
+        for measure in measures:
+            (row,) = rows[rows.measure == measure].to_dict("records")
+            found = said_of_difference(row, ANSWER, sets).verdict
+            cells.append(f"{interval(row, signed=True)}" if found == "undecided" else f"**{interval(row, signed=True)}** {found}")
+        lines.append(f"| {name_of(against)} | {sets.name(dataset)} | {' | '.join(cells)} | {counted(rows)} |")
+    return lines
+
+
 def readme_results(
     root: str | Path,  # the study's root
     profile: str,
@@ -910,6 +928,11 @@ def readme_results(
     heads = [measure_name(m) for m in dict.fromkeys(s1.measure)]
     compared = main_comparisons([one for some in said.values() for one in some])
     controls = controls_of(tables.values())
+    answered = [answer(compared, sets, controls)]
+    if ANSWER in said:  # conclusion, opponents one by one, which tests: the table is shorter than the opponents' paragraphs
+        first, *_, last = answered[0].split("\n\n")
+        whose = f"Differences of {name_of(tables[ANSWER].run[0])} from the others, with 95 % intervals by patient and seed:"
+        answered = [first, "", whose, "", *answer_rows(tables[ANSWER], sets), "", last]
     # numbers of what was found, against SFT and whom RL has to beat, where the answer does not hold them
     rivals, found = {"sft", *opponents(controls)[0]}, [one for one in compared if one.verdict != "undecided" and ANSWER not in said]
     told = [one for one in found if one.about.dataset in ("seen", *sets.unseen) or one.verdict == "worse"]
@@ -929,9 +952,9 @@ def readme_results(
             "|---" * (len(heads) + 1) + "|",
             *rows,
             "",
-            answer(compared, sets, controls),
+            *answered,
             "",
-            gains_and_losses(compared, sets),
+            gains_and_losses([one for one in compared if one.about.against == "sft"] or compared, sets),
             "",
             *([room, ""] if room else []),
             *[f"- {one.text} ([{one.source}]({where}/{one.source}))" for one in told],
