@@ -15,7 +15,17 @@ from matplotlib.colors import to_rgb
 from unirg.analysis.answer import ANSWERED, answer_table, claim_pairs, claims_table, opponents_of, panel_answer
 from unirg.analysis.figures import colour_of, name_of, save_panel, validation_table
 from unirg.analysis.panels import pool_seen
-from unirg.analysis.report import ANSWER, Sets, answer, controls_of, main_comparisons, said_of_claims, said_of_table, write_report
+from unirg.analysis.report import (
+    ANSWER,
+    Sets,
+    answer,
+    answer_rows,
+    controls_of,
+    main_comparisons,
+    said_of_claims,
+    said_of_table,
+    write_report,
+)
 from unirg.analysis.statistics import holm
 from unirg.core import StudyError, write_json
 
@@ -235,12 +245,41 @@ def test_n_is_in_the_row_labels_and_no_label_covers_another(tmp_path):
     assert all(path.stat().st_size > 500 for path in save_panel(figure, table, tmp_path, "answer"))
 
 
+def test_the_readme_table_tells_each_difference_with_its_verdict():
+    known = {"family": "primary", "run": "rl2", "against": "sft", "dataset": "new", "p_holm": 0.01}
+    known |= {"studies": 400, "patients": 200, "seeds": 2}
+    rows = [
+        {"measure": "composite_step1", "difference": 0.02, "difference_low": 0.01, "difference_high": 0.03},
+        {"measure": "label_f1", "difference": -0.02, "difference_low": -0.03, "difference_high": -0.01},
+        {"measure": "judged_errors", "difference": 0.2, "difference_low": 0.1, "difference_high": 0.3, "p_holm": 0.2},
+    ]
+    table = pd.DataFrame([known | {"estimate": 1.0, "low": 0.9, "high": 1.1} | row for row in rows])
+    head, _, line = answer_rows(pd.concat([table, table.assign(family="secondary", dataset="a")]), SETS)
+    assert head == "| Against | on | Composite reward | Label F1, per report | Judged errors a report | n |"
+    assert line == (
+        "| SFT | Eastholt (never trained on) | **+0.020 [+0.010, +0.030]** better | **-0.020 [-0.030, -0.010]** worse "
+        "| +0.200 [+0.100, +0.300] | 400 studies, 200 patients, 2 seeds |"
+    )
+
+
+def test_the_run_that_the_answer_is_about_is_the_one_its_panel_names():
+    rows = [
+        {"run": run, "against": "sft", "dataset": "new", "measure": "composite_step1", "estimate": 0.5, "low": 0.4, "high": 0.6}
+        | {"difference": 0.1, "difference_low": 0.05, "difference_high": 0.15, "p_holm": 0.01, "studies": 200}
+        for run in ("rl1", "rl_facts", "rl1_prior")
+    ]
+    panel = said_of_table(ANSWER, pd.DataFrame(rows[:1]).assign(family="primary"), SETS)
+    others = said_of_table("fig_4a.csv", pd.DataFrame(rows), SETS)
+    assert {one.about.run for one in main_comparisons([*others, *panel])} == {"rl1"}
+    assert {one.about.run for one in main_comparisons(others)} == {"rl_facts"}
+
+
 # ---------------------------------------------------------------- the paper's other claims
 
 
-def stages(*runs, prior=False):
+def stages(*runs, prior=False, steps=30):
     "A lineage: SFT, then a step of reinforcement learning for each (run, reward)."
-    steps = [{"run": run, "kind": "grpo", "job": {"prior": prior}, "recipe": {"reward": reward}} for run, reward in runs]
+    steps = [{"run": run, "kind": "grpo", "job": {"prior": prior}, "recipe": {"reward": how, "steps": steps}} for run, how in runs]
     return [{"run": "base", "kind": "base", "job": {}, "recipe": {}}, {"run": "sft", "kind": "sft", "job": {}, "recipe": {}}, *steps]
 
 
@@ -249,43 +288,65 @@ def test_a_claim_compares_runs_of_the_same_checkpoint_and_compute():
     assert claim_pairs(told) == {"steps": [], "combined": []}  # nothing to hold it against
     told |= {"rl2": stages(("rl1", "step1"), ("rl2", "step2")), "rl_bleu": stages(("rl_bleu", "bleu"))}
     told |= {"rl_facts": stages(("rl_facts", "fact_f1=1")), "rl1_prior": stages(("rl1_prior", "step1"), prior=True)}
+    told["rl_labels"] = stages(("rl_labels", "labels"), steps=5)  # of less compute
     told["rl_only"] = [stages()[0], {**stages(("rl_only", "step1"))[-1]}]  # did not start from SFT
     assert claim_pairs(told) == {"steps": [("rl2", "rl1")], "combined": [("rl1", "rl_bleu"), ("rl1", "rl_facts")]}
 
 
-def test_on_balance_is_the_difference_of_the_gains_that_panel_2b_shows():
+INSIDE = {"rl1": {"composite_step1"}, "rl2": {"composite_step1", "judged_errors"}, "rl_bleu": set(), "rl_facts": {"label_f1"}}
+
+
+def test_on_balance_is_the_difference_of_the_gains_that_panel_2b_shows_on_the_seeds_that_both_have():
     from unirg.analysis.panels import gains
 
     measures = ["composite_step1", "label_f1", "judged_errors"]
     given, pairs = scores(sft=0.0, rl1=0.05, rl_bleu=-0.03), {"steps": [], "combined": [("rl1", "rl_bleu")]}
-    table = claims_table(given, pairs, TRAINING, UNSEEN, measures, resamples=500)
-    shown = gains(pool_seen(given, TRAINING), ["rl1", "rl_bleu"], "sft", measures, 50)
-    shown = shown[shown.measure == "balance"].set_index("run")["estimate"]
-    assert table.difference.tolist() == pytest.approx([shown["rl1"] - shown["rl_bleu"]])
-    assert table.difference_low[0] > 0 and table.p_holm[0] < 0.05 and table.studies.tolist() == [120]
+    fewer = given[given.system != "rl_bleu-s2"]
+    for scored, seeds in ((given, 2), (fewer, 1)):
+        table = claims_table(scored, pairs, TRAINING, UNSEEN, measures, INSIDE, resamples=500).set_index("claim")
+        both = scored if seeds == 2 else scored[scored.system.str.endswith("-s1")]
+        shown = gains(pool_seen(both, TRAINING), ["rl1", "rl_bleu"], "sft", measures, 50)
+        shown = shown[shown.measure == "balance"].set_index("run")["estimate"]
+        assert table.difference["combined"] == pytest.approx(shown["rl1"] - shown["rl_bleu"])
+        assert table.estimate["combined"] == pytest.approx(shown["rl1"])
+        assert table.difference_low["combined"] > 0 and table.seeds.tolist() == [seeds, seeds]
+        assert table.measures.tolist() == [" ".join(measures), "label_f1 judged_errors"]
+
+
+def test_a_gain_over_a_checkpoint_without_scores_is_refused():
+    for value in (np.nan, 0.0):
+        given = scores(sft=0.0, rl1=0.05, rl_bleu=-0.03)
+        given.loc[given.system.str.startswith("sft"), "label_f1"] = value
+        with pytest.raises(StudyError, match="label_f1"):
+            claims_table(given, {"steps": [], "combined": [("rl1", "rl_bleu")]}, TRAINING, UNSEEN, ["label_f1"], INSIDE)
 
 
 def test_the_claims_are_corrected_together_and_told_one_by_one():
     pairs = {"steps": [("rl2", "rl1")], "combined": [("rl1", "rl_bleu"), ("rl1", "rl_facts")]}
     given = scores(sft=0.0, rl1=0.02, rl2=0.05, rl_bleu=-0.02, rl_facts=0.02)
-    table = claims_table(given, pairs, TRAINING, UNSEEN, ["composite_step1", "judged_errors"], resamples=500, fewest=1)
+    table = claims_table(given, pairs, TRAINING, UNSEEN, ["composite_step1", "judged_errors"], INSIDE, resamples=500, fewest=1)
     assert table[["claim", "run", "against", "dataset"]].values.tolist() == [
         ["steps", "rl2", "rl1", "seen"],
         ["steps", "rl2", "rl1", "new"],
         ["combined", "rl1", "rl_bleu", "seen"],
+        ["combined_outside", "rl1", "rl_bleu", "seen"],
         ["combined", "rl1", "rl_facts", "seen"],
+        ["combined_outside", "rl1", "rl_facts", "seen"],
     ]
     assert table.p_holm.tolist() == pytest.approx(list(holm(table.p.to_numpy())))
-    steps, combined = said_of_claims({"table_claims.csv": table}, SETS)
+    steps, combined, outside = said_of_claims({"table_claims.csv": table}, SETS)
+    assert "shown against SFT, RL on BLEU-2 by Judged errors a report (" in outside.text and "neither was rewarded for" in outside.text
     assert steps.text.count(": shown on") == 1 and "shown on Eastholt (never trained on) (difference -0.0" in steps.text
     assert "shown against SFT, RL on BLEU-2" in combined.text and "not shown against SFT, RL on facts" in combined.text
-    less = claims_table(given, {"steps": [("rl1", "rl2")], "combined": []}, TRAINING, UNSEEN, ["label_f1"], resamples=500, fewest=100)
+    turned = {"steps": [("rl1", "rl2")], "combined": []}
+    less = claims_table(given, turned, TRAINING, UNSEEN, ["label_f1"], INSIDE, resamples=500, fewest=100)
     assert less.dataset.tolist() == ["seen"], "a set of few studies is no part of a claim"
     assert "the contrary is shown on" in said_of_claims({"table_claims.csv": less}, SETS)[0].text
-    assert claims_table(given, {"steps": [], "combined": []}, TRAINING, UNSEEN, ["label_f1"]).empty and said_of_claims({}, SETS) == []
+    assert claims_table(given, {"steps": [], "combined": []}, TRAINING, UNSEEN, ["label_f1"], INSIDE).empty
+    assert said_of_claims({}, SETS) == []
 
 
-def test_priors_count_as_used_where_reports_are_worse_without_them():
+def test_priors_count_as_help_where_reports_are_worse_without_them():
     found = [
         ("rl1_prior_other", "rl1_prior", "judged_errors", 0.4),
         ("rl1_prior_none", "rl1_prior", "composite_step1", 0.0),
@@ -295,7 +356,7 @@ def test_priors_count_as_used_where_reports_are_worse_without_them():
     table = pd.DataFrame(found, columns=["run", "against", "measure", "difference"]).assign(dataset="a", estimate=0.5, low=0.1, high=0.9)
     table = table.assign(difference_low=table.difference - 0.1, difference_high=table.difference + 0.1, p_holm=0.01, studies=90)
     (told,) = said_of_claims({"fig_3a.csv": table}, SETS)
-    assert told.text.startswith("That RL step 1 with priors makes use of the prior: shown by Judged errors a report with another patient's")
+    assert told.text.startswith("That RL step 1 with priors is helped by the patient's own prior: shown by Judged errors a report with")
     assert "; not shown by Composite reward with no prior" in told.text
     assert "; the contrary is shown by Judged errors a report with no prior" in told.text
 

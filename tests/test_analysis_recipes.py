@@ -10,6 +10,7 @@ import pytest
 
 from unirg.analysis.figures import save_panel
 from unirg.analysis.recipes import panel_recipes, recipes_of, recipes_table, said_apart
+from unirg.analysis.statistics import holm
 from unirg.core import Settings, StudyError, write_json
 from unirg.study import Plan
 
@@ -58,6 +59,14 @@ def test_a_recipe_is_called_by_what_sets_it_apart():
     said = said_apart(RECIPES)
     assert said["rl_first"] == "rate 0.0004, 30 steps, divided by the spread of a group" and "step1" not in said["rl1"]
     assert said_apart({"rl1": RECIPES["rl1"]})["rl1"].endswith("reward step1")  # alone, it is told whole
+    other = {"rl1": RECIPES["rl1"], "rl_clip": {**RECIPES["rl1"], "epsilon_high": 0.4, "save_every": 3}}
+    assert said_apart(other) == {"rl1": "", "rl_clip": "epsilon high 0.4"}
+
+
+def test_nothing_to_compare_is_said_in_a_line():
+    for given, recipes in ((scores(sft=0.0), {}), (scores(rl1=0.0), RECIPES)):
+        with pytest.raises(StudyError, match="nothing to compare"):
+            recipes_table(given, VALIDATION, recipes, "sft", ["a", "b"], MEASURES, 200)
 
 
 def test_gains_are_over_the_checkpoint_by_seed_and_a_whole_panel_is_corrected():
@@ -68,7 +77,7 @@ def test_gains_are_over_the_checkpoint_by_seed_and_a_whole_panel_is_corrected():
     assert pooled.difference_low["rl1"] > 0.01 and pooled.difference_high["rl_first"] < -0.01
     each = [float(value) for value in pooled.difference_by_seed["rl1"].split()]
     assert len(each) == 2 and abs(np.mean(each) - pooled.difference["rl1"]) < 1e-4
-    assert (table.p_holm >= table.p).all() and set(table.split) == {"validation"}
+    assert table.p_holm.tolist() == pytest.approx(list(holm(table.p.to_numpy()))) and set(table.split) == {"validation"}
 
 
 @pytest.mark.parametrize("split", ["test", "train", None])
@@ -94,7 +103,7 @@ def test_the_panel_shows_every_recipe_and_fewer_errors_to_the_right(tmp_path):
 # ---------------------------------------------------------------- the profile
 
 
-def test_a_recipe_is_searched_for_on_patients_and_studies_that_are_in_no_result():
+def test_a_recipe_is_searched_for_on_validation_studies_of_other_patients_than_those_of_the_results():
     plan = Plan(Settings("recipes", root=ROOT))
     split = {task.notebook: task.parameters["split"] for task in plan.tasks.values() if "split" in task.parameters}
     assert split == {"40_generate": "validation", "50_score": "validation"} and not plan.unseen and "report" not in plan.tasks

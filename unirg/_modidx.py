@@ -4,6 +4,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
   'syms': { 'unirg.analysis.answer': { 'unirg.analysis.answer._against': ('analysis/answer.html#_against', 'unirg/analysis/answer.py'),
                                        'unirg.analysis.answer._handle': ('analysis/answer.html#_handle', 'unirg/analysis/answer.py'),
                                        'unirg.analysis.answer._mark': ('analysis/answer.html#_mark', 'unirg/analysis/answer.py'),
+                                       'unirg.analysis.answer._of_seeds': ('analysis/answer.html#_of_seeds', 'unirg/analysis/answer.py'),
                                        'unirg.analysis.answer._places': ('analysis/answer.html#_places', 'unirg/analysis/answer.py'),
                                        'unirg.analysis.answer._size': ('analysis/answer.html#_size', 'unirg/analysis/answer.py'),
                                        'unirg.analysis.answer.answer_table': ( 'analysis/answer.html#answer_table',

@@ -131,7 +131,7 @@ class Sets:
 TOLD = {  # measures that sentences are made of, whether or not a difference was found
     **MEASURE_NAMES,
     **QUANTITIES,
-    "balance": "Gain on balance (mean of several measures' gains over SFT, %)",
+    "balance": "Gain on balance over SFT, %",
     **{kind: kind.replace("_", " ").capitalize() for kind in ERROR_TYPES},
 }
 TOLD_IF_FOUND = {name: f"Share of reports with {name} error{'s' * (name != 'at most 1')}" for name in BINS}
@@ -492,7 +492,8 @@ def main_comparisons(
         kept = once.get(one.about)
         if one.about and (kept is None or (kept.source != ANSWER and "worse" == one.verdict != kept.verdict)):
             once[one.about] = one
-    run = last_step([about.run for about in once])
+    asked = [about.run for about, one in once.items() if one.source == ANSWER]  # panel `answer` knows whom it is about
+    run = asked[0] if asked else last_step([about.run for about in once if "_prior" not in about.run])
     mine = [one for one in once.values() if one.about.run == run and not str(one.about.against).startswith("rl")]
     main = [one for one in mine if one.verdict != "undecided" or (one.about.measure in MAIN_MEASURES and not one.about.part)]
     return main or mine
@@ -649,10 +650,16 @@ def said_of_claims(
         if claim == "steps":
             told = "; ".join(f"{_SHOWN[one.verdict]} on {sets.name(one.about.dataset)} ({one.numbers})" for one in found)
             made.append(Said(f"That {runs[0]} makes fewer judged errors than {runs[1]}: {told}.", CLAIMS_TABLE))
-        else:
-            told = "; ".join(f"{_SHOWN[one.verdict]} against {name_of(one.about.against)} ({one.numbers})" for one in found)
-            claimed = "gains more on balance (mean of several measures' gains over SFT, %) than rewards of one measure"
-            made.append(Said(f"That {runs[0]}, with its combined reward, {claimed}: {told}.", CLAIMS_TABLE))
+            continue
+        outside = claim == "combined_outside"
+        told = []
+        for one, measures in zip(found, rows["measures"]):
+            by = f" by {', '.join(map(measure_name, measures.split()))}" if outside else ""
+            told.append(f"{_SHOWN[one.verdict]} against {name_of(one.about.against)}{by} ({one.numbers})")
+        over = "measures that neither was rewarded for" if outside else f"{', '.join(map(measure_name, rows['measures'].iloc[0].split()))}"
+        where = sets.name(found[0].about.dataset)
+        claimed = f"gains more over SFT on balance, per cent, than rewards of one measure, on {where}; over {over}"
+        made.append(Said(f"That {runs[0]}, with its combined reward, {claimed}: {'; '.join(told)}.", CLAIMS_TABLE))
     swapped = [one for one in said_of_table(PRIORS, tables[PRIORS], sets) if one.about] if PRIORS in tables else []
     swapped = [one for one in swapped if one.about.run in (f"{one.about.against}_other", f"{one.about.against}_none")]
     for run in dict.fromkeys(one.about.against for one in swapped):
@@ -661,7 +668,7 @@ def said_of_claims(
             shown = _SHOWN[{"worse": "better", "better": "worse"}.get(one.verdict, one.verdict)]  # what is written without it is worse
             how = "another patient's prior" if one.about.run.endswith("_other") else "no prior"
             told.append(f"{shown} by {measure_name(one.about.measure)} with {how} ({one.numbers})")
-        made += [Said(f"That {name_of(run)} makes use of the prior: {'; '.join(told)}.", PRIORS)] if told else []
+        made += [Said(f"That {name_of(run)} is helped by the patient's own prior: {'; '.join(told)}.", PRIORS)] if told else []
     return made
 
 # %% ../../nbs/analysis/16_report.ipynb #efb601dc
@@ -929,10 +936,13 @@ def readme_results(
     compared = main_comparisons([one for some in said.values() for one in some])
     controls = controls_of(tables.values())
     answered = [answer(compared, sets, controls)]
-    if ANSWER in said:  # conclusion, opponents one by one, which tests: the table is shorter than the opponents' paragraphs
+    if any(one.source == ANSWER for one in compared):  # a table is shorter than a paragraph an opponent
         first, *_, last = answered[0].split("\n\n")
-        whose = f"Differences of {name_of(tables[ANSWER].run[0])} from the others, with 95 % intervals by patient and seed:"
+        whose = f"Differences of {name_of(tables[ANSWER].run[0])} from the others, with 95 % intervals by patient and seed; bold where"
+        whose += " p < 0.05 after Holm and the interval is without zero, else undecided:"
+        lost = [one for one in compared if one.source == ANSWER and (one.family, one.verdict) == ("secondary", "worse")]
         answered = [first, "", whose, "", *answer_rows(tables[ANSWER], sets), "", last]
+        answered += ["", "By itself it is worse here:", "", *[f"- {one.text}" for one in lost]] if lost else []
     # numbers of what was found, against SFT and whom RL has to beat, where the answer does not hold them
     rivals, found = {"sft", *opponents(controls)[0]}, [one for one in compared if one.verdict != "undecided" and ANSWER not in said]
     told = [one for one in found if one.about.dataset in ("seen", *sets.unseen) or one.verdict == "worse"]
