@@ -73,19 +73,19 @@ def closed():
     plt.close("all")
 
 
-def test_the_opponents_are_sft_the_better_rate_on_validation_and_consensus():
+def test_the_opponents_are_sft_each_rate_the_better_on_validation_first_and_consensus():
     systems = ["base", "sft", "sft_more", "sft_more_low", "rl1", "rl2", "sft_consensus", "theirs"]
-    assert opponents_of(systems, validated(sft_more=[0.7, 0.7], sft_more_low=[0.8, 0.8])) == ["sft", "sft_more_low", "sft_consensus"]
-    assert opponents_of(systems, validated(sft_more=[0.8, 0.8], sft_more_low=[0.7, 0.7])) == ["sft", "sft_more", "sft_consensus"]
+    assert opponents_of(systems, validated(sft_more=[0.7, 0.7], sft_more_low=[0.8, 0.8]))[1:3] == ["sft_more_low", "sft_more"]
+    assert opponents_of(systems, validated(sft_more=[0.8, 0.8], sft_more_low=[0.7, 0.7]))[1:3] == ["sft_more", "sft_more_low"]
     both = opponents_of(systems, validated())
     assert set(both) == {"sft", "sft_more", "sft_more_low", "sft_consensus"}, "where nothing chooses it is held against both"
     assert opponents_of(["sft", "rl2"], validated()) == ["sft"] and opponents_of(["rl2", "theirs"], validated()) == []
 
 
-def test_a_learning_rate_is_chosen_on_the_seeds_that_both_have():
+def test_the_learning_rate_that_is_preferred_is_so_on_the_seeds_that_both_have():
     "The low rate was tried with one seed, of which every run starts higher than of the other."
     validation = validated(sft_more=[0.81, 0.70], sft_more_low=[0.80])
-    assert opponents_of(["sft", "sft_more", "sft_more_low"], validation) == ["sft", "sft_more"]
+    assert opponents_of(["sft", "sft_more", "sft_more_low"], validation) == ["sft", "sft_more", "sft_more_low"]
     apart = pd.concat([validated(sft_more=[0.81]), validated(sft_more_low=[0.9]).assign(seed="2")])
     assert len(opponents_of(["sft", "sft_more", "sft_more_low"], apart)) == 3, "no seed in common chooses nothing"
 

@@ -530,8 +530,9 @@ def opponents(
     if any(pd.isna(controls[run]) for run in rates):
         return [*rates, *others], "No table tells which learning rate suits SFT, more better, so RL is held against both."
     best = max(rates, key=controls.get)
-    told = "Of the learning rates of SFT, more, the better one on validation studies, over the seeds that both have, is that of"
-    return [best, *others], f"{told} {name_of(best)}."
+    told = f"Of the learning rates of SFT, more, validation studies prefer, over the seeds that both have, that of {name_of(best)}"
+    told += "; few studies and seeds choose poorly, and the other may have more seeds, so RL is held against each."
+    return [best, *(run for run in rates if run != best), *others], told
 
 # %% ../../nbs/analysis/16_report.ipynb #a1221398
 def answer(
@@ -964,7 +965,7 @@ def readme_results(
             "",
             *answered,
             "",
-            gains_and_losses([one for one in compared if one.about.against == "sft"] or compared, sets),
+            gains_and_losses(compared, sets),
             "",
             *([room, ""] if room else []),
             *[f"- {one.text} ([{one.source}]({where}/{one.source}))" for one in told],
