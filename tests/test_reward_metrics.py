@@ -199,10 +199,9 @@ def test_sentences_left_in_a_folder_score_as_if_they_were_embedded_anew(tmp_path
     with (half := BertScore()).sharing(tmp_path):
         half.score(ours[::2], theirs[::2])  # in other company
     with (first := BertScore()).sharing(tmp_path):
-        told = first.score(ours, theirs)
-    assert told == pytest.approx(anew, abs=1e-6), "some processors round a batch of another shape otherwise"
+        assert first.score(ours, theirs) == anew
     with (second := BertScore()).sharing(tmp_path):
-        assert second.score(ours, theirs) == told
+        assert second.score(ours, theirs) == anew
     assert second._loaded is None and len(list(tmp_path.iterdir())) == 1
 
 

@@ -298,7 +298,8 @@ def panel_strata(
     measure = table["measure"].iloc[0]
     axes[0][0].set_ylabel(MEASURE_NAMES.get(measure, measure))
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=len(runs), frameon=False)
-    stars = f"* p\u00a0<\u00a00.05, ** 0.01, *** 0.001: {_name(runs[-1])} against {_name(runs[0])}, {_tests(table)}, Holm over the strata."
+    compared = f"{_name(runs[-1])} against {_name(runs[0])}, {_tests(table)}, Holm over the strata."
+    stars = f"*\u00a0p\u00a0<\u00a00.05, ** 0.01, *** 0.001: {compared}"
     floors = f"Hollow: fewer than {FEW} patients; fewer than {FEWEST}: in the table only."
     said = f"Below each stratum: studies, patients. Bars: 95 % intervals by patient and seed. {floors} {stars if len(runs) > 1 else ''}"
     _note(figure, f"{said} {note}".strip())

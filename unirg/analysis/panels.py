@@ -249,7 +249,7 @@ def panel_radar(
         size = table[table.dataset == dataset].iloc[0]
         ax.set_title(f"{textwrap.fill(title, 26)}\n{size.studies} studies, {size.patients} patients", fontsize=7, loc="center", pad=9)
     known = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-    figure.legend(known.values(), known, loc="outside lower center", ncols=min(5, len(known)), frameon=False)
+    figure.legend(known.values(), known, loc="outside upper center", ncols=min(5, len(known)), frameon=False)
     return figure, table
 
 # %% ../../nbs/analysis/09_panels.ipynb #66bcb9e6
