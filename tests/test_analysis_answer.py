@@ -3,7 +3,6 @@
 import json
 import shutil
 from functools import partial
-from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from study_notebooks import run_notebook
 
 from unirg.analysis.answer import ANSWERED, answer_table, claim_pairs, claims_table, opponents_of, panel_answer
 from unirg.analysis.figures import colour_of, name_of, save_panel, validation_table
@@ -31,7 +31,6 @@ from unirg.core import StudyError, write_json
 
 matplotlib.use("Agg")
 small_table = partial(answer_table, fewest=1)  # toy sets are small
-ROOT = Path(__file__).parents[1]
 TRAINING, UNSEEN = ["a", "b"], ["new"]
 SETS = Sets({"a": "Aldermoor", "b": "Brackwater", "new": "Eastholt"}, ("new",))
 TITLES = {"seen": "Trained on, pooled", "new": "Eastholt, never trained on", "a": "Aldermoor", "b": "Brackwater"}
@@ -364,22 +363,10 @@ def test_priors_count_as_help_where_reports_are_worse_without_them():
 # ---------------------------------------------------------------- the notebook
 
 
-def run_notebook(**parameters):
-    "The study notebook's cells, as papermill would run them."
-    names = {}
-    for cell in json.loads((ROOT / "nbs/study/66_answer.ipynb").read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)
-            if "parameters" in cell["metadata"].get("tags", []):
-                assert set(parameters) <= set(names)
-                names |= parameters
-    return names
-
-
 @pytest.mark.parametrize("runs", [["base", "sft"], ["base", "rl_only"], []])
 def test_a_profile_without_rl_from_sft_has_no_such_panel(tmp_path, runs):
     (tmp_path / "figures").mkdir()
-    run_notebook(out=str(tmp_path), runs=runs, scored=[f"{run}-s1" for run in runs])
+    run_notebook("66_answer", out=str(tmp_path), runs=runs, scored=[f"{run}-s1" for run in runs])
     assert json.loads((tmp_path / "figures" / "66_answer.json").read_text()) == [] and not list((tmp_path / "figures").glob("fig_*"))
 
 

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from study_notebooks import run_notebook
 
 from unirg.analysis.figures import save_panel
 from unirg.analysis.recipes import panel_recipes, recipes_of, recipes_table, said_apart
@@ -141,12 +142,6 @@ def test_the_notebook_makes_the_panel_and_its_list(tmp_path):
         table = Dataset.from_dict({"study_id": STUDIES, "split": ["validation"] * len(STUDIES)})
         Studies(table, {}, {"source": source}).save(tmp_path / "data" / source)
     told = {"out": str(tmp_path), "runs": ["sft", *RECIPES], "scored": ["sft-s1", "rl1-s1", "rl_first-s1"], "training": ["a", "b"]}
-    names = {}
-    for cell in json.loads((ROOT / "nbs/study/67_recipes.ipynb").read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)
-            if "parameters" in cell["metadata"].get("tags", []):
-                assert set(told) <= set(names)
-                names |= {**told, "resamples": 200}
+    run_notebook("67_recipes", **told, resamples=200)
     assert json.loads((tmp_path / "figures" / "67_recipes.json").read_text()) == ["fig_recipes.png", "fig_recipes.svg", "fig_recipes.csv"]
     assert set(pd.read_csv(tmp_path / "figures" / "fig_recipes.csv").dataset) == {"seen", "a", "b"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import nbformat
 import pytest
+from study_notebooks import run_notebook
 from training_toys import toy_studies, toy_table, toy_texts
 
 import unirg
@@ -42,15 +43,6 @@ def users_cache(tmp_path, monkeypatch):
 
 def asked(place, name, recipe=SFT):
     return {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), "recipe": recipe}
-
-
-def run_notebook(name, **parameters):
-    "The cells of a study notebook, with these parameters."
-    known = {}
-    for cell in nbformat.read(ROOT / "nbs" / "study" / f"{name}.ipynb", 4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, known)
-            known |= parameters if "parameters" in cell.metadata.get("tags", []) else {}
 
 
 def study_of(tmp_path, monkeypatch, *sources):
