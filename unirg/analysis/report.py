@@ -565,8 +565,8 @@ def _at_unseen(asked: list[Said], sets: Sets, whom: list[str]) -> dict[str, dict
 # %% ../../nbs/analysis/16_report.ipynb #6f0b817f
 FAMILY_SAID = (
     "These comparisons are a family of their own, written in the code, and no result moves one out of it (one choice was made after a "
-    "result, to RL's disadvantage: `study/66_answer` tells it): p values are corrected (Holm) over the institutions trained on, pooled, "
-    "and each one never trained on that has a hundred test studies, and over nothing else."
+    "result, to RL's disadvantage: the notebook of this panel tells it): p values are corrected (Holm) over the institutions trained on, "
+    "pooled, and each one never trained on that has a hundred test studies, and over nothing else."
 )
 
 
