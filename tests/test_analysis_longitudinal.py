@@ -283,3 +283,13 @@ def test_what_a_figure_hides_for_few_patients_is_not_told_and_does_not_count_as_
     assert tested.p_holm.min() == pytest.approx(2 * tested.p.min()), "two strata were tested, not three"
     said = said_of_table("fig_3b.csv", table.assign(grouping="patient"), Sets({}))
     assert len(said) == 2 and not any("5th" in one.text for one in said)
+
+
+def test_a_plain_difference_stands_holm_however_many_tests_the_panel_has():
+    row = {"source": "a", "prior_study_id": None, "findings": "The lungs are clear."}
+    studies = pd.DataFrame([row | {"study_id": f"s{i}", "patient_id": f"p{i}"} for i in range(60)])
+    same, other = (dict.fromkeys(studies.study_id, text) for text in (row["findings"], "The effusion has improved since the prior film."))
+    systems = {"sft-s1": same, **{f"rl{n}-s1": other for n in range(6)}}
+    table = longitudinal.temporal_table(systems, studies, against="sft", resamples=50)
+    told = table[(table.measure == "prior_language_without_prior") & table["against"].notna()]
+    assert len(told) == 6 and (told.difference_low > 0).all() and (told.p_holm < 0.05).all()

@@ -150,6 +150,16 @@ def test_rl_is_tested_against_its_controls_in_rows_of_their_own(scores):
     assert tested.p_holm.tolist() == pytest.approx(holm(tested.p)), "one correction over every test of the table"
 
 
+def test_a_difference_says_on_how_many_studies_it_rests(scores):
+    here = scores[scores.dataset == "aldermoor"]
+    kept = sorted(here.study_id.unique())[:7]
+    here = here[~here.system.str.startswith("sft_more") | here.study_id.isin(kept)]
+    table = compare(here, ["fact_f1"], "sft", resamples=200, controls=[("rl2", "sft_more")])
+    against = table[table.run == "rl2"].set_index("against")
+    assert against.difference_studies["sft_more"] == 7 < against.difference_studies["sft"] == against.studies["sft"]
+    assert against.difference_patients["sft_more"] == here[here.study_id.isin(kept)].patient_id.nunique()
+
+
 def test_many_tests_do_not_by_themselves_make_every_result_undecided():
     "Holm multiplies the smallest p by the number of tests: with too few draws nothing could ever stand."
     rng = np.random.default_rng(3)

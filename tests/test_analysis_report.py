@@ -338,3 +338,47 @@ def test_readme_is_what_the_committed_tables_say():
 def test_readme_without_its_markers_is_an_error():
     with pytest.raises(StudyError, match="results section"):
         with_results("# no markers", ROOT)
+
+
+def told_of(name, rows, tmp_path):
+    "Sentences of a table as it is read from its file."
+    pd.DataFrame(rows).to_csv(tmp_path / name, index=False)
+    return [one.text for one in said_of_table(name, pd.read_csv(tmp_path / name), SETS)]
+
+
+@pytest.mark.parametrize(
+    "lows, said",
+    [
+        ((-0.02, -0.01), "sees more than SFT does at some threshold is not shown"),
+        ((0.01, -0.01), "The trainings do not agree"),
+        ((0.01, 0.02), "stands above what SFT reaches at any threshold"),
+    ],
+)
+def test_seeing_more_is_said_only_where_every_training_stands_above_the_curve(lows, said, tmp_path):
+    rows = [{"kind": "curve", "run": "sft", "seed": 1, "sensitivity": 0.5, "false_positives": 0.1}]
+    for seed, low in enumerate(lows, 1):
+        height = {"kind": "above the curve", "way": "common", "seed": seed, "estimate": 0.03, "high": 0.05, "verdict": ""}
+        rows += [height | {"run": "rl2", "low": low}, height | {"run": "sft", "low": -0.04}]
+    *_, last = told_of("fig_operating_point.csv", rows, tmp_path)
+    assert said in last and f"{lows[0]:+.3f}" in last and "The same of SFT as it writes" in last
+
+
+def test_true_errors_are_told_of_whether_or_not_they_changed_and_what_was_rewarded_is_not(tmp_path):
+    row = {"run": "rl2", "start": "rl1", "estimate": 0.01, "low": -0.01, "high": 0.03, "before": 1.0, "after": 1.01, "studies": 90}
+    rows = [
+        row | {"measure": "errors_film", "inside": False, "verdict": "no difference shown"},
+        row | {"measure": "words", "inside": False, "verdict": "no difference shown"},
+        row | {"measure": "stated", "inside": False, "verdict": "less"},
+        row | {"measure": "fact_f1", "inside": True, "verdict": "better"},
+    ]
+    (text,) = told_of("fig_hacking.csv", rows, tmp_path)
+    assert "True errors (film): no difference shown" in text and "Findings stated: less" in text
+    assert "Fact F1" not in text and "Words" not in text and "90 studies" in text
+
+
+def test_a_difference_is_told_with_the_studies_it_rests_on(tmp_path):
+    row = {"run": "rl2", "against": "sft_consensus", "dataset": "rexrank", "measure": "judged_errors", "estimate": 1.0, "low": 0.9}
+    row |= {"high": 1.1, "difference": -0.2, "difference_low": -0.3, "difference_high": -0.1, "p_holm": 0.01}
+    row |= {"studies": 3613, "patients": 2235, "seeds": 5, "difference_studies": 997, "difference_patients": 719, "difference_seeds": 2}
+    (text,) = told_of("fig_4a.csv", [row], tmp_path)
+    assert "997 studies, 719 patients, 2 seeds" in text and "3,613" not in text

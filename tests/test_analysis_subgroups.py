@@ -138,7 +138,8 @@ def test_the_sentence_follows_the_table(found):
     said = cannot_conclude(table)
     assert "race is unknown for 3" in said and "The mean score of female, male" in said
     claimed = table[table.quantity.isin(["TPR", "FPR"]) & (table.verdict == "parity") & (table.label != "all")]
-    assert f"{len(claimed)} allow to claim parity" in said
+    count = claimed.quantity.value_counts()
+    assert f"of {count.get('TPR', 0)} true-positive and {count.get('FPR', 0)} false-positive rates" in said
     assert "can be claimed for" not in cannot_conclude(table.assign(verdict="too few"))
 
 
@@ -189,3 +190,13 @@ def test_a_large_group_among_few_others_is_not_called_small():
     assert white.patients >= 100 > white.other_patients and white.verdict == "too few"
     (said,) = [part for part in cannot_conclude(table).split(". ") if "cannot be compared" in part]
     assert "white" in said and said.endswith("(fewer than 100 patients in it or among the others)")
+
+
+def test_parity_of_a_false_positive_rate_wants_positives_of_the_label_too():
+    scores, studies = world(n=1600, seeds=(1,))
+    place = scores.study_id.str[1:].astype(int)
+    for label, every in {"Fracture": 10, "Pneumonia": 400}.items():  # 160 and 4 studies have it, and every one is found
+        scores[f"reference:{label}"] = scores[f"prediction:{label}"] = (place % every == 0).astype(int)
+    found = subgroups(scores, studies, "rl2", resamples=200)
+    rates = found[(found.attribute == "sex") & (found.quantity == "FPR")].set_index(["group", "label"]).verdict
+    assert set(rates.xs("Fracture", level="label")) == {"parity"} and set(rates.xs("Pneumonia", level="label")) == {"open"}

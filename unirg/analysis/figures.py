@@ -79,7 +79,7 @@ _COLOURS = {
     "rl1_prior": (0.45, 0.2, 0.38),
     "sft_more_low": (0.5, 0.0, 1.0),
     "sft_consensus": (0.5, 0.0, 0.0),
-    "sft_sample": (0.35, 0.65, 0.9),
+    "sft_sample": (0.25, 0.25, 0.3),
     "sft_agreed": (0.95, 0.45, 0.6),
     "sft_best": (0.1, 0.3, 0.15),
     "sft_prior_other": (0.7, 0.4, 1.0),

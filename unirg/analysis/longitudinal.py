@@ -108,7 +108,7 @@ def panel_3a(
     return _rows(table, conditions, {name: MEASURE_NAMES.get(name, name) for name in measures}, star), table
 
 # %% ../../nbs/analysis/07_longitudinal.ipynb #f51035f5
-_COLOURS = {COPIED: sns.color_palette("colorblind")[5], SHUFFLED: sns.color_palette("colorblind")[6], REFERENCE: (0.0, 0.0, 0.0)}
+_COLOURS = {COPIED: (0.0, 0.7, 0.75), SHUFFLED: sns.color_palette("colorblind")[6], REFERENCE: (0.0, 0.0, 0.0)}
 
 
 def _colour(run: str) -> tuple:
@@ -445,6 +445,10 @@ def _macro(cells: np.ndarray) -> np.ndarray:
 def _temporal(sums: dict, patients: pd.Series, against: str | None, resamples: int, seed: int, arms: Mapping[str, str]) -> pd.DataFrame:
     plain = [name for name in QUANTITIES if name != "progression_accuracy"]
     found, rows = {}, []
+    pairs = [(run, None if run == REFERENCE or run == against else against) for run in sums]
+    pairs += [pair for pair in arms.items() if set(pair) <= set(sums)]
+    # the least p is 2 / (draws + 1): with fewer draws no difference could stand Holm over so many tests
+    resamples = max(resamples, 80 * len(QUANTITIES) * sum(opponent is not None for _, opponent in pairs))
     for run, each in sums.items():
         whole = np.stack(list(each.values()), 1)  # (studies, seeds, quantities, above and below)
         estimate, resampled = ratios(whole[..., 0], whole[..., 1], patients, resamples, seed)
@@ -455,8 +459,7 @@ def _temporal(sums: dict, patients: pd.Series, against: str | None, resamples: i
         ]
         cases = whole[..., 1].mean(1).sum(0)
         found[run] = parts, [*cases[: len(plain)], cases[len(plain) :].sum()]
-    pairs = [(run, None if run == REFERENCE or run == against else against) for run in found]
-    for run, opponent in [*pairs, *(pair for pair in arms.items() if set(pair) <= set(found))]:
+    for run, opponent in pairs:
         (estimate, resampled, single), cases = found[run]
         for i, measure in enumerate([*plain, "progression_accuracy"]):
             row = {"run": run, "measure": measure, "estimate": estimate[0, i], **interval(resampled[:, i]), "cases": cases[i]}
@@ -478,7 +481,7 @@ def panel_temporal(
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "The reference's own rates and each system's."
     against = table["against"].dropna() if "against" in table else []
-    star = f"* differs from “{_name(against.iloc[0])}”, bootstrap by patient and seed" if len(against) else "No test was made"
+    star = f"* differs from “{_name(against.iloc[0])}”, p < 0.05 (bootstrap, Holm), 0 outside" if len(against) else "No test was made"
     own = table[table["run"] == REFERENCE].set_index("measure")["cases"]
     n = {name: f"{own[name] / 2:.0f} changes" if name == "change_f1" else f"{own[name]:.0f} studies" for name in QUANTITIES}
     n["progression_accuracy"] = n["progression_accuracy"].replace("studies", "labels")

@@ -275,13 +275,8 @@ def panel_by_severity(
         ax.axvline(2.5, color="0.85", lw=0.6)
     for ax in axes.flat[len(names) :]:
         ax.axis("off")
-        ax.text(
-            0,
-            0.3,
-            "Numbers: films.\nCircles: sensitivity, by how\nplain the finding is.\nDiamonds: specificity.",
-            fontsize=6,
-            transform=ax.transAxes,
-        )
+    said = "Numbers: films. Circles: sensitivity, by how plain the finding is; diamonds: specificity. Bars: intervals, seeds averaged."
+    figure.supxlabel(said, fontsize=6)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     axes.flat[-1].legend(handles, labels, frameon=False, loc="upper left")
     return figure, rates[rates.run.isin(runs)]

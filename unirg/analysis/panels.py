@@ -101,7 +101,10 @@ def _differences(one: Scored, other: Scored, draws: int, seed: int, inverse: tup
     common = np.intersect1d(one.studies, other.studies)
     found = differences(*(part.of(common) for part in same_seeds(one, other)), draws, seed, inverse=inverse)
     names = {"estimate": "difference", "low": "difference_low", "high": "difference_high", "p": "p"}
-    return found.rename(columns=names)[list(names.values())].to_dict("records")
+    names |= {"studies": "difference_studies", "patients": "difference_patients"}
+    shared = len(set(one.seeds) & set(other.seeds)) or min(len(one.seeds), len(other.seeds))
+    found = found.rename(columns=names)[list(names.values())].assign(difference_seeds=shared)
+    return found.to_dict("records")
 
 # %% ../../nbs/analysis/09_panels.ipynb #eb238658
 def scores_of(
@@ -246,8 +249,8 @@ def panel_radar(
             label.set_ha("center" if abs(np.sin(angle)) < 0.2 else "left" if np.sin(angle) > 0 else "right")
         ax.spines["polar"].set_color("0.8")
         ax.grid(color="0.88", lw=0.6)
-        size = table[table.dataset == dataset].iloc[0]
-        ax.set_title(f"{textwrap.fill(title, 26)}\n{size.studies} studies, {size.patients} patients", fontsize=7, loc="center", pad=9)
+        size = textwrap.fill(size_said(table[table.dataset == dataset]), 40)
+        ax.set_title(f"{textwrap.fill(title, 26)}\n{size}", fontsize=7, loc="center", pad=9)
     known = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(known.values(), known, loc="outside upper center", ncols=min(5, len(known)), frameon=False)
     return figure, table

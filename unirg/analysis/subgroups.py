@@ -238,6 +238,11 @@ def _judged(table: pd.DataFrame, floors: Floors) -> pd.DataFrame:
     table["p"] = table["p"].where(enough)
     table["p_holm"] = table.groupby(["attribute", "quantity"])["p"].transform(lambda p: holm(p.to_numpy()))
     table["verdict"] = [verdict(row, floors) for row in table.to_dict("records")]
+    # a false-positive rate is a share of negatives, but parity for a label wants positives of it on both sides as well
+    keys, positive = ["attribute", "group", "label"], table["quantity"] == "TPR"
+    positives = table[positive].set_index(keys)[["cases", "other_cases"]].min(axis=1)
+    few_positives = np.array([positives.get(key, np.inf) < floors.cases for key in table[keys].itertuples(index=False, name=None)])
+    table.loc[(table["quantity"] == "FPR") & (table["verdict"] == "parity") & few_positives, "verdict"] = "open"
     table.loc[table["verdict"] == "suppressed", _HIDDEN] = np.nan
     few, few_others = (table[name].astype(float) < floors.cases for name in ("cases", "other_cases"))
     table.loc[few, ["estimate", "low", "high", "covered"]] = np.nan
@@ -293,10 +298,12 @@ def cannot_conclude(
         said += [sentence.format(_joined(groups))] if groups else []
     rates = table[table["quantity"].isin(["TPR", "FPR"]) & (table["label"] != "all") & (table["group"] != UNKNOWN)]
     few = rates["verdict"].isin(["suppressed", "too few"])
-    parity, wide = (rates["verdict"] == "parity").sum(), (rates["verdict"] == "open").sum()
+    parity = {what: ((rates["verdict"] == "parity") & (rates["quantity"] == what)).sum() for what in ("TPR", "FPR")}
+    wide = (rates["verdict"] == "open").sum()
     said.append(
         f"of {len(rates)} rates by label and group {few.sum()} rest on too few patients or cases to be compared, "
-        f"{(rates['verdict'] == 'gap').sum()} differ, {wide} are open and {parity} allow to claim parity"
+        f"{(rates['verdict'] == 'gap').sum()} differ, {wide} are open; parity can be claimed "
+        f"of {parity['TPR']} true-positive and {parity['FPR']} false-positive rates"
     )
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in said)
 
