@@ -149,6 +149,10 @@ def test_the_worst_group_is_the_lowest_score_and_the_highest_rate_of_false_posit
     for quantity, label, pick in (("score", "", "idxmin"), ("FPR", "No Finding", "idxmax")):
         part = table[(table.attribute == "age") & (table.quantity == quantity) & (table.label == label) & (table.group != "unknown")]
         assert worst.group["age", quantity, label] == part.set_index("group").estimate.agg(pick)
+    sizes = table[table.attribute == "age"].drop_duplicates("group").set_index("group").patients
+    row = worst.loc[("age", "score", "")]
+    assert row.few == (min(sizes[row.group], sizes[row.best]) < Floors().compared)
+    assert set(worst.few) == {True, False}
 
 
 def test_the_order_of_rows_changes_nothing_and_the_order_of_groups_is_fixed(found):

@@ -102,7 +102,7 @@ def panel_3a(
     table = _with_tests(summary, tests[[not mine for mine in own]])
     if any(own):
         table = pd.concat([table, _with_tests(summary[summary["run"].isin(arms)], tests[own])], ignore_index=True)
-    star = f"* differs from “{_name(conditions[0])}”"
+    star = f"* differs from “{_name(conditions[0])}”, p < 0.05 (Holm), 0 outside"
     if missing:
         star = f"Not to be had: {', '.join(map(_name, missing))}. {star}"
     return _rows(table, conditions, {name: MEASURE_NAMES.get(name, name) for name in measures}, star), table
@@ -167,7 +167,7 @@ def _rows(table: pd.DataFrame, runs: list[str], titles: dict[str, str], star: st
     for ax in axes.flat[len(titles) :]:
         ax.set_axis_off()
     n = table[["studies", "patients"]].max()
-    _note(figure, f"{n.studies} studies, {n.patients} patients. Bars: 95 % intervals; ticks: seeds. {star}, p < 0.05 (Holm).")
+    _note(figure, f"{n.studies} studies, {n.patients} patients. Bars: 95 % intervals; ticks: seeds. {star}.")
     return figure
 
 
@@ -299,7 +299,7 @@ def panel_strata(
     axes[0][0].set_ylabel(MEASURE_NAMES.get(measure, measure))
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=len(runs), frameon=False)
     compared = f"{_name(runs[-1])} against {_name(runs[0])}, {_tests(table)}, Holm over the strata."
-    stars = f"*\u00a0p\u00a0<\u00a00.05, ** 0.01, *** 0.001: {compared}"
+    stars = f"*\u00a0p\u00a0<\u00a00.05, ** 0.01, *** 0.001, and 0 outside: {compared}"
     floors = f"Hollow: fewer than {FEW} patients; fewer than {FEWEST}: in the table only."
     said = f"Below each stratum: studies, patients. Bars: 95 % intervals by patient and seed. {floors} {stars if len(runs) > 1 else ''}"
     _note(figure, f"{said} {note}".strip())

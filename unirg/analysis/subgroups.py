@@ -255,8 +255,8 @@ def _judged(table: pd.DataFrame, floors: Floors) -> pd.DataFrame:
 def worst_groups(
     table: pd.DataFrame,  # of `subgroups`, one run or several
     floors: Floors = FLOORS,
-) -> pd.DataFrame:  # run, attribute, quantity, label, group, estimate, low, high, best, spread (best - worst), studies, patients, cases
-    "For each attribute and quantity the known, shown group that fares worst; groups with too few cases are not ranked."
+) -> pd.DataFrame:  # run, attribute, quantity, label, group, estimate, low, high, studies, patients, cases, best, spread (to it), few
+    "The known, shown group that fares worst by each quantity; `few` marks one where it or the best has too few patients to compare."
     shown = table[(table["group"] != UNKNOWN) & (table["verdict"] != "suppressed") & (table["cases"] >= floors.cases)]
     shown = shown.dropna(subset=["estimate"])
     rows = []
@@ -268,8 +268,9 @@ def worst_groups(
             dict(zip(("run", "attribute", "quantity", "label"), keys))
             | {name: worst[name] for name in names}
             | {"best": best["group"], "spread": abs(best["estimate"] - worst["estimate"])}
+            | {"few": min(worst["patients"], best["patients"]) < floors.compared}
         )
-    return pd.DataFrame(rows, columns="run attribute quantity label group estimate low high studies patients cases best spread".split())
+    return pd.DataFrame(rows, columns="run attribute quantity label group estimate low high studies patients cases best spread few".split())
 
 # %% ../../nbs/analysis/06_subgroups.ipynb #27a09d16
 def cannot_conclude(
