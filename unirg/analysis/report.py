@@ -797,13 +797,14 @@ def said_of_headroom(
                 found[name] += [(where, verdict(row))] if measure == "composite_step1" else []
     if not told:
         return ""
-    whole = {name: " and ".join(sets.name(where) for where, one in each if one == "better") for name, each in found.items()}
+    better = {name: [where for where, one in each if one == "better"] for name, each in found.items()}
     concluded = "No gain of composite reward by this choice is shown, nor a lead of reinforcement learning over it."
-    if whole["learning"]:
-        concluded = f"By composite reward reinforcement learning is ahead of this choice on {whole['learning']}"
-        lost = any(one == "worse" and sets.name(where) in whole["learning"] for where, one in found["choice"])
+    if better["learning"]:
+        where_ahead = " and ".join(map(sets.name, better["learning"]))
+        concluded = f"By composite reward reinforcement learning is ahead of this choice on {where_ahead}"
+        lost = any(one == "worse" and where in better["learning"] for where, one in found["choice"])
         concluded += ", where the choice lost against the policy it began with." if lost else "."
-    elif whole["choice"]:
+    elif better["choice"]:
         concluded = "That reinforcement learning gained more composite reward than this choice does is not shown."
     choice = "Of several samples the one that the others reward most takes no reference and no learning: what it gains was to gain without"
     return " ".join([f"{choice} seeing more.", *told, concluded])
