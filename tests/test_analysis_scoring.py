@@ -8,7 +8,7 @@ import pytest
 
 from unirg.analysis.scoring import read_scores, save_scores, score_predictions
 from unirg.reward.judge import ERROR_TYPES, count_errors
-from unirg.reward.metrics import MEASURES
+from unirg.reward.composite import MEASURES
 
 STUDIES = [
     {"source": "toy", "study_id": f"s{i}", "patient_id": f"p{i}", "findings": text, "impression": None}

@@ -15,9 +15,10 @@ import pytest
 
 from unirg.core import StudyError, study_root
 from unirg.reward import metrics
+from unirg.reward.composite import MEASURES, score_pairs
 from unirg.reward.findings import CHEXPERT_NAMES, chexpert_labels
-from unirg.reward.metrics import MEASURES, BertScore, bleu2, bleu4, fact_f1, fact_scores, label_cosine, label_f1, read_vectors, rouge_l
-from unirg.reward.metrics import score_pairs
+from unirg.reward.judge import temporal_scores
+from unirg.reward.metrics import BertScore, bleu2, bleu4, fact_f1, fact_scores, label_cosine, label_f1, read_vectors, rouge_l
 
 GOLDEN = Path(__file__).parent / "data" / "radcliq_rows.csv"
 LEFT = "Small left pleural effusion. No pneumothorax."
@@ -313,12 +314,12 @@ def test_what_is_left_out_costs_recall_and_what_nobody_confirms_costs_precision(
 
 def test_temporal_scores_look_at_finding_and_direction():
     reference = "The left pleural effusion has increased. Cardiomegaly is unchanged."
-    assert metrics.temporal_scores([reference], [reference])["change_f1"] == 1
+    assert temporal_scores([reference], [reference])["change_f1"] == 1
     for wrong in (reference.replace("increased", "decreased"), reference.replace("left pleural effusion", "edema")):
-        assert metrics.temporal_scores([wrong], [reference])["change_f1"] == 0.5
-    scores = metrics.temporal_scores([reference, LEFT, ""], [LEFT, LEFT, reference], has_prior=[False, False, True])
+        assert temporal_scores([wrong], [reference])["change_f1"] == 0.5
+    scores = temporal_scores([reference, LEFT, ""], [LEFT, LEFT, reference], has_prior=[False, False, True])
     assert scores["hallucinated_prior"] == 0.5 and scores["reference_hallucinated_prior"] == 0 and scores["change_precision"] == 0
-    assert math.isnan(metrics.temporal_scores([LEFT], [LEFT])["change_f1"])
+    assert math.isnan(temporal_scores([LEFT], [LEFT])["change_f1"])
 
 
 def test_constants_are_chosen_on_validation_and_scored_on_test():

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from ..core import StudyError, whole_file, write_json
 from ..data.reports import sections, target_text
+from ..reward.composite import MEASURES, score_pairs
 from ..reward.judge import ERROR_TYPES
-from ..reward.metrics import MEASURES, radcliq_v1, reading, score_pairs
+from ..reward.metrics import radcliq_v1, reading
 from ..reward.model_metrics import NEEDS, ModelMeasure
 
 # %% ../../nbs/analysis/02_scoring.ipynb #13138072

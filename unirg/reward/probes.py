@@ -13,8 +13,9 @@ import typing
 
 # %% ../../nbs/reward/06_probes.ipynb #3172807e
 from ..core import StudyError
+from .composite import score_pairs
 from .findings import CHEXPERT_NAMES, Fact, facts, sentence_facts, sentences
-from .metrics import positive_labels, score_pairs
+from .metrics import positive_labels
 
 # %% ../../nbs/reward/06_probes.ipynb #dd4eaa8a
 SIDES = {"left": "right", "right": "left", "lul": "rul", "rul": "lul", "lll": "rll", "rll": "lll", "lingula": "right middle lobe"}
