@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 
 from .figures import PAGE, colour_of, name_of, set_style
-from ..reward.findings import CHEXPERT_NAMES, clauses, facts, mentions, sentences
+from ..reward.findings import FINDING_NAMES, clauses, facts, mentions, sentences
 from ..reward.judge import ERROR_TYPES, find_errors
 
 # %% ../../nbs/analysis/10_cases.ipynb #3e25143e
@@ -109,7 +109,7 @@ def error_notes(
                 "false_comparison": f"says a change, reference: {change}" if change else "says a change that is not in the reference",
                 "omitted_comparison": f"change left out ({change})" if change else "change left out",
             }[kind]
-            notes.append((kind, f"{'The report' if finding == 'report' else CHEXPERT_NAMES[finding]}: {told}"))
+            notes.append((kind, f"{'The report' if finding == 'report' else FINDING_NAMES[finding]}: {told}"))
     return notes
 
 # %% ../../nbs/analysis/10_cases.ipynb #8e02d3d5
