@@ -68,9 +68,11 @@ def test_probes_that_change_nothing_are_left_out():
     made = probe_texts("The heart is normal. Calcified left granuloma.")
     assert "side swapped" not in made and "severity shifted" not in made and "prior copied" not in made
     assert "constant normal" not in probe_texts(NORMAL.upper())
-    assert set(probe_texts(REPORT, prior="Clear lungs.", other="Large right effusion.")) == set(ORDER) == {"reference", *PROBES} | {
+    report = REPORT + " Small right and large left atelectasis. Endotracheal tube in place."
+    assert set(probe_texts(report, prior="Clear lungs.", other="Large right pneumothorax.")) == set(ORDER) == {"reference", *PROBES} | {
         "prior copied",
         "other patient's report",
+        "other patient's finding",
     }
     with pytest.raises(StudyError, match="empty"):
         probe_texts(" ")
