@@ -78,7 +78,7 @@ def errors(prediction: str, reference: str) -> int:
         ("Small left and large right pleural effusions.", "Large left and small right pleural effusions."),
         ("Mild right and severe left atelectasis.", "Severe right and mild left atelectasis."),
         ("Large right pneumothorax. Small left pneumothorax.", "Small right pneumothorax. Large left pneumothorax."),
-        ("Right upper lobe consolidation. Left lower lobe consolidation.", "Right lower lobe consolidation. Left upper lobe consolidation."),
+        ("Right upper lobe nodule. Left lower lobe nodule.", "Right lower lobe nodule. Left upper lobe nodule."),
         ("4 mm right nodule. 2 cm left nodule.", "2 cm right nodule. 4 mm left nodule."),
         ("Left effusion has increased. Right effusion has decreased.", "Left effusion has decreased. Right effusion has increased."),
     ],
@@ -187,7 +187,8 @@ def test_errors_can_be_weighed_by_urgency():
     normal = "The heart is normal. The lungs are clear. No effusion or pneumothorax."
     worst = urgent_errors("Large left pneumothorax.", normal)
     for slight in ("Possible tiny left effusion.", "Mild cardiomegaly.", "Mild left atelectasis.", "Small hiatal hernia.", "Possible edema."):
-        assert 0 < urgent_errors(slight, normal) <= worst / 2 and urgency_term(slight, normal) > urgency_term("Large left pneumothorax.", normal)
+        assert 0 < urgent_errors(slight, normal) <= worst / 2
+        assert urgency_term(slight, normal) > urgency_term("Large left pneumothorax.", normal)
     assert urgency_term(normal, normal) == 1 and urgent_errors("Edema.", normal, {"edema": 3.0}) == 3.0
 
 

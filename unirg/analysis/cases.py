@@ -101,7 +101,8 @@ def said_of(
     "What a report says of a finding, beyond that it is there."
     finding, _, kind = thing.partition(":")
     said = [fact for fact in facts(text) if fact.finding == finding and fact.kind in (None, kind or fact.kind)]
-    return " ".join(dict.fromkeys(f"{word:g} mm" if part == "size" else word for fact in said for part in parts if (word := getattr(fact, part))))
+    words = [(part, word) for fact in said for part in parts if (word := getattr(fact, part))]
+    return " ".join(dict.fromkeys(f"{word:g} mm" if part == "size" else word for part, word in words))
 
 
 def error_notes(

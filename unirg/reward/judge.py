@@ -23,12 +23,16 @@ from unirg.reward.metrics import (
 
 # %% ../../nbs/reward/04_judge.ipynb #3117c8a9
 ERROR_TYPES = {  # name -> CheXprompt's letter and what the rule judge counts
-    "false_finding": "A: findings said to be there (surely or possibly) that the reference denies or does not mention; sentences no rule can place",
-    "omitted_finding": "B: findings of the reference that are denied (though stated too) or not mentioned; a text without words omits at least one",
-    "wrong_location": "C: findings in both texts that both place, on different sides or in different zones; a device misplaced in one text only",
+    "false_finding": "A: findings said to be there (surely or possibly) that the reference denies or does not mention; "
+    "sentences that no rule can place",
+    "omitted_finding": "B: findings of the reference that are denied (though stated too) or not mentioned; "
+    "a text without words omits at least one",
+    "wrong_location": "C: findings in both texts that both place, on different sides or in different zones; "
+    "a device misplaced in one text only",
     "wrong_severity": "D: findings in both texts that the reference grades or measures, and the prediction otherwise or not at all",
     "false_comparison": "E: changes stated that the reference does not state, or states otherwise; or any comparison where it makes none",
-    "omitted_comparison": "F: changes of the reference that are not stated, or the other way round; or no comparison at all where it makes one",
+    "omitted_comparison": "F: changes of the reference that are not stated, or the other way round; "
+    "or no comparison at all where it makes one",
 }
 UNREAD = "unread"  # stands for a sentence that no rule can place
 
@@ -99,7 +103,7 @@ def _changes(report: Reading) -> dict[str, dict]:
 
 
 def _compare_changes(said: dict, expected: dict) -> tuple[set[str], set[str]]:
-    "Things whose change is stated as the reference does not state it, and things of the reference whose change is left out or turned round."
+    "Things whose change is stated otherwise than in the reference, and things whose change is left out or turned round."
     false, omitted = set(), set(expected)
     for thing, sides in said.items():
         others = counterparts(thing, expected)
@@ -114,7 +118,7 @@ def _compare_changes(said: dict, expected: dict) -> tuple[set[str], set[str]]:
 def find_errors(
     prediction: str,  # the report that is judged
     reference: str,  # the report it is judged by
-) -> dict[str, list[str]]:  # type, in the order of `ERROR_TYPES` -> the things in error; "report" where the text as a whole is, `UNREAD` a sentence
+) -> dict[str, list[str]]:  # type, in the order of `ERROR_TYPES` -> the things in error: also "report", the whole text, and `UNREAD`
     "Find the six types of error in a report by rule."
     ours, theirs = reading(prediction), reading(reference)
     found, wanted = _by_thing(ours), _by_thing(theirs)

@@ -180,7 +180,7 @@ def contradictions(
 
     def meets(fact: Fact, denial: Fact) -> bool:
         parts = (("side", "bilateral"), ("location", None), ("severity", None))
-        alike = all((own := getattr(denial, name)) in (None, whole, getattr(fact, name)) for name, whole in parts)
+        alike = all(getattr(denial, name) in (None, whole, getattr(fact, name)) for name, whole in parts)
         return fact.finding == denial.finding and denial.kind in (None, fact.kind) and alike
 
     times: dict[str, int] = {}
