@@ -34,8 +34,11 @@ from unirg.reward.metrics import (
     FactScores,
     bleu2,
     bleu4,
+    bounded,
+    check_list,
     check_numbers,
     check_pairs,
+    check_references,
     default_bertscore,
     fact_f1,
     fact_scores,
@@ -539,6 +542,7 @@ def score_pairs(
     import pandas
 
     labels = check_pairs(predictions, references, names)
+    check_references(references, labels)
     pairs = list(zip(predictions, references))
     table = {measure.__name__: [measure(*pair) for pair in pairs] for measure in (bleu2, bleu4, rouge_l, label_cosine, label_f1)}
     credit = [fact_scores(*pair) for pair in pairs]

@@ -18,7 +18,8 @@ import numpy as np
 from ..core import StudyError
 from .findings import FINDING_NAMES
 from unirg.reward.metrics import (
-    ATTRIBUTES, MISPLACED, Reading, changes, check_pairs, counterparts, other_way, reading, sizes_agree, strange_sentences, thing_of, torn,
+    ATTRIBUTES, MISPLACED, Reading, changes, check_list, check_pairs, counterparts, other_way, reading, sizes_agree, strange_sentences,
+    thing_of, torn,
 )  # fmt: skip
 
 # %% ../../nbs/reward/04_judge.ipynb #3117c8a9
@@ -160,8 +161,9 @@ def rule_judge(
     predictions: typing.Sequence[str],  # the reports that are judged
     references: typing.Sequence[str],  # the reports they are judged by, as many, in the same order
 ) -> list[dict[str, int] | None]:  # one a pair; a judge that can fail gives None where it has
-    "Judge pairs by rule."
-    return [count_errors(*pair) for pair in zip(predictions, references, strict=True)]
+    "Judge pairs by rule; raises `StudyError` for unequal lengths, and for what is no text."
+    check_pairs(predictions, references, None, "rule_judge")
+    return [count_errors(*pair) for pair in zip(predictions, references)]
 
 # %% ../../nbs/reward/04_judge.ipynb #984b712f
 def judged_errors(
@@ -209,6 +211,7 @@ def temporal_scores(
 ) -> dict[str, float]:  # change_precision, change_recall, change_f1; hallucinated_prior, reference_hallucinated_prior; NaN: undefined
     "How well stated changes agree, and the share of studies without a prior whose report compares with one."
     check_pairs(predictions, references, None, "temporal_scores")
+    predictions, references = list(predictions), list(references)
     ours, theirs = map(changes, predictions), map(changes, references)
     matched, said, wanted = np.sum([(len(a & b), len(a), len(b)) for a, b in zip(ours, theirs)], axis=0) if len(predictions) else (0, 0, 0)
     ratio = [
@@ -217,6 +220,7 @@ def temporal_scores(
     scores = dict(zip(("change_precision", "change_recall", "change_f1"), ratio))
     if has_prior is None:
         return scores
+    has_prior = check_list(has_prior, "temporal_scores, has_prior")
     if len(has_prior) != len(predictions):
         raise StudyError(f"temporal_scores: {len(predictions)} predictions but {len(has_prior)} notes of whether there is a prior")
     alone = [i for i, prior in enumerate(has_prior) if not prior]
