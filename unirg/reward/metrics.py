@@ -125,7 +125,7 @@ def says_nothing(
     parts = [part.strip() for part in _WRITTEN.split(text)]
     words = [part.strip(" .,;:!?\"'`()[]{}<>*_#-").lower() for part in parts]
     said = any(word not in EMPTY_WORDS and re.search(r"[^\W\d_]", word) for word in words)
-    return not said or any(part == "None" or part.strip("<>. ").lower() in ("nan", "null", "nat", "undefined") for part in parts)
+    return not said or any(part == "None" or part.rstrip(". ").lower() in ("nan", "null", "nat", "<na>", "undefined") for part in parts)
 
 
 def check_references(
@@ -570,6 +570,8 @@ def unwrapped(
     if len(lines) < 2:
         return text
     items = [match.start() for match in _ITEM.finditer(text)]
+    while items and (before := text[: items[0]].split())[2:] and before[-1][-1] not in ".!?:;":
+        del items[0]  # a list begins where something else ends, behind a header at most
     cuts = [0, *(items if len(items) > 1 else []), len(text)]
     parts = (text[start:end].strip() for start, end in itertools.pairwise(cuts))
     return "\n".join(re.sub(r"(?<=\w-)\n(?=\w)", "", part).replace("\n", " ") for part in parts if part)
