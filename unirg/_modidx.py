@@ -1492,6 +1492,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'unirg.reward.probes.paraphrase': ('reward/probes.html#paraphrase', 'unirg/reward/probes.py'),
                                      'unirg.reward.probes.probe_table': ('reward/probes.html#probe_table', 'unirg/reward/probes.py'),
                                      'unirg.reward.probes.probe_texts': ('reward/probes.html#probe_texts', 'unirg/reward/probes.py'),
+                                     'unirg.reward.probes.score_by_all': ('reward/probes.html#score_by_all', 'unirg/reward/probes.py'),
                                      'unirg.reward.probes.shares': ('reward/probes.html#shares', 'unirg/reward/probes.py'),
                                      'unirg.reward.probes.sides_exchanged': ( 'reward/probes.html#sides_exchanged',
                                                                               'unirg/reward/probes.py'),

@@ -7,7 +7,7 @@ __all__ = ['SIDES', 'DEGREES', 'ASSERTED', 'DENIED', 'HEDGED', 'SYNONYMS', 'FALS
            'PASSED_OVER', 'DEVICES', 'NORMAL', 'EVERYTHING', 'PROBES', 'NEEDS', 'ORDER', 'RIGHT', 'SHOWN', 'exchanged',
            'ungraded', 'told', 'turned', 'each_sentence', 'split_sentences', 'negation_flipped', 'hedged', 'paraphrase',
            'stated_here', 'added', 'false_list', 'contradicted', 'other_figures', 'sides_exchanged', 'probe_texts',
-           'probe_table', 'shares', 'gamed', 'with_others', 'heat_map']
+           'score_by_all', 'probe_table', 'shares', 'gamed', 'with_others', 'heat_map']
 
 # %% ../../nbs/reward/06_probes.ipynb #685841fd
 import re
@@ -15,9 +15,10 @@ import typing
 
 # %% ../../nbs/reward/06_probes.ipynb #3172807e
 from ..core import StudyError
-from .composite import score_pairs
+from .composite import PAPER_STEP1, score_pairs
 from .findings import CHEXPERT_NAMES, FINDING_NAMES, Fact, facts, sentence_facts, sentences
 from .metrics import positive_labels
+from .model_metrics import MODEL_MEASURES
 
 # %% ../../nbs/reward/06_probes.ipynb #dd4eaa8a
 SIDES = {"left": "right", "right": "left", "lul": "rul", "rul": "lul", "lll": "rll", "rll": "lll", "lingula": "right middle lobe"}
@@ -353,10 +354,27 @@ def probe_texts(
     kept = {name: text for name, text in made.items() if text is not None and " ".join(text.lower().split()) != same}
     return {"reference": reference, **{name: kept[name] for name in ORDER if name in kept}}
 
+# %% ../../nbs/reward/06_probes.ipynb #f10da654
+def score_by_all(
+    hypotheses: typing.Sequence[str],  # reports
+    references: typing.Sequence[str],  # as many, in the same order
+):  # pandas.DataFrame: the columns of `score_pairs`, then one for each measure of `MODEL_MEASURES` whose weights are here
+    "Score pairs by every embedded measure, and by the paper's where weights are."
+    table = score_pairs(hypotheses, references)
+    for name, measure in MODEL_MEASURES.items():
+        try:
+            ready = measure()
+        except StudyError:  # no weights here
+            continue
+        table[name] = ready.score(hypotheses, references)
+    if set(PAPER_STEP1) <= set(table):
+        table["composite_paper_step1"] = sum(weight * table[name].clip(lower=0) for name, weight in PAPER_STEP1.items())
+    return table
+
 # %% ../../nbs/reward/06_probes.ipynb #5bff6cbb
 def probe_table(
     studies: typing.Sequence[dict],  # each with "reference", and "prior", "other", "source", "study_id" where there are any
-    score: typing.Callable = score_pairs,  # (hypotheses, references) -> DataFrame, a row a pair, a column a measure
+    score: typing.Callable = score_by_all,  # (hypotheses, references) -> DataFrame, a row a pair, a column a measure
 ):  # pandas.DataFrame: source, study_id, probe, abnormal, then a column a measure
     "Score every probe of every study; raises `StudyError` where there is no study."
     import pandas
@@ -382,8 +400,10 @@ SHOWN = {  # column of `score_pairs` -> what a figure calls it; a column that is
     "label_f1": "Label F1",
     "fact_f1": "Fact F1",
     "judged_errors": "1 / (errors + 1)",
+    **{name: name.replace("_", " ") for name in MODEL_MEASURES},
     "composite_step1": "Composite\nstep 1",
     "composite_step2": "Composite\nstep 2",
+    "composite_paper_step1": "Paper's\nstep 1",
 }
 
 
