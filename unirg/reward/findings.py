@@ -7,15 +7,21 @@ __all__ = ['CHEXPERT_NAMES', 'FINDINGS', 'EXTRA_NAMES', 'EXTRA_FINDINGS', 'GRAVE
            'OTHER_FINDING_WORDS', 'DEVICE_WORDS', 'EXTRA_WORDS', 'DISEASE_WORDS', 'FINDING_WORDS', 'KIND_WORDS',
            'TIP_WORDS', 'NO_FINDING_WORDS', 'ANATOMY_WORDS', 'STATE_WORDS', 'DENIED_BY_NORMAL', 'SHOWN_BY_ENLARGED',
            'NEGATION_WORDS', 'DOUBT_WORDS', 'HISTORY_WORDS', 'SIDE_WORDS', 'ZONE_WORDS', 'SEVERITY_WORDS',
-           'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS', 'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'KINDS',
-           'SAME_PLACE', 'SIDELESS', 'LONGEST_CLAUSE', 'HEADERS', 'REWRITTEN', 'Fact', 'phrases', 'search_tree',
-           'measured', 'Mark', 'marks', 'Mention', 'parts_of', 'mentions', 'reaches', 'either_or', 'status_of',
-           'descriptions', 'by_side', 'described', 'clauses', 'sentence_facts', 'sections', 'sentences', 'merge',
-           'facts', 'statements', 'unread', 'section_facts', 'labels_from', 'chexpert_labels']
+           'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS', 'HARMLESS_WORDS', 'KNOWN_WORDS', 'NORMAL_STATEMENTS',
+           'LEXICON', 'TREE', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'REWORDED', 'LONGEST_CLAUSE', 'HEADERS', 'REWRITTEN',
+           'Fact', 'phrases', 'search_tree', 'measured', 'Mark', 'marks', 'Mention', 'parts_of', 'mentions', 'reaches',
+           'either_or', 'status_of', 'descriptions', 'by_side', 'described', 'reworded', 'Clause', 'words_of', 'cut',
+           'clauses', 'Sentence', 'added', 'sentence_facts', 'plain', 'ends', 'unwrapped', 'pieces', 'sections',
+           'sentences', 'merge', 'Report', 'facts', 'statements', 'unread', 'section_facts', 'labels_from',
+           'chexpert_labels']
 
 # %% ../../nbs/reward/01_findings.ipynb #d94b28a6
+import bisect
 import functools
+import html
 import re
+import unicodedata
+from collections.abc import Iterable
 from typing import NamedTuple
 
 # %% ../../nbs/reward/01_findings.ipynb #a5791874
@@ -77,48 +83,61 @@ class Fact(NamedTuple):
 LUNG_AND_PLEURA_WORDS = {
     "consolidation": """
         consolidations?, consolidative (change|changes|opacity|opacities|process|density|densities), consolidated, consolidative,
-        consolidating
+        consolidating, consol
     """,
-    "edema": "(pulmonary |interstitial |alveolar |airspace |lung |perihilar |subpleural )*(o?edema|oedema)",
+    "edema": """
+        (pulmonary |pulm |interstitial |alveolar |airspace |lung |perihilar |subpleural )*(o?edema|oedema), kerley (a |b )?lines, b lines, septal lines,
+        (fluid|water) (in|on) the lungs?, wet lungs?
+    """,
     "pneumonia": """
-        (broncho)?pneumonias?, pneumonic (infiltrates?|process|consolidation), pneumonitis,
-        infectious (process|infiltrates?|consolidation), (lung|chest|pulmonary|lower respiratory tract) infection
+        (broncho)?pneumonias?, pneumonic (infiltrates?|process|consolidation), pneumonitis, pna, pnas, bronchopna,
+        infectious (process|processes|infiltrates?|consolidation|etiology|focus|change|changes|disease), infections?,
+        (lung |chest |pulmonary |lower respiratory tract |respiratory )infections?, infectious( / inflammatory| or inflammatory) process
     """,
-    "atelectasis": "atelecta(sis|ses|tic)( changes?| opacity| opacities| bands?)?, (lobar |lung |lobe )?collapse, collapsed",
+    "atelectasis": """
+        (linear |platelike |discoid |plate like )*atelecta(sis|ses|tic)( changes?| opacity| opacities|
+        bands?)?, (lobar |lung |lobe )?collapse, collapsed( lung| lobe)?, atx, atel
+    """,
     "pneumothorax": """
-        (hydro|tension )?pneumothora(x|ces|xes), pneumothoracies, pneumo thorax, pleural air( collections?)?, air in the pleural space,
-        hydropneumothora(x|ces)
+        (hydro|tension )?pneumothora(x|ces|xes), pneumothoracies, pneumo thorax, (intra)?pleural (air|gas)( collections?)?,
+        (air|gas) (in|within) the (left |right )?pleural (space|cavity), hydropneumothora(x|ces), ptx, ptxs, pnx, tension ptx,
+        punctured (left |right )?lung
     """,
     "pleural_effusion": """
-        (pleural |parapneumonic |subpulmonic |loculated |layering )*(effusions?), pleural fluid( collections?)?, hydrothorax,
-        ha?emothorax, hydropneumothora(x|ces), layering fluid, fluid in the (minor |major |right |left )*(fissures?|pleural space)
+        (pleural |parapneumonic |subpulmonic |loculated |layering )*(effusions?|effs?), (hydro|chylo|pyo)thorax, pleural collections?,
+        (pleural |layering |fissural )fluid( collections?)?, ha?emothorax, hydropneumothora(x|ces), empyema,
+        fluid (in|within|along) the (minor |major |right |left |horizontal )*(fissures?|pleural space|pleural cavity|hemithorax),
+        fluid around the (left |right )?lungs?, pleural fluid
     """,
     "lung_opacity": """
-        (increased )?(opacit(y|ies)|opacifications?), (increased|airspace) densit(y|ies),
-        increased (interstitial|bronchovascular) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?,
-        infiltrative (change|changes|process), air ?space (disease|process|changes?), interstitial (markings?|changes|prominence|
-        disease|pattern|thickening|lung disease|infiltrates?|opacit(y|ies)|fibrosis), reticula(r|tion)s?, reticulonodular, white ?out,
-        hazy density, hazy densities, streaky densit(y|ies), patchy densit(y|ies), air bronchograms?, scarring, scars?,
-        (pulmonary |lung )fibrosis, bronchial wall thickening, peribronchial (thickening|cuffing), haziness, haze
+        (increased )?(opacit(y|ies)|opacifications?), (increased |airspace )?densit(y|ies), increased attenuation,
+        increased (interstitial|bronchovascular|lung) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil,
+        infiltrative (change|changes|process), (air ?space|alveolar) (disease|process|changes?), (reticular |prominent )?interstitial
+        (markings?|changes|prominence|disease|pattern|thickening|lung disease|infiltrates?|opacit(y|ies)|fibrosis|abnormalit(y|ies)|
+        process|lung markings|densit(y|ies)), reticula(r|tion)s?, reticulonodular, white ?out, (hazy|streaky|patchy|vague) densit(y|ies),
+        air bronchograms?, scarring, scars?, (pulmonary |lung )?fibrosis, fibrotic changes?, bronchial wall thickening,
+        (peribronchial|interstitial|septal) (thickening|cuffing), mass ?like (opacity|density|consolidation), haziness, haze, ggos?, ground ?glass( opacit(y|ies)| attenuation)?,
+        honeycombing, ild, shadowing
     """,
     "lung_lesion": """
-        nodules?, mass(es)?, (lung |pulmonary )lesions?,
-        nodular (opacity|opacities|density|densities|lesions?|focus|foci|shadows?|appearance), cavitary lesions?, cavitation,
-        (lung |pulmonary |bronchogenic )?(carcinoma|neoplasms?|malignancy|tumou?rs?), metasta(sis|ses|tic disease), lung cancer,
-        round density, rounded density, coin lesion
+        nodules?, ggns?, mass(es)?, (mass ?like |ill defined )*(lung |pulmonary |cavitary )*lesions?, lumps?,
+        nodular (opacity|opacities|density|densities|lesions?|focus|foci|shadows?|appearance), cavitations?, nodularity,
+        mass ?like (opacity|density|consolidation),
+        (lung |pulmonary |bronchogenic |adeno)?(carcinoma|neoplasms?|malignancy|malignancies|tumou?rs?), neoplastic (process|disease),
+        metasta(sis|ses|tic disease|tic lesions?), lung cancer, metastatic( nodules?)?, (round|rounded) density, coin lesion
     """,
     "pleural_other": """
-        pleural thickening, pleural (based )?(scar|scarring|plaques?|calcifications?|disease|reaction|abnormalit(y|ies)),
-        pleuroparenchymal (scar|scarring), pleural parenchymal (scar|scarring), fibrothorax,
-        (apical |biapical )pleural (thickening|capping), apical cap(ping)?, thickened pleura, thickening of the pleura
+        pleural thickening, pleural (based )?(scar|scarring|plaques?|calcifications?|disease|reaction|abnormalit(y|ies)|fibrosis|tags?),
+        pleuro ?(parenchymal|pericardial) (scar|scarring), pleural parenchymal (scar|scarring), fibrothorax,
+        (apical |biapical )pleural (thickening|capping), (apical|pleural) cap(ping)?, thickened pleura, thickening of the pleura
     """,
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #58478ea2
 OTHER_FINDING_WORDS = {
     "cardiomegaly": """
-        cardiomegaly, enlargement of (the )?(heart|cardiac silhouette|cardiac shadow), cardiac enlargement, cardiac prominence,
-        cardiac silhouette enlargement, increase in (heart|cardiac) size, increased (heart|cardiac) size,
+        cardiomegaly, cmg, (increase|increased) in size of the (heart|cardiac silhouette), enlargement of (the )?(heart|cardiac silhouette|cardiac shadow), cardiac (enlargement|dilatation|dilation),
+        cardiac prominence, cardiac silhouette enlargement, increase in (heart|cardiac) size, increased (heart|cardiac) size,
         prominence of (the )?(heart|cardiac silhouette), enlargement of (the )?cardiomediastinal silhouette
     """,
     "enlarged_mediastinum": """
@@ -127,88 +146,145 @@ OTHER_FINDING_WORDS = {
         cardiomediastinal enlargement
     """,
     "fracture": """
-        fractures?, fractured (ribs?|clavicles?|vertebrae?), broken (ribs?|clavicles?), (rib |vertebral )?(fracture )deformit(y|ies)
+        fractures?, fx, fxs, fractured( ribs?| clavicles?| vertebrae?)?, (broken|cracked) (ribs?|clavicles?|bones?),
+        (rib |vertebral )?(fracture )deformit(y|ies)
     """,
 }
 DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
-    "endotracheal_tube": "(endotracheal |et |breathing |intubation )+(tubes?|cannula), ett, intubat(ed|ion), extubat(ed|ion)",
+    "endotracheal_tube": """
+        (endotracheal |et |breathing |intubation )+(tubes?|cannula), ett, ettube, intubat(ed|ion), extubat(ed|ion)
+    """,
     "enteric_tube": """
-        (nasogastric |orogastric |enteric |enteral |feeding |gastric |gastrostomy |dobbhoff |dobhoff |nasoenteric |orogastric |nasojejunal |
-        nasoduodenal |jejunal |ng |og |weighted )+(tubes?|catheters?), ngt, ogt, dobbhoff, dobhoff, peg
+        (nasogastric |orogastric |enteric |enteral |feeding |gastric |gastrostomy |dobb?hoff |nasoenteric |nasojejunal |
+        nasoduodenal |jejunal |ng |og )+(tubes?|catheters?), ngt, ogt, dobb?hoff, peg
     """,
     "chest_tube": """
-        (chest |thoracostomy |pleural |pigtail |intercostal |thoracic |drainage )+(tubes?|catheters?|drains?), thoracostomy, pleurx, pigtail,
-        chest drain
+        (chest |thoracostomy |pleural |pigtail |intercostal |thoracic |drainage )+(tubes?|catheters?|drains?), thoracostomy, pleurx,
+        pigtail, drains?
     """,
-    "picc": "picc( lines?| catheters?)?, peripherally inserted central (venous )?(lines?|catheters?), picc (line )?catheter fracture",
+    "picc": "picc( lines?| catheters?)?, piccs, peripherally inserted central (venous )?(lines?|catheters?)",
     "port": """
-        port ?a ?cath, portacath, mediport, infusaport, (chest )?ports?, (chest wall |infusion |subclavian )*port (catheters?|lines?)( fractures?)?
+        port ?a ?cath, portacath, portacatheter, mediport, infusaport, (chest |chest wall |infusion |subclavian |power )*ports?,
+        (chest wall |infusion |subclavian |chest )*port (catheters?|lines?)( fractures?)?
     """,
     "central_line": """
-        (central |subclavian |jugular |ij |venous |internal jugular |swan ?ganz |pulmonary artery )+(lines?|catheters?)( fractures?)?,
-        (dialysis |hemodialysis |infusion )+(lines?|catheters?), cvc, cvl, permcath, swan ?ganz,
+        (central |subclavian |jugular |ij |internal jugular |venous |central venous |pulmonary artery |femoral )+(lines?|catheters?|access)
+        ( fractures?)?, (dialysis |hemodialysis |infusion |triple lumen |pheresis |arterial )+(lines?|catheters?), cvc, cvcs, cvl, permcath,
+        perm ?a ?cath, swan ?ganz( catheter| line)?, tlc, triple lumen, (rij|lij)( central)?( line| catheter| cvc| cvl)?, cordis,
         (intravenous )?vascular access device
     """,
     "pacemaker": """
-        pacemakers?, pacers?, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator)s?, (implanted )?cardiac (device|generator)s?,
-        cardiac xxxx generator, leads?, generator( pack)?
+        pacemakers?, pacers?, ppm, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator|cardioverter)s?,
+        (implanted )?cardiac (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?,
+        cardiac xxxx generator, generator( pack)?
     """,
+    "monitor": "(ecg|ekg|telemetry|monitoring|cardiac monitor|cardiac monitoring) (leads?|electrodes?|wires?|devices?)",
     "sternotomy": "(median )?sternotomy (wires?|sutures?|xxxx|changes), sternal wires?",
     "clip": "(surgical |vascular |mediastinal |metallic |cholecystectomy |axillary |cabg |hilar |skin )?(clips?|staples|sutures)",
     "valve": """
-        (prosthetic|mechanical|artificial|replaced|aortic|mitral) (heart )?valves?( replacement| prosthesis)?, valve (replacement|prosthesis),
-        valvular prosthesis
+        (prosthetic|mechanical|artificial|replaced|aortic|mitral) (heart )?valves?( replacement| prosthesis)?,
+        valve (replacement|prosthesis), valvular prosthesis, avr, mvr, tavr
     """,
-    "stent": "stents?",
-    "pump": "(intra ?aortic )balloon pump, iabp, lvad, ventricular assist devices?",
-    "tracheostomy": "tracheostomy( tube| cannula)?",
+    "stent": "(coronary |tracheal |aortic |bronchial |esophageal |vascular )?stents?, endograft",
+    "pump": "(intra ?aortic )?balloon pump, iabp, lvad, ventricular assist devices?, impella, infusion pump",
+    "ecmo": "ecmo( cannulas?| cannulae)?",
+    "tracheostomy": "tracheostomy( tube| cannula)?, trach( tube)?",
     "orthopedic": """
-        (orthopedic |fixation )(hardware|plates?|screws?|rods?), (spinal |harrington )(rods?|fusion hardware)
+        (orthopedic |fixation )(hardware|plates?|screws?|rods?), (spinal |harrington )(rods?|fusion hardware), plate and screws,
+        (shoulder|hip|joint) (replacement|arthroplasty|prosthesis), arthroplasty, prosthes(is|es), (anchor |pedicle )?screws?
     """,
-    "stimulator": "(vagal nerve )?stimulators?",
+    "stimulator": "(vagal |vagus |nerve |spinal cord |spinal )*(neuro)?stimulators?",
     "loop_recorder": "loop recorder",
     "shunt": "(vp |ventriculoperitoneal )?shunt( catheter| tubing)?",
-    "filter": "ivc filter",
+    "filter": "ivc filter, vena cava filter",
+    "coil": "(embolization )?coils",
     "device": """
-        catheters?( tips?)?, devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus), support lines?, hardware, tubes?,
-        lines and tubes, tubes and lines, wires?
+        catheters?( tips?)?, devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus|equipment), (support|vascular) lines, hardware,
+        support line, tubes?, lines and tubes, tubes and lines, wires?, cannula, line tip
     """,
 }
 EXTRA_WORDS = {
     "free_air": """
-        free air, free (intraperitoneal |intra abdominal |abdominal |subdiaphragmatic )+(air|gas), pneumoperitoneum, subdiaphragmatic (air|gas)
+        free (intra peritoneal |intraperitoneal |intra abdominal |abdominal |subdiaphragmatic |peritoneal )*(air|gas), pneumo ?peritoneum,
+        subdiaphragmatic (free )?(air|gas), (air|gas) (under|beneath|below) (the )?(left |right )?(hemi)?diaphragms?,
+        (intraperitoneal|extraluminal) (free )?(air|gas)
     """,
-    "pneumomediastinum": "pneumomediastinum, pneumopericardium, mediastinal (air|gas|emphysema), air in the mediastinum",
+    "pneumomediastinum": """
+        pneumo ?mediastinum, pneumo ?pericardium, mediastinal (free )?(air|gas|emphysema), (air|gas) (in|within) the mediastinum
+    """,
     "subcutaneous_emphysema": """
-        (subcutaneous|soft tissue|chest wall|surgical) (emphysema|air|gas), (air|gas|emphysema) in the soft tissues
+        (subcutaneous |soft tissue |chest wall |surgical |subcu |sub q |subq )+(emphysema|air|gas), (air|gas|emphysema) (in|within) the (chest
+        wall |subcutaneous )?soft tissues?
     """,
-    "mediastinal_shift": "(mediastinal |tracheal |midline |cardiac )+(shift|deviation|displacement)",
-    "heart_failure": "(congestive |decompensated )*(heart|cardiac) failure, chf, cardiac decompensation",
+    "mediastinal_shift": """
+        (mediastinal |tracheal |midline |cardiac |cardiomediastinal )+(shift|deviation|displacement),
+        (shift|deviation|displacement) of (the )?(mediastinum|trachea|heart|midline|mediastinal structures|cardiomediastinal silhouette),
+        (trachea|mediastinum|heart|mediastinal structures) (is |are |appears )?(mildly |slightly |markedly )?(deviated|shifted|displaced)
+    """,
+    "heart_failure": """
+        (congestive |decompensated |left |cardiac )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive failure
+    """,
     "vascular_congestion": """
-        (pulmonary |central |perihilar |vascular |venous )*(congestion|congestive changes), pulmonary venous hypertension,
-        vascular engorgement, cephalization
+        (pulmonary |central |perihilar |vascular |venous |hilar |pulm )*(congestion|congestive changes?|engorgement|indistinctness),
+        (pulmonary |central |perihilar |vascular |pulm )+prominence, pulmonary venous hypertension, (vascular |pulmonary )*redistribution,
+        congested, engorged( vasculature| vessels)?, cephalization, (fluid|volume) overload, (indistinct|plethoric) vasculature
     """,
-    "pericardial_effusion": "pericardial (effusion|fluid)",
-    "aortic_aneurysm": "(aortic |thoracic |ascending |descending )*(aneurysms?|dissections?)",
-    "lymphadenopathy": "(hilar |mediastinal |paratracheal )*(lymph)?adenopathy, enlarged lymph nodes",
-    "hilar_enlargement": "hilar (enlargement|fullness|prominence), (prominent|enlarged) (hila|hilum)",
-    "emphysema": "(bullous |centrilobular |pulmonary )*emphysema(tous changes?)?, copd",
-    "bronchiectasis": "bronchiectasis",
-    "foreign_body": "foreign bod(y|ies)",
-    "bowel_dilatation": "bowel obstruction, dilated (bowel|loops of bowel), ileus",
-    "hernia": "(hiatal |hiatus |diaphragmatic |paraesophageal )*hernias?",
-    "hyperinflation": "hyperinflat(ion|ed), hyperexpan(sion|ded)",
-    "diaphragm_elevation": "(elevated|elevation of( the)?) (right |left )?(hemi)?diaphragm, eventration",
+    "pericardial_effusion": "pericardial (effusions?|fluid), ha?emopericardium, tamponade",
+    "aortic_aneurysm": """
+        (aortic |thoracic |ascending |descending |arch )*(aneurysms?|aneurysmal dilat(at)?ion|dissections?|aneurysmal),
+        (dilated|dilat(at)?ion of( the)?) (thoracic |ascending |descending )?(aorta|aortic arch|aortic root), aortic (rupture|transection|
+        dilat(at)?ion|injury)
+    """,
+    "lymphadenopathy": """
+        (hilar |mediastinal |paratracheal |bihilar |subcarinal )*(lymph)?adenopathy, enlarged (hilar |mediastinal )?(lymph )?nodes?
+    """,
+    "hilar_enlargement": "(hilar |perihilar |suprahilar )+(enlargement|fullness|prominence)",
+    "costophrenic_blunting": """
+        (blunting|obscuration|obliteration) of (the )?(left |right |bilateral |lateral |posterior )*(costophrenic|cp|costo phrenic) (angles?|
+        sulcus|sulci|recess), (costophrenic|cp) (angles?|sulcus) (blunting|obscuration), (costophrenic|cp) (angles?|sulcus|sulci) (is |are
+        |appears? )?(mildly |slightly |minimally |partially )?(blunted|obscured|not clear), blunted (left |right )?(costophrenic|cp) (angles?|
+        sulcus|sulci|xxxx), (angle|costophrenic) (xxxx )?blunting, blunting of (the )?(left |right |bilateral )?costophrenic (xxxx|sinus),
+        costophrenic (xxxx|sinus) (is |are |remains? )?blunted
+    """,
+    "emphysema": """
+        (bullous |centrilobular |pulmonary |paraseptal )*emphysema(tous)?( changes?| disease| lungs?)?, copd, bullae?, blebs?,
+        bullous (disease|changes?), chronic obstructive (pulmonary |lung |airways? )?disease, obstructive (lung |pulmonary )?disease
+    """,
+    "bronchiectasis": "bronchiecta(sis|tic)( changes?)?",
+    "foreign_body": "foreign bod(y|ies), (retained )?(bullets?|shrapnel|projectile)( fragments?)?, retained (sponge|instrument)",
+    "bowel_dilatation": """
+        (bowel|small bowel|colonic|intestinal) (obstruction|dilat(at)?ion|distention|distension), ileus, volvulus,
+        (dilated|distended) (loops of )?(small |large )?(bowel|colon)( loops)?
+    """,
+    "hernia": "(hiatal |hiatus |diaphragmatic |paraesophageal |morgagni |bochdalek )*hernias?",
+    "hyperinflation": """
+        hyper ?inflat(ion|ed), hyper ?expan(sion|ded), hyper ?aerat(ion|ed), hyperlucen(t|cy)( lungs?)?, air trapping,
+        (flattening of|flattened)( the)? (hemi)?diaphragms?, diaphragmatic flattening,
+        (hemi)?diaphragms? (is |are |appears? )?(mildly |slightly )?(flattened|flat)
+    """,
+    "diaphragm_elevation": "eventration",
 }
 DISEASE_WORDS = {  # kind of another disease -> words
     "aspiration": "aspiration",
-    "hemorrhage": "ha?emorrhage",
-    "contusion": "contusions?",
-    "embolism": "(pulmonary )?embol(ism|us|i)",
+    "hemorrhage": "(pulmonary |alveolar )*ha?emorrhage, ha?ematoma",
+    "contusion": "(pulmonary |lung )?contusions?, (pulmonary |lung )?laceration",
+    "embolism": "(pulmonary )?(thrombo)?embol(ism|us|i)",
     "infarction": "(pulmonary )?infarct(ion|s)?",
-    "tuberculosis": "tuberculosis, tb",
-    "ards": "ards",
+    "tuberculosis": "(active )?(pulmonary )?tuberculosis( infection)?, tb, tuberculous (disease|infection|process)",
+    "sarcoidosis": "sarcoid(osis)?",
+    "abscess": "(lung )?abscess(es)?",
+    "air_fluid_level": "air fluid levels?",
+    "fistula": "bronchopleural fistula",
+    "ards": "ards, (acute )?respiratory distress syndrome",
     "dextrocardia": "dextrocardia, situs inversus",
+    "pulmonary_hypertension": "pulmonary (arterial |artery )?hypertension",
+    "pneumoconiosis": "pneumoconiosis, silicosis, asbestosis",
+    "dislocation": "dislocat(ion|ions|ed)",
+    "rupture": "ruptured?, perforation, perforated",
+    "bone_lesion": """
+        (lytic|osseous|bone|bony|sclerotic|osteolytic|blastic|skeletal|destructive|lucent|expansile|rib)( bone| bony| osseous)? (lesions?|
+        metasta(sis|ses)|destruction|infections?|foc(us|i)), osteomyelitis
+    """,
 }
 FINDING_WORDS = {
     **LUNG_AND_PLEURA_WORDS,
@@ -217,71 +293,129 @@ FINDING_WORDS = {
     **EXTRA_WORDS,
     "other_disease": ", ".join(DISEASE_WORDS.values()),
 }
-KIND_WORDS = {
+KIND_WORDS = {  # kind -> words, phrases of the tables above
     **{kind: words for kind, words in DEVICE_WORDS.items() if kind != "device"},
     **DISEASE_WORDS,
-    "hiatal": "hiatal hernias?, hiatus hernias?",
-    "aneurysm": "(aortic |thoracic |ascending |descending )*aneurysms?",
-    "dissection": "(aortic |thoracic |ascending |descending )*dissections?",
+    "tension": "tension pneumothora(x|ces), tension ptx, tension",
+    "hiatal": "hiatal hernias?, hiatus hernias?, paraesophageal hernias?",
+    "diaphragmatic": "diaphragmatic hernias?, (morgagni|bochdalek) hernias?",
+    "pericardial": "pneumo ?pericardium",
+    "aneurysm": "(aortic |thoracic |ascending |descending |arch )*(aneurysms?|aneurysmal dilat(at)?ion|aneurysmal)",
+    "dissection": "(aortic |thoracic |ascending |descending |arch )*dissections?",
 }
-TIP_WORDS = {  # where a device ends, in place of a zone
-    "right_main_bronchus": "right main ?(stem )?bronchus",
-    "left_main_bronchus": "left main ?(stem )?bronchus",
-    "right_ventricle": "right ventric(le|ular)",
-    "right_atrium": "right atri(um|al)",
-    "carina": "at the carina",
-    "esophagus": "o?esophagus",
-    "stomach": "stomach",
+TIP_WORDS = {  # where a device ends, in place of a zone; of several the first of this table counts
+    "malpositioned": """
+        mal ?position(ed)?, mis ?placed, misposition(ed)?, kink(ed|ing)?, coil(ed|ing), looped, fractured (lead|catheter|line), disconnected,
+        too (low|high|deep|far), needs? (to be )?(advanced|withdrawn|retracted|repositioned|repositioning|advancement|withdrawal), dislodged,
+        (should|could|must) be (advanced|withdrawn|retracted|repositioned|pulled back), poorly positioned, (not|in) (in )?(abnormal |improper )
+        position, suboptimal(ly)? position(ed)?, retract(ed)?, withdrawn, advance(ment)?, side ?(port|hole) (is )?above the (ge|gastroesophageal)
+        junction
+    """,
+    "right_main_bronchus": "(right|r) (main ?(stem)?|mainstem)( bronchus| bronchial)?, bronchus intermedius, right bronchus",
+    "left_main_bronchus": "(left|l) (main ?(stem)?|mainstem)( bronchus| bronchial)?, left bronchus",
+    "bronchus": "(main ?stem |main )?bronchus, (left |right )?lower lobe bronch(us|i)",
+    "carina": "at (the )?(level of )?(the )?carina, below (the )?carina, beyond (the )?carina",
+    "right_ventricle": "(right|r) ventric(le|ular)( apex)?, rv( apex)?",
+    "right_atrium": "(right|r) atri(um|al)( appendage)?, ra",
+    "left_ventricle": "left ventric(le|ular)",
+    "left_atrium": "left atri(um|al)",
+    "pulmonary_artery": "(main |right |left )?pulmonary arter(y|ies)( outflow tract)?",
+    "azygos": "azygos( vein| arch)?",
+    "jugular": "(in|within|into|up|at|over) (the )?(right |left |internal |ipsilateral |contralateral )*(jugular|neck)( vein)?",
+    "subclavian": "(in|within|into|at|over) (the )?(right |left |distal |proximal |mid )*(subclavian|axillary)( vein)?",
+    "brachiocephalic": "(left |right |distal |proximal )*(brachiocephalic|innominate)( vein)?",
+    "inferior_vena_cava": "(ivc|inferior vena cava)",
+    "esophagus": "(distal |mid |proximal |lower |upper |within the |in the )*o?esophagus, (ge|gastroesophageal|esophagogastric) junction",
+    "duodenum": "duodenum, (post|trans) ?pyloric, jejunum",
+    "stomach": "stomach, gastric (fundus|body|antrum|lumen), below the (left )?(hemi)?diaphragm",
+    "cavoatrial_junction": "(cavoatrial|cavo atrial|atriocaval|caval atrial|svc ra|svc / ra|svc right atrial) junction, ca junction",
+    "superior_vena_cava": "(lower |mid |upper |distal |proximal |low |high |cavoatrial )*(svc|superior vena cava)",
+    "above_carina": "above (the )?(level of )?(the )?carina, (mid |upper |distal |lower |mid to lower )*(thoracic )?trachea",
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #a695fe34
 NO_FINDING_WORDS = """
-    (joint|knee) effusion, soft tissue (edema|mass|swelling), (skin|nipple) (folds?|shadows?),
-    breast (mass|shadows?|implants?), degenerative (joint |disc |disk |endplate )?(changes?|disease|spurring),
-    spondylosis, spondylitic changes, osteophytes?, scoliosis, kyphosis, osteopenia, arthritic changes, calcified granulomas?,
-    granulomas?, granulomatous (disease|changes?|infection|exposure|residuals|process), calcifications?, vascular (crowding|engorgement),
-    bronchovascular (crowding|markings), hypoinflation, hypoventilation, (lung |inspiratory )volumes?,
-    inspiration, inspiratory effort, aorta, aortic (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis),
-    atherosclero(sis|tic) (changes|disease|calcifications?), tortuosity, ectasia, elevation,
-    (right |left )?(hemi)?diaphragms?, hilar contours?, (pulmonary )?(vasculature|vascularity|vessels),
-    pulmonary xxxx, pulmonary arter(y|ies), nipple, gallstones,
-    port(able|al), technique, rotation, projection, deformity, deformities, (screw|lead|wire) fracture, mass effect, mediastinal (lymph )?nodes?, cardiac (apex|valves?|monitor|leads?|border),
-    tube current, line of, vascular pedicle, trachea, aeration, (upper )?abdomen, bowel gas, sternotomy, cabg, surgery, resection,
-    thoracotomy, lobectomy, pneumonectomy, mastectomy, volume loss, loss of volume, vertebral (body )?collapse,
-    compression (deformity|deformities|of)
+    (joint|knee) effusion, soft tissue (edema|mass|swelling|density|prominence), (skin|nipple) (folds?|shadows?), breast
+    (mass|shadows?|implants?|tissue|attenuation|prosthes(is|es)), degenerative (joint |disc |disk |endplate |spine |osseous |bony
+    |spondylitic | arthritic )*(changes?|disease|spurring|disc disease|disk disease|spondylosis), spondylosis, spondylitic changes,
+    osteophyt(es?|ic)( formation| spurring)?, (dextro|levo|kypho|roto)?scoliosis, kyphosis, curvature, lordosis, arthritic(
+    changes?)?, osteoarthritis, arthrosis, arthritis, arthropathy, spurring, spurs?, dish, (diffuse )?idiopathic skeletal
+    hyperostosis, hyperostosis, (calcified )?granuloma(s|ta)?, granulomatous (disease|changes?|infection|exposure|residuals|process),
+    calcified nodes?, calcifications?, (calcified )?(hilar |mediastinal )*lymph (nodes?|xxxx), nodes?, vascular crowding, crowding,
+    (broncho)?vascular (crowding|markings|structures), (lung |inspiratory )?volumes?, inspiration, inspiratory effort, aortic
+    (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis|contour| unfolding|disease|valve calcification),
+    atherosclero(sis|tic) (vascular )?(changes?|disease|calcifications?|plaques?), tortuosity, ectasia, pulmonary xxxx, pulmonary
+    arter(y|ies), nipple, gallstones?, cholelithiasis, port(able|al), technique, rotation, projection, deformity, deformities,
+    (screw|lead|wire) fracture, fractured (leads?|wires?|screws?), mass effect, cardiac (apex|valves?|monitor|leads?|border), tube
+    current, line of, vascular pedicle, trachea, airways?, carina, aeration, (upper )?abdomen, bowel( gas)?( pattern)?, stomach(
+    bubble)?, gastric (bubble|air), colon, liver, spleen, kidneys?, sternotomy, cabg, (coronary artery )?bypass( graft(s|ing)?)?,
+    surgery, surgical changes?, post ?surgical( changes?)?, postoperative( changes?)?, postop( changes?)?, resection, thoracotomy,
+    lobectomy, pneumonectomy, mastectomy, cholecystectomy, splenectomy, thyroidectomy, (lumpectomy|wedge resection)( changes?)?,
+    vertebroplasty, kyphoplasty, (cervical |lumbar |spinal |thoracic |anterior )*fusion, volume loss, loss of (lung )?volume,
+    vertebral (body )?(collapse|height( loss)?|compression), (wedge |wedging |compression )(deformity|deformities|of), wedging, loss
+    of height, height loss, pectus( excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat, epicardial fat,
+    cardiophrenic fat, schmorl'?s? nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)( changes?)?,
+    (reactive |small |chronic )airways? disease, asthma, senescent changes?, age related changes?, chronic (lung |pulmonary
+    )?(changes?|disease), hyperlordosis, ossification, sclerosis, bone island, enchondroma, overlap, overlying
+    (structures|tissues?|soft tissues?), (body )?habitus, cyst, lipoma, goiter, nipple shadows?, summation, superimposition,
+    costochondral (junction|cartilage|calcification)s?, syndesmophytes?, ankylosis, myeloma, bone (mineral )?density,
+    (metallic|bony|osseous|calcific|calcified|radiopaque|bone|soft tissue) densit(y|ies), (metallic|radiopaque|radiodense)
+    (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off), interposition, retrolisthesis,
+    anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing, disc height, narrowing, disc
+    spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural line, companion shadow,
+    collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under ?inflation,
+    atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta, aortic xxxx,
+    soft tissues?
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #9cfa908c
 ANATOMY_WORDS = {
-    "heart": "cardiac, heart( size| silhouette| shadow)?, cardiac (size|silhouettes?|contours?|shadow|outline|xxxx), cardiothoracic ratio",
+    "heart": """
+        cardiac, heart( size| silhouette| shadow| contours?)?, cardiac (size|silhouettes?|contours?|shadow|outline|xxxx|diameter),
+        cardiothoracic ratio, ctr, size of the (heart|cardiac silhouette)
+    """,
     "mediastinum": """
         mediastinal, (hilar and mediastinal|mediastinal and hilar) (contours?|structures|silhouettes?), mediastinum,
-        mediastinal (silhouettes?|contours?|structures|shadow|width|size)
+        mediastinal (silhouettes?|contours?|structures|shadow|width|size|borders?|margins?)
     """,
     "heart_and_mediastinum": """
-        cardio ?mediastinal (silhouettes?|contours?|size|xxxx|outline|structures)?, cardio ?mediastinum,
-        cardiac and mediastinal (silhouettes?|contours?|size), heart and mediastin(um|al contours?|al silhouettes?),
+        cardio ?mediastinal (silhouettes?|contours?|size|xxxx|outline|structures|shadow|borders?)?, cardio ?mediastinum,
+        cardiac and mediastinal (silhouettes?|contours?|size|structures), heart and mediastin(um|al contours?|al silhouettes?|al structures),
         cardiac silhouette and mediastin(um|al contours?), cardiac mediastinal (silhouettes?|contours?)
     """,
-    "lungs": "lungs?( fields| parenchyma| xxxx| bases| apices)?, lung (fields|parenchyma|xxxx), pulmonary parenchyma",
-    "pleura": "pleura, pleural (spaces?|surfaces?|xxxx), costophrenic (angles?|sulci|sulcus|xxxx|recesses)",
-    "bones": """
-        bones, bony (structures|thorax|skeleton|xxxx), osseous (structures|thorax), skeletal structures, (bony )?thoracic cage, ribs?,
-        skeleton, (thoracic )?spine, clavicles?, bony, osseous, bone, skeletal
+    "lungs": """
+        (both )?lungs?( fields| parenchyma| xxxx| bases| apices| zones| markings)?, pulmonary parenchyma
     """,
+    "chest": "chest, (hemi)?thora(x|ces), lobes?, lung zones?",
+    "pleura": """
+        pleura, pleural( spaces?| surfaces?| xxxx| margins?)?, (costophrenic|costo phrenic|cp|cardiophrenic) (angles?|sulci|sulcus|xxxx|
+        recess(es)?), cpas?, costophrenic, cp angles?
+    """,
+    "bones": """
+        bones, bony (structures|thorax|skeleton|xxxx|elements), osseous (structures|thorax|elements), skeletal structures,
+        (bony )?thoracic cage, ribs?, rib cage, skeleton, (thoracic |lumbar |cervical |thoracolumbar |dorsal )*(spine|vertebrae?|vertebral body|
+        vertebral bodies), clavicles?, bony, osseous, bone, skeletal, sternum, scapulae?, humerus, shoulders?
+    """,
+    "vessels": """
+        (pulmonary |lung |central |upper lobe )*(vasculatures?|vascularity|vessels|vascular (markings?|xxxx|pattern|structures)),
+        (interstitial|bronchovascular|lung) markings, interstitium, pulmonary vascular
+    """,
+    "hila": "hila, hilum, hilar( contours?| structures| regions?| shadows?| xxxx| vessels| silhouettes?)?",
+    "diaphragm": "(hemi)?diaphragms?, hemi ?diaphragms?, diaphragmatic (contours?|surfaces?|domes?)",
 }
 STATE_WORDS = {
     "normal": """
-        normal, unremarkable, within (the )?(limits of normal|normal limits?|limits), within normal, upper (limits? of )?normal( size)?,
+        normal( sized)?, unremarkable, within (the )?(limits of normal|normal limits?|limits), within normal, upper (limits? of )?normal( size)?,
         upper limits normal, at (the )?upper limits? of normal, top normal, upper normal, (high|upper) limits? of normal, not enlarged,
-        limits of normal, intact, sharp, without abnormality
+        nonenlarged, limits of normal, intact, sharp, without abnormality, nl, wnl, not remarkable, nondisplaced and intact, not widened
     """,
     "clear": """
         clear( bilaterally)?, well (aerated|expanded|inflated) and clear, clear and well (aerated|expanded),
         normally inflated and clear
     """,
     "enlarged": """
-        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging
+        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging, big, bigger, dilated,
+        dilatation, dilation, elevated, raised, elevation, (too|very) (big|large|wide), globular
     """,
     "borderline": """
         borderline, borderline (in size|enlarged|enlargement|size|prominent|prominence|large),
@@ -289,6 +423,10 @@ STATE_WORDS = {
         top normal to mildly enlarged, borderline in size
     """,
     "abnormal": "abnormalit(y|ies), injur(y|ies), findings?, process",
+    "plain": """
+        (well |normally |fully |adequately |relatively |grossly |mildly )*(hypo|under)?(aerated|expanded|inflated|ventilated), midline, accentuated, exaggerated, symmetric(al)?, maintained,
+        preserved, well (maintained|preserved|defined), not (displaced|deviated|shifted)
+    """,
 }
 DENIED_BY_NORMAL = {
     "heart": ("cardiomegaly",),
@@ -298,70 +436,101 @@ DENIED_BY_NORMAL = {
     "pleura": ("pleural_effusion", "pneumothorax"),
     "bones": ("fracture",),
 }
-SHOWN_BY_ENLARGED = {part: DENIED_BY_NORMAL[part] for part in ("heart", "mediastinum", "heart_and_mediastinum")}
+SHOWN_BY_ENLARGED = {
+    **{part: DENIED_BY_NORMAL[part] for part in ("heart", "mediastinum", "heart_and_mediastinum")},
+    "vessels": ("vascular_congestion",),
+    "hila": ("hilar_enlargement",),
+    "diaphragm": ("diaphragm_elevation",),
+}
 
 # %% ../../nbs/reward/01_findings.ipynb #fdeb9a5a
 NEGATION_WORDS = {
     "before": """
-        no, without, free of, clear of, negative for, absence of, absent, denies, nor, neither, never, lack of, rather than, not,
-        resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no new, not have, non
+        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent, denies, nor, neither, never, lack of, rather than, not,
+        resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no new, not have, non, w / o, wo,
+        devoid of, zero, isn't, aren't, wasn't, weren't, doesn't, don't, hasn't, haven't, didn't, nothing to (suggest|indicate|
+        support), (fails?|failed|failure) to (show|demonstrate|reveal|identify|detect), unable to (identify|see|detect|find|demonstrate),
+        (does|do|did) not (show|demonstrate|reveal|suggest|have|support|see), rul(es|ing) out, exclud(es|ing), argu(es?|ing) against, instead of, lacks?,
+        lacking, (can ?not|could not|couldn't|can't) (identify|see|detect|find|appreciate|visuali(s|z)e), none of, no (radiographic )?signs? of, nil,
+        nothing (like|resembling), not any
     """,
     "after": """
-
-        (is|are|was|were|has|have)? ?not (been )?(clearly |definitely |definitively )?(seen|identified|present|visuali(s|z)ed|
-        evident|appreciated|demonstrated|detected|apparent|noted|observed|found),
-        (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?,
-        no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated)
+        (is|are|was|were|has|have)? ?not (been )?(clearly |definitely |definitively |currently |otherwise |convincingly )?(seen|identified|
+        present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|apparent|noted|observed|found|visible|there|suggested|shown),
+        (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?, nowhere( to be)?( seen| found),
+        no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), (isn't|aren't|wasn't|
+        weren't) (clearly |definitely )?(seen|identified|present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|visible|there|apparent),
+        (can|could) ?not be (seen|identified|detected|found|demonstrated|appreciated|visuali(s|z)ed), (can't|couldn't) be (seen|identified|
+        detected|found|demonstrated|appreciated), (is |are )?negative, nil
     """,
+    "alone": "no, none, zero, nil",
 }
 DOUBT_WORDS = {
     "before": """
         (in the )?(right|correct|appropriate|proper) clinical (setting|context), possibl(e|y), probabl(e|y), likely, may, might, could,
-        questionable, question( of)?, questioned, suspected, suspicious for, suspicion (for|of), suggest(s|ing|ed|ive)?( of)?,
-        concern(ing)? for, worrisome for, cannot (entirely |completely )?exclude, cannot rule out, can not exclude,
-        difficult to (completely |entirely )*exclude, not exclude, could represent, may represent, may reflect, equivocal( for)?,
-        presumed, presumably, perhaps, considered, consideration,
-        appearance of possible, borderline, maybe, potential, potentially, doubtful, rule out, favou?r(s|ed|ing)?, xxxx representing,
-        xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to represent, indeterminate for,
-        developing or, (less |least )likely, unlikely( to represent)?
+        questionable, question(s|ing)?( of)?, questioned, suspected, suspicious for, suspicion (for|of), suggest(s|ing|ed|ive)?( of)?, suggestion
+        ( of)?, concern(s|ing)? (for|of|about), worrisome for, worry (for|about), cannot exclude, cannot rule out, can not exclude,
+        difficult to exclude, not exclude, could represent, may represent, may reflect, equivocal( for)?,
+        presumed, presumably, perhaps, consider(ed|ation|ations)?( of| for)?, query, querying, hint of, (raise|raises|raised|raising) (the |a )?
+        (possibility|question|concern|suspicion)( of| for)?, (possibility|probability|likelihood|chance) of, appearance of possible, borderline,
+        maybe, alternatively, potential, potentially, doubtful, rule out, to (rule out|exclude), exclude, r / o, favou?r(s|ed|ing)?, xxxx representing,
+        xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to (represent|be|reflect),
+        indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob, susp, uncertain, unclear( whether)?, if any,
+        cannot be distinguished from, impossible to exclude, hard to exclude, differentiate from, conceivabl(e|y), would (represent|suggest), suspect, suspects, seems
+        to be, felt to (be|represent) (possible|probable|likely)
     """,
-    "list": "differential( diagnosis| considerations)?( of which)?( is| are| includes?| including)?",
+    "list": "differential( diagnosis| considerations)?( of which)?( is| are| includes?| including)?, ddx",
     "versus": "versus, vs",
     "after": """
-        (in the )?(right|correct|appropriate|proper) clinical (setting|context), (cannot|can not|could not|can't) (be )?(entirely |
-        completely |definitively |totally )?(be )?(excluded|ruled out),
-        (is|are)? ?(not|difficult to) (entirely |completely )?(be )?(excluded?|ruled out), (is|are|would be) (also )?(possible|suspected|
-        questioned|questionable|likely|probable|equivocal|favou?red|considered)( as well)?, suspected, questioned, to be excluded,
-        would be a consideration, is a consideration, is a possibility, in the differential, not (well )?excluded, may be present,
-        may also be present, might be present, could be present, difficult to (completely |entirely )*exclude,
-        cannot entirely be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely)
+        (in the )?(right|correct|appropriate|proper) clinical (setting|context), cannot be excluded, to be (excluded|ruled out), (is|are|would
+        be|remains?|seems?) (also |still |certainly )?(a )?(possible|suspected|questioned|questionable|likely|probable|equivocal|favou?red|
+        considered|suggested|uncertain|doubtful|unclear|possibility|concern|consideration|worrisome|concerning|raised|conceivable)( as well)?,
+        suspected, questioned, (is|are|would be) (a|an|another|the|also a) (possible )?(consideration|possibility|concern), in the differential, may be present, may also be
+        present, might be present, could be present, cannot be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely),
+        (must|should|could|may|might|needs to|has to|can) (also )?be (considered|suspected|entertained|raised|questioned|present), equivocal,
+        worrisome, doubtful, questionable, can be considered
     """,
 }
 HISTORY_WORDS = {
     "past": """
-        status post, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from),
+        status post, s / p, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from),
         sequelae? of( prior| old)?, on (a |the )?(previous|prior)( outside)?
     """,
-    "told": "(remote )?history of( prior| previous)?, hx of, treated for",
+    "told": "(remote )?history of( prior| previous)?, hx( of)?, h / o, treated for, treatment (of|for), known history of, pmh( of)?",
     "asked": """
-        evaluate for, evaluation (for|of), to evaluate, assess for, may obscure, could obscure, obscuring, concern for further,
+        evaluate for, evaluation (for|of), to evaluate, assess for, concern for further,
         if there is (further |clinical |continued |persistent )*concern for, if (further |clinical |continued |persistent )*concern for,
-        (further|clinical|continued|persistent|continued clinical|further clinical) (concern|suspicion) for, followup (for|of),
-        follow up (for|of), please note( that)?, to document, to (rule out|exclude), r / o, correlate( clinically)?( for| with| as to)?,
-        correlation( for| with)?, (sign|symptom)s? of, limited (exam |examination |study )?for,
-        (recommended|recommend|suggested)( to| for)?, would better evaluate
+        (further|clinical|continued|persistent|continued clinical|further clinical) (concern|suspicion) for, follow ?up (for|of), f / u( of| for)?,
+        to document, correlate( clinically)?( for| with| as to)?, correlation( for| with)?, symptoms? of,
+        (recommended|recommend|recommendation|suggested|advised|advise)( to| for)?, would better evaluate, indicated for, looking for, look for,
+        (drainage|aspiration|treatment|management|workup) (of|for)
+    """,
+    "limit": """
+        may obscure, could obscure, obscuring, obscures?, please note( that)?, limited (exam |examination |study |evaluation |assessment |
+        sensitivity )?(for|of), (in|not )?sensitiv(e|ity) (for|to), below the (sensitivity|resolution|threshold|limits?)( of| for)?, (cannot|can
+        not|unable to|difficult to|not possible to) (assess|evaluate|comment on)( for)?, insensitive (for|to), mask, may mask, could mask,
+        limits?( the)? (evaluation|assessment|sensitivity|detection)( of| for)?
+    """,
+    "missed": """
+        (could|may|might|can|would) (easily |also |still |well )*(be|not be|have been) (missed|overlooked|obscured|hidden|masked|occult|invisible|
+        demonstrated|visible|seen|visuali(s|z)ed|detected|apparent|detectable|below the (sensitivity|resolution|threshold|limits?)), (could|may|
+        might) go (unnoticed|undetected|unseen), (is|are)? ?not (be )?(well |fully |
+        adequately |completely |optimally )?(evaluated|assessed|evaluable|assessable), (cannot|can not|could not|can't) be (well |fully |adequately |reliably |accurately )?(evaluated|assessed|commented on), below the (sensitivity|resolution|threshold|limits?)( of)?,
+        would be (difficult|hard) to (see|detect|appreciate|identify), (difficult|hard) to (evaluate|assess)
     """,
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #ffc87fb3
 SIDE_WORDS = {
-    "left": "left( sided)?, lul, lll, lingula(r)?, retrocardiac",
-    "right": "right( sided)?, rul, rml, rll",
+    "left": "left( sided| hand)?, lul, lll, lingula(r)?, retrocardiac, l, lt, leftward, l sided, lij",
+    "right": "right( sided| hand)?, rul, rml, rll, r, rt, rightward, r sided, rij",
     "bilateral": """
-        bilateral(ly)?, both( sides)?, bibasilar, bibasal, biapical,
-        (right|left)( is| are)? (greater|worse|larger|more) than( the| on the)? (left|right), (right|left) (and|or) (right|left),
-        on both sides, bi lateral
+        bilateral(ly)?, bilat, b / l, both( sides| lungs| lung bases| bases| apices| hemithoraces)?, bibasilar, bibasal, biapical, bihilar,
+        (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)? (left|right|r|l),
+        (right|left) (and|or) (right|left), (r|l) (and|or|/) (r|l), on both sides, bi lateral, (on )?(either|each) (side|lung|hemithorax|base)
     """,
+    "same": "ipsilateral",
+    "other": "contralateral, opposite side",
 }
 ZONE_WORDS = {
     "upper": "upper (lobes?|lungs?|zones?|fields?), upper, ap(ex|ices|ical), biapical, rul, lul",
@@ -369,61 +538,65 @@ ZONE_WORDS = {
         middle (lobes?|zones?|fields?), mid, midlungs?, mid ?lungs?, mid ?(zones?|fields?), lingula(r)?, rml, perihilar
     """,
     "lower": """
-        lower (lobes?|lungs?|zones?|fields?), lower, bas(e|es|al|ilar), (lung )bases?, bibasilar, bibasal, rll, lll, retrocardiac,
+        lower (lobes?|lungs?|zones?|fields?), lower, bas(e|es|al|ilar|is), (lung )bases?, bibasilar, bibasal, rll, lll, retrocardiac,
         infrahilar
     """,
 }
 SEVERITY_WORDS = {
     "mild": """
         mild(ly)?, small, tiny, trace, minimal(ly)?, minor, slight(ly)?, subtle, faint, low grade, minute, (very )?small, little,
-        borderline enlarged, subsegmental, minimal to mild
+        borderline enlarged, subsegmental, minimal to mild, sm, min, sl, scant, minuscule
     """,
     "moderate": """
-        moderate(ly)?( sized)?, moderately large, mild to moderate, medium( sized)?, small to moderate, intermediate
+        moderate(ly)?( sized)?, moderately large, mild to moderate, medium( sized)?, small to moderate, intermediate, mod
     """,
     "severe": """
         severe(ly)?, large, marked(ly)?, massive(ly)?, extensive, gross enlargement, moderate to (large|severe), significant(ly)?, huge,
-        substantial, pronounced, considerable
+        substantial, pronounced, considerable, lg, giant, enormous, big, extreme(ly)?, very large
     """,
 }
 CHANGE_WORDS = {
     "new": """
-        new(ly)?( developed)?, interval development( of)?, developing, developed, has developed, have developed,
-        interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed
+        new(ly)?( developed)?, interval development( of)?, developing, developed, has developed, have developed, (has|have) appeared,
+        interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed, new onset
     """,
     "unchanged": """
-        unchanged, stable, (no|without|little) (significant |interval |appreciable |definite |substantial |relevant |major |apparent |
-        obvious |other |xxxx )*(change|increase|decrease|improvement|worsening|progression)( in| of)?,
-        not (significantly |appreciably |substantially )?changed, persistent, persists?, persisting,
-        similar( in appearance| to prior)?, (again )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?,
-        grossly unchanged, as before, redemonstrated, re demonstrated, unaltered, the same( as)?
+        unchanged, unch, stable, not changed, persistent, persists?, persisting,
+        similar( in appearance| to prior)?, (again )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?, redemonstration( of)?,
+        grossly unchanged, as before, redemonstrated, re demonstrated, unaltered, the same( as)?, static, unresolved
     """,
     "improved": """
-        improved, improving, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller( than before)?,
-        less, diminished, (partially|partly|partial) (resolved|cleared|clearing|resolution)( of)?, reduced, reduction( in| of)?,
-        resolving, better, receded, regressed, near complete resolution( of)?, nearly resolved
+        improved, improving, improves, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller( than before)?,
+        less, diminished, diminishing, reduced, reduction( in| of)?, resolving, better, receded, receding, regressed, regressing,
+        almost resolved, almost resolution( of)?, (is|are|was|were|been|now|slowly|gradually|partially|further) clearing, decr, shrunken, shrunk,
+        subsiding, smaller in size
     """,
     "worsened": """
         worsened, worsening( of)?, worse, increas(ed|e|ing)( in size)?( of| in)?, larger( than before)?, progress(ed|ion|ive)( of)?,
-        more( pronounced| prominent| extensive| conspicuous)?,
-        grown, enlarging, bigger, aggravated, increased compared
+        more( pronounced| prominent| extensive| conspicuous)?, incr, deteriorat(ed|ing|ion),
+        grown, growing, enlarging, bigger, aggravated, increased compared, (re)?accumulation( of)?, larger in size
     """,
     "resolved": """
-        resolved, (complete |interval )*resolution( of)?, (complete |interval )*clearing( of)?, extubation, has cleared,
+        resolved, (complete |interval )*resolution( of)?, (complete |interval )+clearing( of)?, (been )?clearing of, extubation, has cleared,
         have cleared, cleared, removed, (interval )?removal( of)?, extubated,
-        no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated), no longer, disappeared, gone
+        no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), no longer,
+        disappeared, gone, resolves
     """,
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #6829aaa3
 JOIN_WORDS = {
     "stop": """
-        but, however, although, though, except( for)?, aside from, apart from, other than, whereas, while, besides, in addition to,
-        otherwise, ;, with the exception of, there (is|are|has|have|was|were), following, after, post, despite, superimposed on,
-        because of
+        but, however, although, though, even though, albeit, nevertheless, nonetheless, notwithstanding, except( for)?, aside from, apart from,
+        other than, save for, barring, whereas, while, besides, in addition to, in contrast, conversely, on the other hand, meanwhile,
+        otherwise, ;, with the exception of, there, there (is|are|has|have|was|were|remains?|exists?), there's, following, after, post,
+        despite, in spite of, superimposed on, because of, (COMMA |and )(only|just|yet|still), until, unlike, nothing but
     """,
-    "with": "with, plus, as well as, along with, together with, in addition, containing, due to, secondary to, from",
-    "all": "all, both of which",
+    "with": """
+        with, w /, plus, as well as, along with, together with, in addition, containing, due to, secondary to, from, accompanied by,
+        (associated|accompanied) with, a / w, d / t, complicated by
+    """,
+    "all": "all, both of which, both",
     "beside": "associated, adjacent, overlying, underlying, accompanying, superimposed, compressive",
     "and": "and, also, additionally",
     "or": "or, nor",
@@ -431,32 +604,142 @@ JOIN_WORDS = {
     "comma": "COMMA",
     "verb": """
         is, are, was, were, has, have, had, appears?, demonstrates?, shows?, seen, noted, present, identified, measures?, seems?, be,
-        been, reveal(s|ed)?, visuali(s|z)ed, evident
+        been, reveal(s|ed)?, visuali(s|z)ed, evident, looks?, became, becomes?, remain
     """,
+    "shows": "demonstrat(e|es|ed|ing), show(s|ed|ing)?, reveal(s|ed|ing)?, has, have, had, display(s|ed)?, exhibits?",
 }
 # with a change word these do not speak of size: "slightly decreased"
 ADVERBS = "slightly, mildly, minimally, moderately, markedly, significantly, substantially, severely, massively"
 SKIP_WORDS = """
     (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart,
-    increased (markings|lung markings|lucency),
+    increased lucency, decreased inspiration,
     more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
     (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes,
-    increased (lung )?volumes, left (ventric|atri)(le|al|ular|um)?, right (atri|ventric)(al|um|le|ular)?, right paratracheal,
-    large (body|habitus|patient), not (well|fully|completely|optimally) (seen|evaluated|visuali(s|z)ed|assessed|imaged),
-    may not be (demonstrated|visible|seen), less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
+    increased (lung )?volumes, right paratracheal, l spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?,
+    large (body|habitus|patient), not (well|fully|completely|optimally) (seen|visuali(s|z)ed|imaged),
+    less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
     demonstrated|present|reported|mentioned|questioned), new york, upper abdom(en|inal), lower (cervical|thoracic|neck),
-    upper (thoracic|extremity), mid (thoracic|svc|clavicle|clavicular), lower svc, better (seen|visuali(s|z)ed|demonstrated|evaluated),
-    technical factors, clinically, if clinically, no comparison, no prior, no previous,
+    upper (thoracic|extremity), mid (thoracic|clavicle|clavicular), better (seen|visuali(s|z)ed|demonstrated|evaluated),
+    technical factors, clinically, if clinically, no comparison, no prior, no previous, no (old|earlier) (films?|studies|exams?),
     prior (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx),
-    previous (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx)
+    previous (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, most likely
 """
+
+# %% ../../nbs/reward/01_findings.ipynb #d03bc56b
+HARMLESS_WORDS = {
+    "grammar": """
+        a an the this that these those it its he she his her him their they them your my our we i you one ones another other others some any
+        all each every either several few many most more much such same own both of in on at to for from by with within into onto upon over
+        under through throughout across along around about above below between among near next behind beyond beside beneath toward towards
+        against during since before as than then if whether when where which who whose while because so too very quite rather somewhat also
+        only even just here there's now today currently already once again is are was were be been being am do does did has have had having
+        can will would should shall may and or but nor not s t d p m they're it's here's up per via
+    """,
+    "the film": """
+        exam exams examination examinations examined study studies film films image images imaged imaging radiograph radiographs radiograph's
+        radiographic radiographically radiography radiology xray xrays x ray rays cxr ct cta mri pet ultrasound fluoroscopic scan scans scanning
+        tomography tomographic view views viewed series cassette cassettes frontal lateral laterals pa ap oblique obliques decubitus lordotic
+        apical swimmers supine upright erect semi semierect semiupright sitting seated standing expiratory inspiratory portable bedside
+        crosstable cross table technique technically technical quality limited limits limit limitation limitations suboptimal suboptimally
+        underpenetrated underpenetration overpenetrated penetrated penetration exposure exposed rotated rotation rotatory positioning positioned
+        position positions positional motion magnified magnification correction kv contrast noncontrast enhanced diagnostic nondiagnostic dual
+        energy compared comparing comparison comparisons available obtained performed acquired submitted provided reviewed review dated date
+        prior priors previous old earlier recent first initial baseline reference interim interval time times hour hours day days week weeks
+        month months year years ago am pm yesterday today's single two three four five six seven eight nine ten second third fourth fifth sixth
+        seventh eighth ninth tenth number total numbers kub sectional dedicated detailed nonemergent noninvasive serial repeat repeated short term
+        unavailable visualized visualised visible visibly seen projection projections projecting projected projects overlying overlie overlies
+        overlapping overlap superimposed superimposing summation shadow shadows artifact artifactual electronic overlay jewelry clothing
+        piercing piercings shielded chin arm arms hand hands raised tube
+    """,
+    "people and talk": """
+        patient patients patient's age aged gender male female man woman dr doctor physician ordering provider clinician clinical clinically
+        staff radiologist attending resident nurse team service department room emergency icu called call discussed informed notified notification
+        conveyed communicated communication telephone phone verbal message faxed sent receipt accepted documented documentation dictated
+        dictation report reported reports reporting results result findings finding read verify verified veriphy primordial critical please note
+        noted notable notably recommend recommended recommendation recommendations recommending advised advise suggest suggestion warranted
+        needed need needs required require indicated indicate indicates indicating ordered order follow followed following followup up further
+        additional evaluate evaluated evaluation evaluating assess assessed assessment assessing characterize characterized characterization
+        correlate correlation correlated confirm confirmation confirmed ensure document determine clarification clarify identify identity verify
+        helpful useful benefit consider considering considered considerations desired appropriate appropriately necessary feasible possible
+        obtain perform provide given known unknown unclear uncertain history historical treatment treated therapy therapies medication injection
+        procedure procedures operation biopsy operative preoperative postoperative anticipated opportunity assist care questions question thank
+        thanks certified explained explain regarding related relation relative relatively relate due secondary primary result resultant related
+        because reason indication impression conclusion summary opinion end recalled undergone reside approach intervention management
+        monitoring monitored attention short outside elsewhere investigation mechanism condition diagnosis differential approach
+    """,
+    "place": """
+        left right anterior anteriorly posterior posteriorly posterolateral anterolateral anteroposterior medial medially lateral laterally
+        inferior inferiorly superior superiorly central centrally peripheral peripherally periphery proximal distal mid middle midline midthoracic
+        top bottom upper lower side sides aspect aspects region regions area areas zone zones site sites segment segments segmental portion
+        portions part parts portion level levels location located border borders margin margins margination edge contour contours silhouette
+        silhouettes shape shaped configuration structure structures internal external superficial deep infrahilar suprahilar juxtahilar
+        parahilar subpleural subcarinal peritracheal paratracheal paraspinal paravertebral retrosternal substernal retrocardiac cardiophrenic
+        costophrenic costochondral infraclavicular supraclavicular axilla axillary axillae neck head shoulder glenohumeral acromioclavicular
+        sternoclavicular humeral humerus clavicle clavicular scapula scapular sternum sternal manubrium rib ribs thoracic thorax intrathoracic
+        extrathoracic cervical cervicothoracic lumbar thoracolumbar lumbosacral sacrum sacroiliac spine spinal vertebra vertebral vertebrae disc
+        disk discs intervertebral endplate hip knee patellofemoral femur foot hand metacarpal scaphoid mandible glenoid body bodies joint joints
+        cortical cortex compartment compartments quadrant quadrants abdomen abdominal intraabdominal midabdomen epigastrium epigastric hepatic
+        splenic renal pancreatic gastric esophageal gallbladder rectum colonic transverse pelvis pelvic flank soft tissue tissues skin fat wall
+        breast breasts nipple lung lungs lobe lobes lobar fissure fissural parenchyma parenchymal intrapulmonary extrapulmonary pulmonary
+        pulmonic cardiopulmonary bronchopulmonary cardio cardiothoracic cardiac coronary aortic aorto arterial artery arteries venous vein veins
+        vascular vessel vessels valve valves mitral tricuspid ventricle ventricles ventricular atrial atrium caval svc ivc azygos subclavian jugular
+        brachiocephalic innominate carotid iliac hilar perihilar mediastinal pleural diaphragmatic subdiaphragmatic subphrenic infradiaphragmatic
+        airway airways tracheal bronchial bronchus alveolar airspace interstitial lymph nodal t1 t2 l1 c7 multilevel multifocal multilobar bilateral
+        bilaterally unilateral apex apices base bases basilar basal hemithorax hemithoraces chest stripe inlet outlet outflow tract interspace
+        interspaces interlobar junction junctions recess sulcus sulci angle angles bony bone bones skeletal osseous osseus chondral thyroid
+        ascending descending arch root cardia fundus tip tips end ends course courses coursing loops loop line lines wire
+    """,
+    "manner": """
+        indeterminate fixation tenderness markings sequela markers marker advanced irregularities alignment aligned fragment fragments suture
+        material highly approximating convex upward downward convexity asbestos monitor annular retained tapering radiation sparing traction
+        passes passing pain dating back outlining resolve resolving clearing varying cystic focus foci true false replacement separation see
+        dextroconvex levoconvex straightening distention stool formed interpretation details residua sequelae appreciable believe believed
+        thought telemetry telemetric exclusion depending arising arise resulting intrathecal discordant concordant define defining states
+        collecting systems biliary ureteral duct cartilage cartilages fossae limbus exchanged exchange formation formations subjacent persistence
+        performance remodeling shortening articulation subchondral synovial element reasonable allow allows complicating suited bordered
+        radiating last subcutaneous enteric pathologic hyperostosis osteodystrophy osteochondromas organomegaly spaces islands midright midlower
+        lower trabecular direct passive epipericardial intra hyper crowded amputation significance free-standing enthesophyte endplates cell
+        acute acutely subacute chronic chronically active inactive remote residual recurrent recurrence evolving indolent transient early late
+        definite definitely definitive definitively obvious obviously convincing convincingly apparent apparently evident overt gross grossly
+        frank discrete specific specifically nonspecific particular particularly special notable significant significantly clinically important
+        remarkable incidental incidentally typical atypical characteristic usual common expected unexpected unchanged suspicious worrisome
+        focal focally multifocal diffuse diffusely generalized localized scattered patchy confluent mixed multiple numerous innumerable
+        single solitary dominant largest larger greatest greater predominantly mostly mainly primarily largely partially partly partial incomplete
+        incompletely complete completely entire entirely essentially overall relatively approximately about roughly exact measuring measure
+        measures measured diameter size sized sizes thickness length width dimension dimensions x amount degree extent ratio grade quality caliber
+        linear curvilinear bandlike bandlike platelike discoid streaky strandy stringy reticular nodular fibronodular hazy vague faint ill
+        defined poorly well circumscribed rounded round ovoid oval oblong irregular irregularity lobulated spiculated thin smooth sharp coarse
+        coarsened punctate tubular wedge triangular ring flowing confluent lucent radiopaque radiodense opaque calcified calcific noncalcified
+        corticated sclerotic nonsclerotic dense low high higher lower decreased mildly regular symmetric asymmetric asymmetrical
+        consistent compatible representative represent represents representing reflect reflects reflecting corresponding corresponds correspond
+        suggestive indicative due related associated attributed attributable accounting involving involved involves including include includes included
+        consists consist containing contains contain combination component element elements feature features sign signs evidence appearance
+        appearances appearing appear appears appreciated pattern patterns distribution distributed change changes process processes disease
+        diseases etiology etiologies cause causes causing setting context background presence present absence exists exist described seen
+        demonstrated demonstrable identified remains remaining remainder persistent persistently continued stability stable difference differences
+        different similar alternatively alternative otherwise simply readily fully adequately adequate satisfactory optimal good intact normally
+        normal unremarkable benign malignant inflammatory infectious reactive infective traumatic atraumatic posttraumatic nontraumatic congenital
+        developmental anomaly variant variants accessory aberrant anatomic anatomical physiologic degenerative degenerated hypertrophic
+        osteopenic demineralized atherosclerotic tortuous torturous ectatic unfolded senescent kyphotic scoliotic obese granulomatous
+        noncompressive hypoinflated underinflated hypoventilated hypoventilatory expanded inflated aerated healed healing nondisplaced
+        comminuted oblique exaggerated exaggeration prominent prominence conspicuous intervening dependent layering trace technically status
+        post postoperative postsurgical surgical surgically operative implanted implantable placed placement placing inserted terminates terminate
+        terminating terminated traverses enters entering extends extending extend extension ends ending directed oriented orientation centered
+        overlie via seen unfolding elongated elongation dextro levo mechanical prosthetic artificial metallic radiopacity tunneled accessed lumen
+        single double dual triple bipolar multi lead intravenous iv indwelling external dense better worse best worst probably likely unlikely
+        especially although despite nature certainty certain something whatever example example like account considering given allowing
+        suspicion concern question doubtful positive negative none full like rule ruled out excluded exclude suspected
+        seen development developing onset acuity chronicity progression allowing visualization evaluation minor tiny subcentimeter millimetric
+    """,
+}
+KNOWN_WORDS = frozenset(word for row in HARMLESS_WORDS.values() for word in row.split())
 
 # %% ../../nbs/reward/01_findings.ipynb #8777a01d
 NORMAL_STATEMENTS = (  # regular expressions: these sentences say that all is normal, if they name no finding that is there
-    r"(no|negative for|without|free of)( \w+){0,6} (abnormalit(y|ies)|disease|process(es)?|findings?|changes?|pathology)",
+    r"(no|negative for|without|free of)([ /,]+\w+){0,6} (abnormalit(y|ies)|disease|process(es)?|findings?|changes?|pathology)",
     r"(normal|negative|unremarkable|clear)( \w+){0,2} (chest|exam|examination|study|radiographs?|x-?ray|x-xxxx|film|lungs?)",
     r"chest( \w+){0,4} (normal|negative|unremarkable|clear)",
-    r"\b(normal|negative|unremarkable)\b",
+    r"(?<!not )(?<!n't )(?<!nearly )\b(normal|negative|unremarkable)\b",
 )
 LEXICON = {
     **{("finding", name): words for name, words in FINDING_WORDS.items()},
@@ -487,7 +770,7 @@ def phrases(
         texts, rest = _choices(phrase, 0)
         if rest != len(phrase):
             raise ValueError(f"brackets do not match in the phrase '{phrase}'")
-        found |= {tuple(("," if text == "COMMA" else text).split()) for text in texts if text.strip()}
+        found |= {tuple(text.replace("COMMA", ",").split()) for text in texts if text.strip()}
     return found
 
 
@@ -524,6 +807,8 @@ def search_tree(
                 node = node.setdefault(word, {})
             meaning = node.setdefault(None, {})
             meaning[kind] = (*meaning.get(kind, ()), value)
+            if kind == "finding" and (side := next((word for word in phrase if word in ("left", "right", "bilateral")), None)):
+                meaning["side"] = (side,)  # "fluid in the left pleural space"
     return tree
 
 
@@ -567,19 +852,26 @@ def marks(
     words: list[str],  # a sentence's words in lower case
 ) -> list[Mark]:  # non-overlapping, longest phrase at each place
     "Find the phrases of the tables."
-    found, at = [], 0
-    while at < len(words):
-        node, best, end, step = TREE, None, at + 1, at
-        while step < len(words) and words[step] in node:
-            node, step = node[words[step]], step + 1
-            if None in node:
-                best, end = node[None], step
+    return _scan(words)[0]
+
+
+def _scan(words: list[str]) -> tuple[list[Mark], list[int]]:
+    "The marks of a sentence, and the numbers of the words that belong to no phrase."
+    found, loose, at, end = [], [], 0, len(words)
+    while at < end:
+        node, best, behind, step = TREE, None, at + 1, at
+        while step < end and (node := node.get(words[step])) is not None:
+            step += 1
+            if (meaning := node.get(None)) is not None:
+                best, behind = meaning, step
         if best is None and words[at].startswith("size_"):
             best = {"size": (float(words[at][5:]),)}
-        if best is not None and "skip" not in best:
-            found.append(Mark(at, end, best))
-        at = end
-    return found
+        if best is None:
+            loose.append(at)
+        elif "skip" not in best:
+            found.append(Mark(at, behind, best))
+        at = behind
+    return found, loose
 
 # %% ../../nbs/reward/01_findings.ipynb #179a2a22
 class Mention(NamedTuple):
@@ -597,10 +889,15 @@ def parts_of(
     at: int,  # number of the mark of a state
 ) -> list[int]:  # numbers of the marks of anatomy it speaks of
     "Find the parts of the body that a state belongs to."
-    behind = clause[at + 1 : at + 2]
-    if behind and behind[0].says("part") and not (at and clause[at - 1].says("join", "verb")):
-        found = [at + 1]  # "normal heart and mediastinum"
-        for step in range(at + 2, len(clause)):
+    ahead = at + 1
+    while ahead < len(clause) and (
+        clause[ahead].means.keys() <= {"side", "location"} or clause[ahead].says("finding", "hyperinflation", "emphysema")
+    ):  # "elevated right hemidiaphragm", "clear hyperinflated lungs"
+        ahead += 1
+    told = at and clause[at - 1].says("join", "verb") and not clause[at - 1].says("join", "shows")  # "is enlarged", not "shows enlarged"
+    if ahead < len(clause) and clause[ahead].says("part") and not (told and any(mark.says("part") for mark in clause[:at])):
+        found = [ahead]  # "normal heart and mediastinum"
+        for step in range(ahead + 1, len(clause)):
             mark, then = clause[step], clause[step + 1 : step + 2]
             if mark.says("part") and not (then and (then[0].says("join", "verb") or then[0].says("state"))):
                 found.append(step)
@@ -611,14 +908,16 @@ def parts_of(
     for step in range(at - 1, -1, -1):
         mark = clause[step]
         if mark.says("part"):
-            if not joined:
+            if not joined and clause[found[0]].says("part", "chest"):  # "osseous structures of the thorax are intact"
+                found = []
+            elif not joined and not clause[found[0]].says("part", "vessels", "hila"):
                 break
             found, joined = [step, *found], False
         elif mark.says("state") and (found or not clause[at - 1].says("join")):
             break
-        elif mark.says("finding") and not mark.says("finding", "other"):
+        elif mark.says("finding") and not mark.says("finding", "other", "vascular_congestion"):
             break
-        elif mark.says("join", "verb") and found:
+        elif (mark.says("join", "verb") and found) or (mark.says("join", "with") and not found):
             break
         elif mark.says("join") and not mark.says("join", "verb"):
             joined = True
@@ -640,7 +939,8 @@ def mentions(
             if state == "abnormal":  # "no acute cardiac abnormality" is no word about size, "no bony abnormality" is one about fractures
                 named = [part for part in named if part in ("bones", "pleura")]
             findings = tuple(dict.fromkeys(finding for part in named for finding in meant.get(part, ())))
-            found.append(Mention(findings or ("other",), min(at, *parts), max(at, *parts), at, state))
+            near = [at] if state == "plain" else [at, *parts]  # "opacities in the well aerated right lung"
+            found.append(Mention(findings or ("other",), min(near), max(near), at, state))
     return found
 
 # %% ../../nbs/reward/01_findings.ipynb #daeb1625
@@ -664,6 +964,7 @@ def reaches(
                 return False
             behind, comma = clause[number + 1 : target], mark.says("join", "comma")
             sized = any(m.says("severity", "mild", "moderate") or m.says("change", "unchanged") for m in behind)
+            sized = sized or not to_come and any(m.says("severity") or m.says("change") for m in behind)
             sided = any(m.says("side") for m in behind) and not (to_come and comma)
             if named and (sized or sided or (doubt and comma and not to_come)):
                 return False
@@ -694,22 +995,27 @@ def either_or(
 def status_of(
     clause: list[Mark],
     mention: Mention,
-) -> tuple[str | None, bool]:  # present, absent, uncertain, or None where it is not about this film; whether it is said to be gone
+) -> tuple[str, bool]:  # present, absent, uncertain; asked, past or limit where it is not about this film. Whether it is said to be gone
     "Read a mention's status from the words around it."
     by_name = mention.state is None
-    before = _before(clause, mention)
-    if before is None:
-        return None, False
-    behind = _behind(clause, mention)
-    if "absent" in before | behind:
-        return "absent", "gone" in before | behind
-    if "doubt" in before | behind or mention.state == "borderline" or (by_name and either_or(clause, mention.at)):
+    said = _before(clause, mention)
+    if not _UNSTATED.isdisjoint(said):
+        return next(iter(_UNSTATED & said)), False
+    said |= _behind(clause, mention)
+    if "limit" in said:
+        return "limit", False
+    if "absent" in said:
+        return "absent", "gone" in said
+    if "doubt" in said or mention.state == "borderline" or (by_name and either_or(clause, mention.at)):
         return "uncertain", False
     return "present", False
 
+
+_UNSTATED = {"asked", "past", "limit"}
+
 # %% ../../nbs/reward/01_findings.ipynb #351fb611
-def _before(clause: list[Mark], mention: Mention) -> set[str] | None:
-    "Which of absent, gone and doubt the words before a mention say; None for history and questions."
+def _before(clause: list[Mark], mention: Mention) -> set[str]:
+    "Which of absent, gone and doubt the words before a mention say; past, limit or asked alone for what is not about this film."
     said = {"absent", "gone"} if clause[mention.at].says("change", "resolved") else set()  # "extubated"
     for number in range(mention.first - 1, -1, -1):  # "resolved edema"
         if clause[number].says("change", "resolved") and mention.state is None:
@@ -724,9 +1030,11 @@ def _before(clause: list[Mark], mention: Mention) -> set[str] | None:
         if not {"no", "doubt", "history"} & mark.means.keys():
             continue
         inside = number > begin  # "the heart is not enlarged"
-        still = seen_here and not mark.says("history", "asked", "told")
-        if mark.says("history") and not still and (inside or reaches(clause, number, begin, True)):
-            return None
+        if mark.says("history", "past", "told", "asked", "limit") and (inside or reaches(clause, number, begin, True)):
+            if mark.says("history", "asked", "told"):
+                return {"asked"}
+            if mark.says("history", "limit") or not seen_here:
+                return {"limit" if mark.says("history", "limit") else "past"}
         if mark.says("no", "before") and (inside or (not predicate and reaches(clause, number, begin))):
             said |= {"absent", "gone"} if mark.says("change", "resolved") else {"absent"}
         if mark.says("doubt", "before", "versus", "list") and (inside or reaches(clause, number, begin, not mark.says("doubt", "list"))):
@@ -748,8 +1056,12 @@ def _behind(clause: list[Mark], mention: Mention) -> set[str]:
         joint = joint or (told and mark.says("join", "and", "comma"))
         if mark.says("no", "after"):
             said |= {"absent", "gone"} if mark.says("change", "resolved") else {"absent"}
+        elif mark.says("history", "missed"):
+            said.add("limit")
         elif mark.says("doubt", "after"):
             said.add("doubt")
+        elif mark.says("no", "alone") and number == mention.last + 1 == len(clause) - 1:  # "pneumothorax: no"
+            said.add("absent")
         elif mark.says("no") or mark.says("doubt"):  # these speak of what follows them
             break
         elif mark.says("change", "resolved") and mention.state is None:
@@ -769,8 +1081,10 @@ def descriptions(
     for number, mark in enumerate(clause):
         kinds = [kind for kind in KINDS if kind in mark.means]
         behind = clause[number + 1] if number + 1 < len(clause) else None
-        if mark.says("adverb") and behind and behind.says("change") and behind.start == mark.end:
+        if mark.says("adverb") and behind and behind.says("change") and behind.start == mark.end and "severity" in kinds:
             kinds.remove("severity")
+        if mark.says("join", "all") and "side" in kinds and not (behind and ("location" in behind.means or "finding" in behind.means)):
+            kinds.remove("side")  # "both unchanged"
         owner = _owner(clause, said, number) if kinds else None
         if owner is not None:
             result[owner] += [(kind, value) for kind in kinds for value in mark.means[kind]]
@@ -804,6 +1118,8 @@ def _of_another(clause: list[Mark], number: int, target: int) -> bool:
     for step in range(number, target):
         if step > number and clause[step].says("join", "and", "comma", "with"):
             return False
+        if step > number and clause[step].says("part", "diaphragm", "hila", "vessels"):  # "right hemidiaphragm and effusion"
+            return any(m.says("join", "and", "comma", "with") for m in clause[step + 1 : target])
         if clause[step + 1].start > clause[step].end and any(m.says("join", "and", "comma", "with") for m in clause[step + 1 : target]):
             return True
     return False
@@ -857,7 +1173,8 @@ def _shared(clause: list[Mark], said: list[Mention], result: list[list[tuple[str
     return result
 
 # %% ../../nbs/reward/01_findings.ipynb #095ef11d
-SIDELESS = ("cardiomegaly", "enlarged_mediastinum")
+SIDELESS = ("cardiomegaly", "enlarged_mediastinum", "heart_failure", "pericardial_effusion")
+_TIPS = tuple(TIP_WORDS)
 
 
 def by_side(
@@ -867,7 +1184,7 @@ def by_side(
     values: dict[str, list[str]] = {}
     for kind, value in words:
         values.setdefault(kind, []).append(value)
-    own = [kind for kind in ("location", "severity", "change") if len(values.get(kind, ())) > 1]
+    own = [kind for kind in ("location", "severity", "change", "size") if len(values.get(kind, ())) > 1]
     sides = [side for side in values.get("side", ()) if side != "bilateral"]  # "bilateral effusions, small right and moderate left"
     if sorted(sides) != ["left", "right"] or not own:
         return [values]
@@ -897,48 +1214,361 @@ def described(
     if status == "absent":
         return Fact(finding, status, side, None, None, "resolved" if gone else None, kind)
     device = finding == "support_devices"
-    location = None if finding in SIDELESS else next(iter(words.get("tip" if device else "location", ())), None)
+    location = None if finding in SIDELESS else next(iter(words.get("location", ())), None)
+    if device:
+        location = min(words.get("tip", ()), key=_TIPS.index, default=None)
     severity = max(words.get("severity", ()), key=("mild", "moderate", "severe").index, default=None)
     changes = [change for change in words.get("change", ()) if change != "resolved"]
     change = next((c for c in changes if c != "unchanged"), changes[0] if changes else None)  # "improved but persistent"
     return Fact(finding, status, side, location, None if device else severity, change, kind, max(words.get("size", ()), default=None))
 
 # %% ../../nbs/reward/01_findings.ipynb #205e11b4
+_ADVERBS = r"(?:(?:be|been|to|yet|also|well|quite|out|now|here|too|as|so|\w+ly|with (?:any )?(?:certainty|confidence)|[ao]t this time),? )*"
+_NOT = r"(?:can ?not|cant|could not|should not|not|never|\w+n't|difficult|hard|impossible|unable|challenging|insufficient|inadequate),?"
+_MANNER = (
+    r"(?:(?:any|significant|interval|appreciable|definite|substantial|relevant|major|apparent|obvious|other|further|additional|gross|real|new|"
+    r"measurable|convincing|overall|notable|marked|detectable|visible|discernible|evident|radiographic|important|xxxx|clear|more|\w+ly) )*"
+)
+_LEFTOVER = (
+    r"(?:almost|near|nearly|mostly|largely|partial|partially|partly|incomplete|incompletely|substantial|substantially|considerable|"
+    r"considerably|marked|markedly|(?:not|n't|nearly|almost) (?:yet |quite )?(?:completely|fully|entirely|totally))"
+)
+REWORDED = (  # guards, regular expression, what stands for it
+    (("excl", "rul"), rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
+    (("excl", "rul"), r"\b(?:should|must|needs? to|has to|have to|ought to|remains? to|is to|are to)"
+                      rf" {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
+    (("excl", "rul"), rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| on | by | with| without | given| due| based)", "cannot be excluded"),
+    (("excl", "rul"), rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
+    (("resol", "clear", "gone", "disapp"), rf"\b{_LEFTOVER} (?:(?:complete|completely|entirely|fully|total|totally|interval|\w+ly) )*"
+                                           r"(?:resolved|cleared|gone|disappeared|resolution|clearing)\b(?: of\b)?", "almost resolved"),
+    (("chang", "crease", "mprov", "wors", "rogress", "largement", "growth", "reduc", "differ", "terior"),
+     rf"\b(?:no|without|little|absence of|lack of) {_MANNER}(?:changed?|increase|decrease|improvement|worsening|progression|enlargement|growth|"
+     r"reduction|difference|deterioration)s?\b(?: (?:in|of|to)\b)?(?: the (?:size|appearance|extent|degree) of\b)?", "unchanged"),
+    ((" not ", "n't "), rf"\b(?:has|have|had)(?: not|n't) {_ADVERBS}(?:changed|increased|decreased|improved|worsened|progressed|grown|resolved|"
+                        r"cleared|enlarged|gotten \w+|become \w+er)\b", "unchanged"),
+    ((" not", "n't ", "no "), rf"\b(?:not|no|isn't|aren't|nor) {_ADVERBS}(?:any )?(?:larger|smaller|bigger|worse|changed|different|progressed|"
+                              r"grown|resolved|cleared|improved|worsened)\b(?: than| from)?", "unchanged"),
+    (("not ",), r"\bnot only\b", ""),
+    (("not ", "n't "), r"\b(?:not|isn't|aren't|never) (?:entirely |completely )?(?:free|clear|devoid) of\b", "has"),
+    (("not ", "n't "), r"\b(?:not|isn't|aren't) (?:absent|negative|without)\b", "present"),
+    (("not ",), r"\b(left|right)(?: sided| side)?,? (?:but |and |though |yet )+not(?: on| in)?(?: the)? (?:left|right)\b(?: side| sided)?", r"\1"),
+    (("air space",), r"\bair space\b", "airspace"),
+    (("cause", "source", "explan", "etiolog", "reason", "change"), r"\bno (?:\w+ )?(?:source|cause|causes|explanation|etiology|reason) (?:for|of)\b",
+     ""),
+    (("however", "though"), r", (?:however|though),", ""),
+)
+_REWORDED = tuple((guards, re.compile(pattern), by) for guards, pattern, by in REWORDED)
+_NONE_THERE = re.compile(
+    r",? ?(?:\b(?:but|and|with)\b )?(?:\b(?:none|nothing|nil)(?: (?:is |are )?(?:seen|identified|present|visible|noted|evident))?|\bnot)"
+    r" (?:on|in|at|over|to|of)(?: the)? (left|right)\b(?: side| lung| hemithorax| base| chest)?|\b(left|right)(?: side| sided)?:? none\b"
+)
+
+
+def reworded(
+    sentence: str,  # lower case
+) -> str:
+    "A sentence in words that the tables hold: wordings with any adverb, `none on the left`, measures."
+    sentence = sentence.replace("-", " ")
+    for guards, pattern, by in _REWORDED:
+        for guard in guards:
+            if guard in sentence:
+                sentence = pattern.sub(by, sentence)
+                break
+    if "left" in sentence and "right" in sentence and (found := _NONE_THERE.search(sentence)):
+        rest = sentence[: found.start()] + sentence[found.end() :]
+        sentence = rest if {"left": "right", "right": "left"}[found[1] or found[2]] in rest else sentence
+    return measured(sentence)
+
+# %% ../../nbs/reward/01_findings.ipynb #1919249e
 LONGEST_CLAUSE = 32  # marks; people stay below it, and a policy that repeats itself must not make its reward slow
+
+
+class Clause(NamedTuple):
+    "A stretch of a sentence that scopes do not leave."
+
+    marks: list[Mark]
+    loose: list[str]  # words that belong to no phrase
+    opening: Mark | None  # the stop before it
+
+
+def words_of(
+    sentence: str,  # lower case
+) -> list[str]:  # the words that marks count
+    "A sentence in words."
+    return _WORD.findall(reworded(sentence))
+
+
+def _goes_on(following: list[Mark]) -> bool:
+    "Do the marks behind a stop look back, so that the clause goes on?"
+    for mark in following:
+        if mark.means.get("doubt") == ("after",) or mark.means.get("no") == ("after",):
+            return True
+        if not mark.says("join", "comma"):
+            break
+    else:
+        return False
+    if mark.means.keys() == {"state"}:  # "hypoinflated but clear"
+        return not any("part" in after.means or "finding" in after.means for after in following[following.index(mark) + 1 :][:1])
+    return mark.says("join", "verb") and not mark.says("join", "shows")
+
+
+def cut(
+    sentence: str,  # lower case
+) -> list[Clause]:
+    "Cut a sentence where scopes end."
+    words = words_of(sentence)
+    found, loose = _scan(words)
+    parts, starts = [Clause([], [], None)], [0]
+    for number, mark in enumerate(found):
+        own = parts[-1].marks
+        if not mark.says("join", "stop"):
+            if len(own) == LONGEST_CLAUSE:
+                parts.append(Clause([], [], None))
+                starts.append(mark.start)
+            parts[-1].marks.append(mark)
+        elif any(not _SCOPED.isdisjoint(before.means) for before in own) and not _goes_on(found[number + 1 : number + 4]):
+            parts.append(Clause([], [], mark))
+            starts.append(mark.start)
+    for at in loose:
+        parts[bisect.bisect(starts, at) - 1].loose.append(words[at])
+    return parts
+
+
+_SCOPED = {"finding", "state", "no", "doubt", "history"}
 
 
 def clauses(
     sentence: str,  # lower case
 ) -> list[list[Mark]]:
     "Marks of a sentence, cut where scopes end."
-    found: list[list[Mark]] = [[]]
-    for mark in marks(_WORD.findall(measured(sentence.replace("-", " ")))):
-        if not mark.says("join", "stop"):
-            if len(found[-1]) == LONGEST_CLAUSE:
-                found.append([])
-            found[-1].append(mark)
-        elif any({"finding", "state", "no", "doubt", "history"} & before.means.keys() for before in found[-1]):
-            found.append([])
-    return found
+    return [clause.marks for clause in cut(sentence)]
+
+# %% ../../nbs/reward/01_findings.ipynb #61d5c6b3
+class Sentence(NamedTuple):
+    "What one sentence states."
+
+    facts: tuple[Fact, ...]  # in order
+    normal: bool  # says, without naming a finding that is there, that all is normal
+    further: tuple[tuple[str, str], ...] = ()  # (kind, value) said of what the sentence before named; kinds as in `KINDS`, and status
+    about: tuple[str, ...] = ()  # findings that it speaks of and does not state: asked for, or of the past
+    unread: bool = False  # has clinical content that no rule can place
+
+
+_FILLER = frozenset(
+    "the a an of on in at it is its to for as and now side size this these also still both again only one ones largest larger smaller measuring "
+    "approximately about posteriorly anteriorly seen noted located most up than there".split()
+)
+_PRONOUN = re.compile(r"(?:it|this|these|they|both|those|that|which|such|all of (?:it|these|them))\b(?! (?:exam|study|film|radiograph|patient))")
+
+
+def _further(clause: Clause, pronoun: bool) -> list[tuple[str, str]]:
+    "What a clause without a finding says of the one before: words of side, place, size and change, and whether it is there at all."
+    said: list[tuple[str, str]] = []
+    if not _FILLER.issuperset(clause.loose) and not (pronoun and not _unknown(clause)):
+        return said
+    for mark in clause.marks:
+        means = mark.means
+        if "part" in means and not (pronoun and mark.says("part", "lungs", "pleura", "chest", "bones")) or mark.says("no", "before") or "history" in means:
+            return []
+        if "state" in means and means.keys() == {"state"}:
+            return []
+        if mark.says("no", "after"):
+            said.append(("status", "absent"))
+        elif mark.says("doubt", "after"):
+            said.append(("status", "uncertain"))
+        if mark.says("change", "resolved"):
+            said.append(("status", "gone"))
+        said += [(kind, value) for kind in KINDS if kind in means for value in means[kind] if value != "resolved"]
+    return said
+
+
+def added(
+    earlier: list[Fact],  # what was said before, in order
+    words: Iterable[tuple[str, str]],  # what is said of it, as `Sentence.further` has it
+) -> list[Fact]:  # the same, told more of; where it says otherwise, one statement more
+    "Add what a later clause says of facts."
+    result, values = [], {}
+    for kind, value in words:
+        values.setdefault(kind, []).append(value)
+    statuses = values.pop("status", ())
+    for fact in earlier:
+        if fact.status == "absent":
+            result.append(fact)
+            continue
+        more = described(fact.finding, "present", values)
+        new = {name: value for name in ("side", "location", "severity", "change", "size") if (value := getattr(more, name)) is not None}
+        if "gone" in statuses:
+            result.append(Fact(fact.finding, "absent", fact.side, None, None, "resolved", fact.kind))
+            continue
+        told = fact._replace(**new, status="uncertain" if "uncertain" in statuses else fact.status)
+        other = any(getattr(fact, name) not in (None, value) for name, value in new.items())
+        result += [fact, told] if other else [told]
+        if "absent" in statuses:
+            result.append(Fact(fact.finding, "absent", fact.side, kind=fact.kind))
+    return result
+
+# %% ../../nbs/reward/01_findings.ipynb #666573c7
+def _clause_facts(clause: list[Mark], last_side: str | None) -> tuple[list[Fact], list[str], bool | None]:
+    "Facts of a clause; findings it asks for; whether it says of a part that it is not normal, and no more (None: it names nothing)."
+    found: list[Fact] = []
+    about: list[str] = []
+    said = mentions(clause)
+    strange = False if said else None
+    for mention, words in zip(said, descriptions(clause, said), strict=True):
+        status, gone = status_of(clause, mention)
+        if mention.state in ("normal", "clear", "plain"):  # which denies something, unless it is itself denied
+            strange |= status == "absent"
+            status, gone = (None if status == "absent" or mention.state == "plain" else "absent"), False
+        elif mention.state == "abnormal" and status != "absent":
+            strange |= status == "present"
+            status = None
+        if mention.findings == ("other",):
+            continue
+        if status == "asked":
+            about += mention.findings
+        elif status in ("present", "absent", "uncertain"):
+            words = [("side", _SIDES.get((value, last_side))) if value in ("same", "other") else (kind, value) for kind, value in words]
+            parts = by_side([word for word in words if word[1] is not None])
+            found += [described(finding, status, part, gone) for finding in mention.findings for part in parts]
+            last_side = found[-1].side or last_side
+    return found, about, strange
+
+
+_SIDES = {("same", "left"): "left", ("same", "right"): "right", ("other", "left"): "right", ("other", "right"): "left"}
+
+
+def _unknown(clause: Clause) -> list[str]:
+    "Words of a clause that neither a phrase nor the list of harmless words holds."
+    return [word for word in clause.loose if word not in KNOWN_WORDS and not word[-1].isdigit() and not word[0].isdigit() and "xxxx" not in word]
+
+
+def _puzzles(clause: Clause) -> bool:
+    "Does a clause that names nothing say something of the body all the same?"
+    body = any("part" in mark.means for mark in clause.marks)
+    if "xxxx" in clause.loose:  # the noun was taken out for privacy
+        return False
+    for mark in clause.marks:
+        means = mark.means
+        if "severity" in means and "adverb" not in means or "tip" in means or "size" in means:
+            return True
+        if mark.says("state", "enlarged", "borderline") or (body and mark.says("no")):
+            return True
+        if mark.says("change", "new", "worsened"):
+            return True
+    return False
 
 
 @functools.lru_cache(maxsize=65536)
 def sentence_facts(
     sentence: str,  # lower case
-) -> tuple[tuple[Fact, ...], bool]:  # facts in order; whether it says that all is normal
+) -> Sentence:  # whose first two are the facts and whether it says that all is normal
     "Facts of one sentence."
-    found = []
-    for clause in clauses(sentence):
-        said = mentions(clause)
-        for mention, words in zip(said, descriptions(clause, said), strict=True):
-            status, gone = status_of(clause, mention)
-            if mention.state in ("normal", "clear"):  # which denies something, unless it is itself denied
-                status, gone = (None if status == "absent" else "absent"), False
-            elif mention.state == "abnormal" and status != "absent":
-                status = None
-            if status is not None and mention.findings != ("other",):
-                found += [described(finding, status, part, gone) for finding in mention.findings for part in by_side(words)]
-    return tuple(found), all(fact.status == "absent" for fact in found) and bool(_NORMAL.search(sentence))
+    found: list[Fact] = []
+    latest: list[Fact] = []  # of the clause that spoke last; they close `found`
+    about: list[str] = []
+    further: list[tuple[str, str]] = []
+    normal, pronoun = bool(_NORMAL.search(sentence)), bool(_PRONOUN.match(sentence))
+    unread, named = not sentence.isascii(), False
+    for clause in cut(sentence):
+        facts, asked, strange = _clause_facts(clause.marks, next((fact.side for fact in reversed(found) if fact.side), None))
+        about += asked
+        unread |= bool(strange) or len(_unknown(clause)) > (strange is not None)
+        words = _further(clause, pronoun) if strange is None else []
+        if facts:
+            found, latest = found + facts, facts
+        elif words and latest:
+            rest, denied = found[: len(found) - len(latest)], [fact for fact in latest if fact.status == "absent"]
+            if len(denied) == len(latest) and clause.opening and any(kind in ("side", "severity") for kind, _ in words):
+                latest = latest + [described(denied[-1].finding, "present", part) for part in by_side(words)]  # "but small on the right"
+            else:
+                latest = added(latest, words)
+            found = rest + latest
+        elif words and not named and not clause.opening:
+            further += words
+        elif strange is None:
+            unread |= _puzzles(clause) and not normal
+        named |= strange is not None
+    normal = normal and not unread and all(fact.status == "absent" for fact in found)
+    return Sentence(tuple(found), normal, tuple(further), tuple(about), unread)
+
+# %% ../../nbs/reward/01_findings.ipynb #a62d40b2
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u202a\u202b\u202c\u202d\u202e"))
+_SIGNS = {
+    **_INVISIBLE,
+    **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u2032`\u00b4"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u00ab\u00bb\u2033"), '"'),
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212"), "-"),
+    **dict.fromkeys(map(ord, "\u2014\u2015"), " - "),
+    **dict.fromkeys(map(ord, "\u2022\u2023\u25e6\u25aa\u25cf\u25a0\u25ba\u27a2\u2219\u00b7\u2043\u2713\u2714"), "\n- "),
+    **dict.fromkeys(map(ord, "\u2028\u2029\u0085"), "\n"),
+    **dict.fromkeys(map(ord, "\u3002\uff61"), ". "),
+    **{0x3001: ",", 0x0153: "oe", 0x0152: "Oe", 0x00E6: "ae", 0x00C6: "Ae", 0x00D7: " x ", 0x2192: " to "},
+    **dict(zip(map(ord, "\u0430\u0435\u043e\u0440\u0441\u0445\u0443\u0456\u0455\u03bf\u03b1"), "aeopcxyisoa")),
+    **dict(zip(map(ord, "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406"), "ABEKMHOPCTXI")),
+}
+_TAG = re.compile(r"</?(?:br|p|li|ul|ol|div|tr|td|b|i|em|strong|span|h\d)\b[^>]*>", re.IGNORECASE)
+_INLINE_TAG = re.compile(r"</?(?:b|i|em|strong|span)\b[^>]*>", re.IGNORECASE)
+
+
+def plain(
+    text: str,  # a report as somebody stored it
+) -> str:
+    "A text in plain letters and signs, its line breaks as line breaks."
+    if not text.isascii():
+        text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS))
+        text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    if "&" in text:
+        text = html.unescape(text).replace("\xa0", " ").replace("&", " and ")
+    if "<" in text:
+        text = _TAG.sub("\n", _INLINE_TAG.sub("", text))
+    if "\\" in text:
+        text = re.sub(r"\\[rn]|\\\.br\\", "\n", text)
+    return re.sub(r"\r\n?|[\x0b\x0c\x1c-\x1e]", "\n", text) if not text.isprintable() else text
+
+# %% ../../nbs/reward/01_findings.ipynb #7ae81aba
+_LIST_SIGN = re.compile(r"[-*+>#]+ |[-*]+(?=[A-Za-z])|\(?\d{1,2}[.):](?= |[A-Za-z])|\(?[A-Za-z][.)] |\(?[ivxIVX]{1,4}[.)] ")
+_UNFINISHED = frozenset(
+    "a an the of no with and or nor is are was were in on at to for from by without not be has have had may might which that than as there "
+    "this these its probably possibly likely either neither into over under between versus vs due".split()
+)
+_GOING_ON = frozenset(
+    "and or nor of with without in on at is are was were has have which that than to from by as for since due not seen noted identified "
+    "present versus vs but although may likely compatible consistent suggestive suggesting representing".split()
+)
+_ADJECTIVE = re.compile(r"(?:left|right|acute|small|large|mild|moderate|severe|tiny|upper|lower|middle|mid|\w+(?:al|ar|ary|ic|ous|ive|ial|ed))$")
+_WIDTH = 60  # nobody wraps lines below it
+
+
+def ends(
+    line: str,
+    following: str,  # the next line
+    width: int,  # letters that a line may have
+    cased: bool = True,  # whether the text has capital and small letters
+    stopped: bool = True,  # whether its lines end in full stops
+) -> bool:
+    "Does the statement end with the line?"
+    if not line or not following or line[-1] in ".!?:;" or _LIST_SIGN.match(following) or _ALONE.fullmatch(following) or _ALONE.fullmatch(line):
+        return True
+    last, first = line.rsplit(None, 1)[-1].lower(), following.split(None, 1)[0]
+    if line[-1] in ",-/(" or last in _UNFINISHED:
+        return False
+    room = len(line) + 1 + len(first) <= width
+    if cased and first[0].isupper():
+        return room or not first.isupper()
+    return room and not stopped and first.lower().strip(",") not in _GOING_ON and not _ADJECTIVE.match(last)
+
+
+def unwrapped(
+    text: str,  # with line breaks
+) -> str:  # with line breaks only where a statement ends
+    "Join lines that were merely full."
+    rows = [" ".join(row.split()) for row in text.split("\n")]
+    width, letters = max(_WIDTH, *map(len, rows)), [row for row in rows if row and not _ALONE.fullmatch(row)]
+    cased, stopped = not (text.isupper() or text.islower()), any(row.endswith(".") for row in letters)
+    pieces = rows[:1]
+    for line, following in zip(rows, rows[1:]):
+        pieces += ["\n" if ends(line, following, width, cased, stopped) else " ", following]
+    return "".join(pieces)
 
 # %% ../../nbs/reward/01_findings.ipynb #62f5f7e3
 HEADERS = {
@@ -952,35 +1582,75 @@ HEADERS = {
 }
 _SECTION = {header.strip(): section for section, row in HEADERS.items() for header in row.split(",")}
 _ANY_HEADER = "|".join(sorted(_SECTION, key=len, reverse=True))  # the longest first
+_ALONE = re.compile(rf"(?:{_ANY_HEADER})[ :]*", re.IGNORECASE)
 _HEADER = re.compile(rf"(?:^|(?<=[\s.]))({_ANY_HEADER}) *:")
-REWRITTEN = (  # regular expression, what stands for it before anything is read
-    (r"_{2,}", " xxxx "),  # what was taken out for privacy
-    (r"\*\*", ""),  # headers in bold, as language models write them
-    (rf"(?m)^[ \t]*({_ANY_HEADER})[ \t]*$", r"\1:"),  # a header on a line of its own
-    (r"\bvs\.", "vs"),
-    (r"(?:^|(?<=[\s(.,;:]))\?\s*(?=[a-z])", "possible "),  # "?pneumonia"
-    (r"(?<=[a-z)])\s*\?", " questioned."),  # "pneumonia?"
+REWRITTEN = (  # a guard, a regular expression, what stands for it before anything is read
+    ("__", r"_{2,}", " xxxx "),  # what was taken out for privacy
+    ("**", r"\*\*", ""),  # headers in bold, as language models write them
+    ("\n", rf"(?m)^[ \t]*({_ANY_HEADER})[ \t]*$", r"\1:"),  # a header on a line of its own
+    ("vs.", r"\bvs\.", "vs"),
+    ("?", r"(?:^|(?<=[\s(.,;:]))\?\s*(?=[a-z])", "possible "),  # "?pneumonia"
+    ("?", r"(?<=[a-z)])\s*\?", " questioned."),  # "pneumonia?"
+    (">", r"\b(r|l|right|left) ?> ?(?=(?:r|l|right|left)\b)", r"\1 greater than "),
+    ("<", r"\b(r|l|right|left) ?< ?(?=(?:r|l|right|left)\b)", r"\1 less than "),
+    (" - ", r"(?<=\S) +-+ +(?=\S)", " ; "),  # a dash between blanks parts
+    (" * ", r" \*+ ", "\n"),
+    ("|", r" *\| *", " : "),
+    ("(", r" *\(", " , "),
+    (")", r"(?<!\d)\) *(?=[a-z])", " , "),
+    (" r.", r"(?<= )r\. (?=[a-z])", "r "),
+    (" l.", r"(?<= )l\. (?=[a-z])", "l "),
 )
-_REWRITTEN = tuple((re.compile(pattern), by) for pattern, by in REWRITTEN)
-# after a word or bracket any full stop ends a sentence, after a digit only one before a blank (2.5 cm); so do empty lines and list signs
-_SENTENCE = re.compile(r"(?<=[a-z_)\]%])[.!?]+(?=\s|$|[a-z])|(?<=\d)[.!?:]+(?=\s|$)|(?<=\s)[.]+(?=\s|$)|\n\s*\n|\n\s*(?=[-*•\d])")
+_REWRITTEN = tuple((guard, re.compile(pattern), by) for guard, pattern, by in REWRITTEN)
+# after a word or bracket any full stop ends a sentence, after a digit only one before a blank (2.5 cm); so do line breaks and list signs
+_SENTENCE = re.compile(
+    r"(?<=[a-z_)\]%'\"])[.!?]+(?=\s|$|[a-z]|\d{1,2}[.)])|(?<=\d)[.!?:]+(?=\s|$)|(?<=\s)[.]+(?=\s|$)|\n"
+    r"|(?:^|(?<=[\s.,;]))\(?\d{1,2}\)(?=\s*[a-z])|(?:^|(?<=\.))\d{1,2}\.(?=[a-z])"
+)
+_OPENERS = (
+    "No|There|The|Small|Large|Mild|Mildly|Moderate|Severe|Trace|Tiny|New|Stable|Unchanged|Heart|Lungs|Cardiac|Cardiomegaly|Cardiomediastinal|"
+    "Normal|Left|Right|Bilateral|Interval|Possible|Pleural|Bibasilar|Increased|Low|Otherwise|Findings|Patchy|Persistent|Minimal|Diffuse"
+)
+_RUN_ON = re.compile(rf"([\w)%]+) +(?=(?:{_OPENERS})\b)")
+
+
+def _parted(found: re.Match) -> str:
+    word = found[1]
+    return f"{word} " if word.lower() in _UNFINISHED or not word[-1].islower() or word[0].isupper() and _ADJECTIVE.match(word.lower()) else f"{word}\n"
+
+
+def pieces(
+    text: str,  # a report in any case
+) -> list[tuple[str, str]]:  # section ("text", "findings", "impression", "passed over") and sentence in lower case, in the order of the text
+    "Part a report into sections and these into sentences."
+    text = plain(text)
+    if "\n" in text:
+        text = unwrapped(text)
+    if _RUN_ON.search(text) and len(re.findall(r"\b[A-Z][a-z]", text)) * 2 < len(text.split()):
+        text = _RUN_ON.sub(_parted, text)
+    text = text.lower()
+    for guard, pattern, by in _REWRITTEN:
+        if guard in text:
+            text = pattern.sub(by, text)
+    found: list[tuple[str, str]] = []
+    name, *parts = ["text", *_HEADER.split(text)]
+    for number, part in enumerate(parts):
+        if number % 2:  # a header
+            name = _SECTION[part]
+        else:
+            found += [(name, " ".join(words)) for sentence in _SENTENCE.split(part) if sentence and (words := sentence.split())]
+    return found
 
 
 def sections(
     text: str,  # a report in any case
 ) -> dict[str, list[str]]:  # "text" (under no header), "findings", "impression" -> sentences in lower case
-    "Part a report into the sections that are read, and these into sentences."
-    text = text.lower()
-    for pattern, by in _REWRITTEN:
-        text = pattern.sub(by, text)
+    "The sections that are read, and their sentences."
     found: dict[str, list[str]] = {}
-    name, *pieces = ["text", *_HEADER.split(text)]
-    for number, piece in enumerate(pieces):
-        if number % 2:  # a header
-            name = _SECTION[piece]
-        elif name != "passed over":
-            found.setdefault(name, []).extend(" ".join(part.split()) for part in _SENTENCE.split(piece) if part and not part.isspace())
-    return {name: parts for name, parts in found.items() if parts}
+    for name, sentence in pieces(text):
+        if name != "passed over":
+            found.setdefault(name, []).append(sentence)
+    return found
 
 
 def sentences(
@@ -997,13 +1667,13 @@ def merge(
     kept: list[Fact] = []
     for fact in sorted(stated, key=lambda fact: fact.status == "absent"):
         for number, other in enumerate(kept):
-            if fact.finding != other.finding or not (
-                fact.side is None or other.side is None or fact.side == other.side or "bilateral" in (fact.side, other.side)
-            ):
+            if fact.finding != other.finding or not _same(fact.kind, other.kind):
+                continue
+            if not _same(fact.side, other.side) and "bilateral" not in (fact.side, other.side):
                 continue
             if fact.status == "absent" and other.status != "absent":
                 break
-            if all(one is None or two is None or one == two for one, two in ((fact.location, other.location), (fact.kind, other.kind))):
+            if _same(fact.location, other.location) and _same(fact.size, other.size):
                 kept[number] = _both(other, fact)
                 break
         else:
@@ -1012,49 +1682,89 @@ def merge(
     return sorted(kept, key=lambda fact: order.index(fact.finding))
 
 
+def _same(one, other) -> bool:
+    "Do two values agree, where both are given?"
+    return one is None or other is None or one == other
+
+
 def _both(one: Fact, other: Fact) -> Fact:
     "Two statements about the same thing as one."
     status = "present" if "present" in (one.status, other.status) else one.status
     side = "bilateral" if "bilateral" in (one.side, other.side) else one.side or other.side
     return Fact(one.finding, status, side, *(getattr(one, name) or getattr(other, name) for name in Fact._fields[3:]))
 
+# %% ../../nbs/reward/01_findings.ipynb #db864b42
+class Report(NamedTuple):
+    "What a report says."
+
+    facts: tuple[Fact, ...]  # merged
+    statements: tuple[Fact, ...]  # as they come
+    unread: tuple[str, ...]
+
+
+def _stated(sentences: Iterable[str]) -> tuple[list[Fact], list[str]]:
+    "Statements of a section's sentences, and those sentences that no rule can place."
+    stated: list[Fact] = []
+    strange: list[str] = []
+    latest: list[Fact] = []
+    for sentence in sentences:
+        said = sentence_facts(sentence)
+        if said.further and latest:
+            stated[len(stated) - len(latest) :] = latest = added(latest, said.further)
+        elif said.facts:
+            latest = list(said.facts)
+            stated += latest
+        else:
+            latest = []
+        if said.unread:
+            strange.append(sentence)
+    return stated, strange
+
+
+@functools.lru_cache(maxsize=8192)  # one text is read for several measures, and by many systems
+def _facts(text: str) -> Report:
+    found = pieces(text)
+    stated: list[Fact] = []
+    strange: set[str] = set()
+    for name in dict.fromkeys(name for name, _ in found):
+        if name != "passed over":
+            facts, unknown = _stated(sentence for section, sentence in found if section == name)
+            stated += facts
+            strange.update(unknown)
+    there = {fact.finding for fact in stated if fact.status != "absent"}
+    for name, sentence in found:
+        said = sentence_facts(sentence)
+        if not there.issuperset(said.about) or name == "passed over" and said.facts:
+            strange.add(sentence)
+    return Report(tuple(merge(stated)), tuple(stated), tuple(sentence for _, sentence in found if sentence in strange))
+
 
 def facts(
     text: str,  # a report, with or without headers
 ) -> list[Fact]:  # in the order in which the findings are first mentioned
     "What a report states."
-    return list(_facts(text))
+    return list(_facts(text).facts)
 
 
 def statements(
     text: str,  # a report, with or without headers
 ) -> list[Fact]:  # in the order of the text
     "What a report states, unmerged, so that a contradiction can be seen."
-    return list(_statements(text))
-
-
-@functools.lru_cache(maxsize=8192)  # one text is read for several measures, and by many systems
-def _statements(text: str) -> tuple[Fact, ...]:
-    return tuple(fact for sentence in sentences(text) for fact in sentence_facts(sentence)[0])
-
-
-@functools.lru_cache(maxsize=8192)
-def _facts(text: str) -> tuple[Fact, ...]:
-    return tuple(merge(_statements(text)))
+    return list(_facts(text).statements)
 
 
 def unread(
     text: str,  # a report, with or without headers
 ) -> list[str]:  # sentences in lower case, in the order of the text
     "Sentences with clinical content that no rule can place."
-    return [part for part in sentences(text) if not sentence_facts(part)[0] and not sentence_facts(part)[1]]
+    return list(_facts(text).unread)
 
 
 def section_facts(
     text: str,  # a report with headers
 ) -> dict[str, list[Fact]]:  # section, as in `sections` -> its facts
     "What each section of a report states, for whoever scores findings and impression apart."
-    return {name: merge([fact for part in parts for fact in sentence_facts(part)[0]]) for name, parts in sections(text).items()}
+    return {name: merge(_stated(parts)[0]) for name, parts in sections(text).items()}
 
 # %% ../../nbs/reward/01_findings.ipynb #46501523
 def labels_from(
