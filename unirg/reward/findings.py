@@ -86,18 +86,18 @@ LUNG_AND_PLEURA_WORDS = {
         consolidating, consol
     """,
     "edema": """
-        (pulmonary |pulm |interstitial |alveolar |airspace |lung |perihilar |subpleural )*(o?edema|oedema), kerley (a |b )?lines, b lines, septal lines,
-        (fluid|water) (in|on) the lungs?, wet lungs?, (congestive |decompensated |left |cardiac )*(heart|ventricular) failure, chf,
-        cardiac (failure|decompensation), congestive failure
+        (pulmonary |pulm |interstitial |alveolar |airspace |lung |perihilar |subpleural )*(o?edema|oedema), kerley (a |b )?lines, b
+        lines, septal lines, (fluid|water) (in|on) the lungs?, wet lungs?, (congestive |decompensated |left |cardiac
+        )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive failure
     """,
     "pneumonia": """
-        (broncho)?pneumonias?, pneumonic (infiltrates?|process|consolidation), pneumonitis, pna, pnas, bronchopna,
-        infectious (process|processes|infiltrates?|consolidation|etiology|focus|change|changes|disease), infections?,
-        (lung |chest |pulmonary |lower respiratory tract |respiratory )infections?, infectious( / inflammatory| or inflammatory) process
+        (broncho)?pneumonias?, pneumonic (infiltrates?|process|consolidation), pneumonitis, pna, pnas, bronchopna, infectious
+        (process|processes|infiltrates?|consolidation|etiology|focus|change|changes|disease), infections?, (lung |chest |pulmonary
+        |lower respiratory tract |respiratory )infections?, infectious( / inflammatory| or inflammatory) process
     """,
     "atelectasis": """
-        (linear |platelike |discoid |plate like )*atelecta(sis|ses|tic)( changes?| opacity| opacities|
-        bands?)?, (lobar |lung |lobe )?collapse, collapsed( lung| lobe)?, atx, atel
+        (linear |platelike |discoid |plate like )*atelecta(sis|ses|tic)( changes?| opacity| opacities| bands?)?, (lobar |lung |lobe
+        )?collapse, collapsed( lung| lobe)?, atx, atel
     """,
     "pneumothorax": """
         (hydro|tension )?pneumothora(x|ces|xes), pneumothoracies, pneumo thorax, (intra)?pleural (air|gas)( collections?)?,
@@ -105,41 +105,44 @@ LUNG_AND_PLEURA_WORDS = {
         punctured (left |right )?lung
     """,
     "pleural_effusion": """
-        (pleural |parapneumonic |subpulmonic |loculated |layering )*(effusions?|effs?), (hydro|chylo|pyo)thorax, pleural collections?,
-        (pleural |layering |fissural )fluid( collections?)?, ha?emothorax, hydropneumothora(x|ces), empyema,
-        fluid (in|within|along) the (minor |major |right |left |horizontal )*(fissures?|pleural space|pleural cavity|hemithorax),
-        fluid around the (left |right )?lungs?, pleural fluid
+        (pleural |parapneumonic |subpulmonic |loculated |layering )*(effusions?|effs?), (hydro|chylo|pyo)thorax, pleural
+        collections?, (pleural |layering |fissural )fluid( collections?)?, ha?emothorax, hydropneumothora(x|ces), empyema, fluid
+        (in|within|along) the (minor |major |right |left |horizontal )*(fissures?|pleural space|pleural cavity|hemithorax), fluid
+        around the (left |right )?lungs?, pleural fluid
     """,
     "lung_opacity": """
-        (increased )?(opacit(y|ies)|opacifications?), (increased |airspace )?densit(y|ies), increased attenuation,
-        increased (interstitial|bronchovascular|lung) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil,
-        infiltrative (change|changes|process), (air ?space|alveolar) (disease|process|changes?), (reticular |prominent )?interstitial
-        (markings?|changes|prominence|disease|pattern|thickening|lung disease|infiltrates?|opacit(y|ies)|fibrosis|abnormalit(y|ies)|
-        process|lung markings|densit(y|ies)), reticula(r|tion)s?, reticulonodular, white ?out, (hazy|streaky|patchy|vague) densit(y|ies),
-        air bronchograms?, scarring, scars?, (pulmonary |lung )?fibrosis, fibrotic changes?, bronchial wall thickening,
-        (peribronchial|interstitial|septal) (thickening|cuffing), mass ?like (opacity|density|consolidation), haziness, haze, ggos?, ground ?glass( opacit(y|ies)| attenuation)?,
+        (increased )?(opacit(y|ies)|opacifications?), (increased |airspace )?densit(y|ies), increased attenuation, increased
+        (interstitial|bronchovascular|lung) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil,
+        infiltrative (change|changes|process), (air ?space|alveolar) (disease|process|changes?), (reticular |prominent
+        )?interstitial (markings?|changes|prominence|disease|pattern|thickening|lung
+        disease|infiltrates?|opacit(y|ies)|fibrosis|abnormalit(y|ies)| process|lung markings|densit(y|ies)), reticula(r|tion)s?,
+        reticulonodular, white ?out, (hazy|streaky|patchy|vague) densit(y|ies), air bronchograms?, scarring, scars?, (pulmonary
+        |lung )?fibrosis, fibrotic changes?, bronchial wall thickening, (peribronchial|interstitial|septal) (thickening|cuffing),
+        mass ?like (opacity|density|consolidation), haziness, haze, ggos?, ground ?glass( opacit(y|ies)| attenuation)?,
         honeycombing, ild, shadowing, decreased (translucency|lucency|transparency)
     """,
     "lung_lesion": """
-        nodules?, ggns?, mass(es)?, (mass ?like |ill defined )*(lung |pulmonary |cavitary )*lesions?, lumps?,
-        nodular (opacity|opacities|density|densities|lesions?|focus|foci|shadows?|appearance), cavitations?, nodularity,
-        mass ?like (opacity|density|consolidation),
-        (lung |pulmonary |bronchogenic |adeno)?(carcinoma|neoplasms?|malignancy|malignancies|tumou?rs?), neoplastic (process|disease),
-        metasta(sis|ses|tic disease|tic lesions?), lung cancer, metastatic( nodules?)?, (round|rounded) density, coin lesion
+        nodules?, ggns?, mass(es)?, (mass ?like |ill defined )*(lung |pulmonary |cavitary )*lesions?, lumps?, nodular
+        (opacity|opacities|density|densities|lesions?|focus|foci|shadows?|appearance), cavitations?, nodularity, mass ?like
+        (opacity|density|consolidation), (lung |pulmonary |bronchogenic
+        |adeno)?(carcinoma|neoplasms?|malignancy|malignancies|tumou?rs?), neoplastic (process|disease), metasta(sis|ses|tic
+        disease|tic lesions?), lung cancer, metastatic( nodules?)?, (round|rounded) density, coin lesion
     """,
     "pleural_other": """
-        pleural thickening, pleural (based )?(scar|scarring|plaques?|calcifications?|disease|reaction|abnormalit(y|ies)|fibrosis|tags?),
-        pleuro ?(parenchymal|pericardial) (scar|scarring), pleural parenchymal (scar|scarring), fibrothorax,
-        (apical |biapical )pleural (thickening|capping), (apical|pleural) cap(ping)?, thickened pleura, thickening of the pleura
+        pleural thickening, pleural (based
+        )?(scar|scarring|plaques?|calcifications?|disease|reaction|abnormalit(y|ies)|fibrosis|tags?), pleuro
+        ?(parenchymal|pericardial) (scar|scarring), pleural parenchymal (scar|scarring), fibrothorax, (apical |biapical )pleural
+        (thickening|capping), (apical|pleural) cap(ping)?, thickened pleura, thickening of the pleura
     """,
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #58478ea2
 OTHER_FINDING_WORDS = {
     "cardiomegaly": """
-        cardiomegaly, cmg, (increase|increased) in size of the (heart|cardiac silhouette), enlargement of (the )?(heart|cardiac silhouette|cardiac shadow), cardiac (enlargement|dilatation|dilation),
-        cardiac prominence, cardiac silhouette enlargement, increase in (heart|cardiac) size, increased (heart|cardiac) size,
-        prominence of (the )?(heart|cardiac silhouette), enlargement of (the )?cardiomediastinal silhouette
+        cardiomegaly, cmg, (increase|increased) in size of the (heart|cardiac silhouette), enlargement of (the )?(heart|cardiac
+        silhouette|cardiac shadow), cardiac (enlargement|dilatation|dilation), cardiac prominence, cardiac silhouette enlargement,
+        increase in (heart|cardiac) size, increased (heart|cardiac) size, prominence of (the )?(heart|cardiac silhouette),
+        enlargement of (the )?cardiomediastinal silhouette
     """,
     "enlarged_mediastinum": """
         mediastinal widening, mediastinal enlargement, mediastinal prominence, widening of (the )?(superior |upper )?mediastinum,
@@ -147,8 +150,8 @@ OTHER_FINDING_WORDS = {
         cardiomediastinal enlargement
     """,
     "fracture": """
-        fractures?, fx, fxs, fractured( ribs?| clavicles?| vertebrae?)?, (broken|cracked) (ribs?|clavicles?|bones?),
-        (rib |vertebral )?(fracture )deformit(y|ies)
+        fractures?, fx, fxs, fractured( ribs?| clavicles?| vertebrae?)?, (broken|cracked) (ribs?|clavicles?|bones?), (rib |vertebral
+        )?(fracture )deformit(y|ies)
     """,
 }
 DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
@@ -169,22 +172,22 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
         (chest wall |infusion |subclavian |chest )*port (catheters?|lines?)( fractures?)?
     """,
     "central_line": """
-        (central |subclavian |jugular |ij |internal jugular |venous |central venous |pulmonary artery |femoral )+(lines?|catheters?|access)
-        ( fractures?)?, (dialysis |hemodialysis |infusion |triple lumen |pheresis |arterial )+(lines?|catheters?), cvc, cvcs, cvl, permcath,
-        perm ?a ?cath, swan ?ganz( catheter| line)?, tlc, triple lumen, (rij|lij)( central)?( line| catheter| cvc| cvl)?, cordis,
-        (intravenous )?vascular access device
+        (central |subclavian |jugular |ij |internal jugular |venous |central venous |pulmonary artery |femoral
+        )+(lines?|catheters?|access) ( fractures?)?, (dialysis |hemodialysis |infusion |triple lumen |pheresis |arterial
+        )+(lines?|catheters?), cvc, cvcs, cvl, permcath, perm ?a ?cath, swan ?ganz( catheter| line)?, tlc, triple lumen, (rij|lij)(
+        central)?( line| catheter| cvc| cvl)?, cordis, (intravenous )?vascular access device
     """,
     "pacemaker": """
-        pacemakers?, pacers?, ppm, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator|cardioverter)s?,
-        (implanted )?cardiac (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?,
-        cardiac xxxx generator, generator( pack)?
+        pacemakers?, pacers?, ppm, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator|cardioverter)s?, (implanted )?cardiac
+        (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?, cardiac xxxx
+        generator, generator( pack)?
     """,
     "monitor": "(ecg|ekg|telemetry|monitoring|cardiac monitor|cardiac monitoring) (leads?|electrodes?|wires?|devices?)",
     "sternotomy": "(median )?sternotomy (wires?|sutures?|xxxx|changes), sternal wires?",
     "clip": "(surgical |vascular |mediastinal |metallic |cholecystectomy |axillary |cabg |hilar |skin )?(clips?|staples|sutures)",
     "valve": """
-        (prosthetic|mechanical|artificial|replaced|aortic|mitral) (heart )?valves?( replacement| prosthesis)?,
-        valve (replacement|prosthesis), valvular prosthesis, avr, mvr, tavr
+        (prosthetic|mechanical|artificial|replaced|aortic|mitral) (heart )?valves?( replacement| prosthesis)?, valve
+        (replacement|prosthesis), valvular prosthesis, avr, mvr, tavr
     """,
     "stent": "(coronary |tracheal |aortic |bronchial |esophageal |vascular )?stents?, endograft",
     "pump": "(intra ?aortic )?balloon pump, iabp, lvad, ventricular assist devices?, impella, infusion pump",
@@ -200,52 +203,55 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
     "filter": "ivc filter, vena cava filter",
     "coil": "(embolization )?coils",
     "device": """
-        catheters?( tips?)?, devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus|equipment), (support|vascular) lines, hardware,
-        support line, tubes?, lines and tubes, tubes and lines, wires?, cannula, line tip
+        catheters?( tips?)?, devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus|equipment), (support|vascular)
+        lines, hardware, support line, tubes?, lines and tubes, tubes and lines, wires?, cannula, line tip
     """,
 }
 EXTRA_WORDS = {
     "free_air": """
-        free (intra peritoneal |intraperitoneal |intra abdominal |abdominal |subdiaphragmatic |peritoneal )*(air|gas), pneumo ?peritoneum,
-        subdiaphragmatic (free )?(air|gas), (air|gas) (under|beneath|below) (the )?(left |right )?(hemi)?diaphragms?,
+        free (intra peritoneal |intraperitoneal |intra abdominal |abdominal |subdiaphragmatic |peritoneal )*(air|gas), pneumo
+        ?peritoneum, subdiaphragmatic (free )?(air|gas), (air|gas) (under|beneath|below) (the )?(left |right )?(hemi)?diaphragms?,
         (intraperitoneal|extraluminal) (free )?(air|gas)
     """,
     "pneumomediastinum": """
         pneumo ?mediastinum, pneumo ?pericardium, mediastinal (free )?(air|gas|emphysema), (air|gas) (in|within) the mediastinum
     """,
     "subcutaneous_emphysema": """
-        (subcutaneous |soft tissue |chest wall |surgical |subcu |sub q |subq )+(emphysema|air|gas), (air|gas|emphysema) (in|within) the (chest
-        wall |subcutaneous )?soft tissues?
+        (subcutaneous |soft tissue |chest wall |surgical |subcu |sub q |subq )+(emphysema|air|gas), (air|gas|emphysema) (in|within)
+        the (chest wall |subcutaneous )?soft tissues?
     """,
     "mediastinal_shift": """
-        (mediastinal |tracheal |midline |cardiac |cardiomediastinal )+(shift|deviation|displacement),
-        (shift|deviation|displacement) of (the )?(mediastinum|trachea|heart|midline|mediastinal structures|cardiomediastinal silhouette),
-        (trachea|mediastinum|heart|mediastinal structures) (is |are |appears )?(mildly |slightly |markedly )?(deviated|shifted|displaced)
+        (mediastinal |tracheal |midline |cardiac |cardiomediastinal )+(shift|deviation|displacement), (shift|deviation|displacement)
+        of (the )?(mediastinum|trachea|heart|midline|mediastinal structures|cardiomediastinal silhouette),
+        (trachea|mediastinum|heart|mediastinal structures) (is |are |appears )?(mildly |slightly |markedly
+        )?(deviated|shifted|displaced)
     """,
     "heart_failure": """
-        (congestive |decompensated |left |cardiac )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive failure
+        (congestive |decompensated |left |cardiac )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive
+        failure
     """,
     "vascular_congestion": """
         (pulmonary |central |perihilar |vascular |venous |hilar |pulm )*(congestion|congestive changes?|engorgement|indistinctness),
-        (pulmonary |central |perihilar |vascular |pulm )+prominence, pulmonary venous hypertension, (vascular |pulmonary )*redistribution,
-        congested, engorged( vasculature| vessels)?, cephalization, (fluid|volume) overload, (indistinct|plethoric) vasculature
+        (pulmonary |central |perihilar |vascular |pulm )+prominence, pulmonary venous hypertension, (vascular |pulmonary
+        )*redistribution, congested, engorged( vasculature| vessels)?, cephalization, (fluid|volume) overload,
+        (indistinct|plethoric) vasculature
     """,
     "pericardial_effusion": "pericardial (effusions?|fluid), ha?emopericardium, tamponade",
     "aortic_aneurysm": """
         (aortic |thoracic |ascending |descending |arch )*(aneurysms?|aneurysmal dilat(at)?ion|dissections?|aneurysmal),
-        (dilated|dilat(at)?ion of( the)?) (thoracic |ascending |descending )?(aorta|aortic arch|aortic root), aortic (rupture|transection|
-        dilat(at)?ion|injury)
+        (dilated|dilat(at)?ion of( the)?) (thoracic |ascending |descending )?(aorta|aortic arch|aortic root), aortic
+        (rupture|transection| dilat(at)?ion|injury)
     """,
     "lymphadenopathy": """
         (hilar |mediastinal |paratracheal |bihilar |subcarinal )*(lymph)?adenopathy, enlarged (hilar |mediastinal )?(lymph )?nodes?
     """,
     "hilar_enlargement": "(hilar |perihilar |suprahilar )+(enlargement|fullness|prominence)",
     "costophrenic_blunting": """
-        (blunting|obscuration|obliteration) of (the )?(left |right |bilateral |lateral |posterior )*(costophrenic|cp|costo phrenic) (angles?|
-        sulcus|sulci|recess), (costophrenic|cp) (angles?|sulcus) (blunting|obscuration), (costophrenic|cp) (angles?|sulcus|sulci) (is |are
-        |appears? )?(mildly |slightly |minimally |partially )?(blunted|obscured|not clear), blunted (left |right )?(costophrenic|cp) (angles?|
-        sulcus|sulci|xxxx), (angle|costophrenic) (xxxx )?blunting, blunting of (the )?(left |right |bilateral )?costophrenic (xxxx|sinus),
-        costophrenic (xxxx|sinus) (is |are |remains? )?blunted
+        (blunting|obscuration|obliteration) of (the )?(left |right |bilateral |lateral |posterior )*(costophrenic|cp|costo phrenic)
+        (angles?| sulcus|sulci|recess), (costophrenic|cp) (angles?|sulcus) (blunting|obscuration), (costophrenic|cp)
+        (angles?|sulcus|sulci) (is |are |appears? )?(mildly |slightly |minimally |partially )?(blunted|obscured|not clear), blunted
+        (left |right )?(costophrenic|cp) (angles?| sulcus|sulci|xxxx), (angle|costophrenic) (xxxx )?blunting, blunting of (the
+        )?(left |right |bilateral )?costophrenic (xxxx|sinus), costophrenic (xxxx|sinus) (is |are |remains? )?blunted
     """,
     "emphysema": """
         (bullous |centrilobular |pulmonary |paraseptal )*emphysema(tous)?( changes?| disease| lungs?)?, copd, bullae?, blebs?,
@@ -259,9 +265,9 @@ EXTRA_WORDS = {
     """,
     "hernia": "(hiatal |hiatus |diaphragmatic |paraesophageal |morgagni |bochdalek )*hernias?",
     "hyperinflation": """
-        hyper ?inflat(ion|ed), hyper ?expan(sion|ded), hyper ?aerat(ion|ed), hyperlucen(t|cy)( lungs?)?, air trapping,
-        (flattening of|flattened)( the)? (hemi)?diaphragms?, diaphragmatic flattening,
-        (hemi)?diaphragms? (is |are |appears? )?(mildly |slightly )?(flattened|flat)
+        hyper ?inflat(ion|ed), hyper ?expan(sion|ded), hyper ?aerat(ion|ed), hyperlucen(t|cy)( lungs?)?, air trapping, (flattening
+        of|flattened)( the)? (hemi)?diaphragms?, diaphragmatic flattening, (hemi)?diaphragms? (is |are |appears? )?(mildly |slightly
+        )?(flattened|flat)
     """,
     "diaphragm_elevation": "eventration",
 }
@@ -283,8 +289,8 @@ DISEASE_WORDS = {  # kind of another disease -> words
     "dislocation": "dislocat(ion|ions|ed)",
     "rupture": "ruptured?, perforation, perforated",
     "bone_lesion": """
-        (lytic|osseous|bone|bony|sclerotic|osteolytic|blastic|skeletal|destructive|lucent|expansile|rib)( bone| bony| osseous)? (lesions?|
-        metasta(sis|ses)|destruction|infections?|foc(us|i)), osteomyelitis
+        (lytic|osseous|bone|bony|sclerotic|osteolytic|blastic|skeletal|destructive|lucent|expansile|rib)( bone| bony| osseous)?
+        (lesions?| metasta(sis|ses)|destruction|infections?|foc(us|i)), osteomyelitis
     """,
 }
 FINDING_WORDS = {
@@ -306,11 +312,12 @@ KIND_WORDS = {  # kind -> words, phrases of the tables above
 }
 TIP_WORDS = {  # where a device ends, in place of a zone; of several the first of this table counts
     "malpositioned": """
-        mal ?position(ed)?, mis ?placed, misposition(ed)?, kink(ed|ing)?, coil(ed|ing), looped, fractured (lead|catheter|line), disconnected,
-        too (low|high|deep|far), needs? (to be )?(advanced|withdrawn|retracted|repositioned|repositioning|advancement|withdrawal), dislodged,
-        (should|could|must) be (advanced|withdrawn|retracted|repositioned|pulled back), poorly positioned, (not|in) (in )?(abnormal |improper )
-        position, suboptimal(ly)? position(ed)?, retract(ed)?, withdrawn, advance(ment)?, side ?(port|hole) (is )?above the (ge|gastroesophageal)
-        junction
+        mal ?position(ed)?, mis ?placed, misposition(ed)?, kink(ed|ing)?, coil(ed|ing), looped, fractured (lead|catheter|line),
+        disconnected, too (low|high|deep|far), needs? (to be
+        )?(advanced|withdrawn|retracted|repositioned|repositioning|advancement|withdrawal), dislodged, (should|could|must) be
+        (advanced|withdrawn|retracted|repositioned|pulled back), poorly positioned, (not|in) (in )?(abnormal |improper ) position,
+        suboptimal(ly)? position(ed)?, retract(ed)?, withdrawn, advance(ment)?, side ?(port|hole) (is )?above the
+        (ge|gastroesophageal) junction
     """,
     "right_main_bronchus": "(right|r) (main ?(stem)?|mainstem)( bronchus| bronchial)?, bronchus intermedius, right bronchus",
     "left_main_bronchus": "(left|l) (main ?(stem)?|mainstem)( bronchus| bronchial)?, left bronchus",
@@ -341,9 +348,10 @@ NO_FINDING_WORDS = """
     |spondylitic | arthritic )*(changes?|disease|spurring|disc disease|disk disease|spondylosis), spondylosis, spondylitic changes,
     osteophyt(es?|ic)( formation| spurring)?, (dextro|levo|kypho|roto)?scoliosis, kyphosis, curvature, lordosis, arthritic(
     changes?)?, osteoarthritis, arthrosis, arthritis, arthropathy, spurring, spurs?, dish, (diffuse )?idiopathic skeletal
-    hyperostosis, hyperostosis, (calcified )?granuloma(s|ta)?, granulomatous (disease|changes?|infection|exposure|residuals|process),
-    calcified nodes?, calcifications?, (calcified )?(hilar |mediastinal )*lymph (nodes?|xxxx), nodes?, vascular crowding, crowding,
-    (broncho)?vascular (crowding|markings|structures), (lung |inspiratory )?volumes?, inspiration, inspiratory effort, aortic
+    hyperostosis, hyperostosis, (calcified )?granuloma(s|ta)?, granulomatous
+    (disease|changes?|infection|exposure|residuals|process), calcified nodes?, calcifications?, (calcified )?(hilar |mediastinal
+    )*lymph (nodes?|xxxx), nodes?, vascular crowding, crowding, (broncho)?vascular (crowding|markings|structures), (lung
+    |inspiratory )?volumes?, inspiration, inspiratory effort, aortic
     (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis|contour| unfolding|disease|valve calcification),
     atherosclero(sis|tic) (vascular )?(changes?|disease|calcifications?|plaques?), tortuosity, ectasia, pulmonary xxxx, pulmonary
     arter(y|ies), nipple, gallstones?, cholelithiasis, port(able|al), technique, rotation, projection, deformity, deformities,
@@ -354,19 +362,19 @@ NO_FINDING_WORDS = """
     lobectomy, pneumonectomy, mastectomy, cholecystectomy, splenectomy, thyroidectomy, (lumpectomy|wedge resection)( changes?)?,
     vertebroplasty, kyphoplasty, (cervical |lumbar |spinal |thoracic |anterior )*fusion, volume loss, loss of (lung )?volume,
     vertebral (body )?(collapse|height( loss)?|compression), (wedge |wedging |compression )(deformity|deformities|of), wedging, loss
-    of height, height loss, pectus( excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat, epicardial fat,
-    cardiophrenic fat, schmorl'?s? nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)( changes?)?,
+    of height, height loss, pectus( excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat, epicardial
+    fat, cardiophrenic fat, schmorl'?s? nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)( changes?)?,
     (reactive |small |chronic )airways? disease, asthma, senescent changes?, age related changes?, chronic (lung |pulmonary
     )?(changes?|disease), hyperlordosis, ossification, sclerosis, bone island, enchondroma, overlap, overlying
     (structures|tissues?|soft tissues?), (body )?habitus, cyst, lipoma, goiter, nipple shadows?, summation, superimposition,
     costochondral (junction|cartilage|calcification)s?, syndesmophytes?, ankylosis, myeloma, bone (mineral )?density,
     (metallic|bony|osseous|calcific|calcified|radiopaque|bone|soft tissue) densit(y|ies), (metallic|radiopaque|radiodense)
-    (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off), interposition, retrolisthesis,
-    anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing, disc height, narrowing, disc
-    spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural line, companion shadow,
-    collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under ?inflation,
-    atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta, aortic xxxx,
-    soft tissues?
+    (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off), interposition,
+    retrolisthesis, anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing, disc height,
+    narrowing, disc spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural line,
+    companion shadow, collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under
+    ?inflation, atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta,
+    aortic xxxx, soft tissues?
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #9cfa908c
@@ -376,12 +384,12 @@ ANATOMY_WORDS = {
         cardiothoracic ratio, ctr, size of the (heart|cardiac silhouette)
     """,
     "mediastinum": """
-        mediastinal, (hilar and mediastinal|mediastinal and hilar) (contours?|structures|silhouettes?), mediastinum,
-        mediastinal (silhouettes?|contours?|structures|shadow|width|size|borders?|margins?)
+        mediastinal, (hilar and mediastinal|mediastinal and hilar) (contours?|structures|silhouettes?), mediastinum, mediastinal
+        (silhouettes?|contours?|structures|shadow|width|size|borders?|margins?)
     """,
     "heart_and_mediastinum": """
-        cardio ?mediastinal (silhouettes?|contours?|size|xxxx|outline|structures|shadow|borders?)?, cardio ?mediastinum,
-        cardiac and mediastinal (silhouettes?|contours?|size|structures), heart and mediastin(um|al contours?|al silhouettes?|al structures),
+        cardio ?mediastinal (silhouettes?|contours?|size|xxxx|outline|structures|shadow|borders?)?, cardio ?mediastinum, cardiac and
+        mediastinal (silhouettes?|contours?|size|structures), heart and mediastin(um|al contours?|al silhouettes?|al structures),
         cardiac silhouette and mediastin(um|al contours?), cardiac mediastinal (silhouettes?|contours?)
     """,
     "lungs": """
@@ -389,13 +397,13 @@ ANATOMY_WORDS = {
     """,
     "chest": "chest, (hemi)?thora(x|ces), lobes?, lung zones?",
     "pleura": """
-        pleura, pleural( spaces?| surfaces?| xxxx| margins?)?, (costophrenic|costo phrenic|cp|cardiophrenic) (angles?|sulci|sulcus|xxxx|
-        recess(es)?), cpas?, costophrenic, cp angles?
+        pleura, pleural( spaces?| surfaces?| xxxx| margins?)?, (costophrenic|costo phrenic|cp|cardiophrenic)
+        (angles?|sulci|sulcus|xxxx| recess(es)?), cpas?, costophrenic, cp angles?
     """,
     "bones": """
-        bones, bony (structures|thorax|skeleton|xxxx|elements), osseous (structures|thorax|elements), skeletal structures,
-        (bony )?thoracic cage, ribs?, rib cage, skeleton, (thoracic |lumbar |cervical |thoracolumbar |dorsal )*(spine|vertebrae?|vertebral body|
-        vertebral bodies), clavicles?, bony, osseous, bone, skeletal, sternum, scapulae?, humerus, shoulders?
+        bones, bony (structures|thorax|skeleton|xxxx|elements), osseous (structures|thorax|elements), skeletal structures, (bony
+        )?thoracic cage, ribs?, rib cage, skeleton, (thoracic |lumbar |cervical |thoracolumbar |dorsal )*(spine|vertebrae?|vertebral
+        body| vertebral bodies), clavicles?, bony, osseous, bone, skeletal, sternum, scapulae?, humerus, shoulders?
     """,
     "vessels": """
         (pulmonary |lung |central |upper lobe )*(vasculatures?|vascularity|vessels|vascular (markings?|xxxx|pattern|structures)),
@@ -406,28 +414,30 @@ ANATOMY_WORDS = {
 }
 STATE_WORDS = {
     "normal": """
-        normal( sized)?, unremarkable, within (the )?(limits of normal|normal limits?|limits), within normal, upper (limits? of )?normal( size)?,
-        upper limits normal, at (the )?upper limits? of normal, top normal, upper normal, (high|upper) limits? of normal, not enlarged,
-        nonenlarged, limits of normal, intact, sharp, without abnormality, nl, wnl, not remarkable, nondisplaced and intact, not widened
+        normal( sized)?, unremarkable, within (the )?(limits of normal|normal limits?|limits), within normal, upper (limits? of
+        )?normal( size)?, upper limits normal, at (the )?upper limits? of normal, top normal, upper normal, (high|upper) limits? of
+        normal, not enlarged, nonenlarged, limits of normal, intact, sharp, without abnormality, nl, wnl, not remarkable,
+        nondisplaced and intact, not widened
     """,
     "clear": """
-        clear( bilaterally)?, well (aerated|expanded|inflated) and clear, clear and well (aerated|expanded),
-        normally inflated and clear
+        clear( bilaterally)?, well (aerated|expanded|inflated) and clear, clear and well (aerated|expanded), normally inflated and
+        clear
     """,
     "enlarged": """
-        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging, big, bigger, dilated,
-        dilatation, dilation, elevated, raised, elevation, (twice|double|three times|larger than|bigger than|greater than|more than|above|
-        beyond|exceeds?|exceeding|over)( the)?( upper)? (normal( size| limits?)?|limits? of normal|limits?), (too|very) (big|large|wide), globular
+        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging, big,
+        bigger, dilated, dilatation, dilation, elevated, raised, elevation, (twice|double|three times|larger than|bigger
+        than|greater than|more than|above| beyond|exceeds?|exceeding|over)( the)?( upper)? (normal( size| limits?)?|limits? of
+        normal|limits?), (too|very) (big|large|wide), globular
     """,
     "borderline": """
-        borderline, borderline (in size|enlarged|enlargement|size|prominent|prominence|large),
-        upper limits? of normal to (mildly |borderline )?enlarged, upper limits? (of )?normal or mildly enlarged,
-        top normal to mildly enlarged, borderline in size
+        borderline, borderline (in size|enlarged|enlargement|size|prominent|prominence|large), upper limits? of normal to (mildly
+        |borderline )?enlarged, upper limits? (of )?normal or mildly enlarged, top normal to mildly enlarged, borderline in size
     """,
     "abnormal": "abnormalit(y|ies), injur(y|ies), findings?, process",
     "plain": """
-        (well |normally |fully |adequately |relatively |grossly |mildly )*(hypo|under)?(aerated|expanded|inflated|ventilated), midline, accentuated, exaggerated, symmetric(al)?, maintained,
-        preserved, well (maintained|preserved|defined), not (displaced|deviated|shifted)
+        (well |normally |fully |adequately |relatively |grossly |mildly )*(hypo|under)?(aerated|expanded|inflated|ventilated),
+        midline, accentuated, exaggerated, symmetric(al)?, maintained, preserved, well (maintained|preserved|defined), not
+        (displaced|deviated|shifted)
     """,
 }
 DENIED_BY_NORMAL = {
@@ -448,80 +458,92 @@ SHOWN_BY_ENLARGED = {
 # %% ../../nbs/reward/01_findings.ipynb #fdeb9a5a
 NEGATION_WORDS = {
     "before": """
-        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent, denies, nor, neither, never, lack of, rather than, not,
-        resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no new, not have, non, w / o, wo,
-        devoid of, zero, isn't, aren't, wasn't, weren't, doesn't, don't, hasn't, haven't, didn't, nothing to (suggest|indicate|
-        support), (fails?|failed|failure) to (show|demonstrate|reveal|identify|detect), unable to (identify|see|detect|find|demonstrate),
-        (does not|doesn't|do not|don't|did not) (appear|seem) to (be|represent|have|contain|show), (does|do|did) not (show|demonstrate|reveal|suggest|have|support|see), rul(es|ing) out, exclud(es|ing), argu(es?|ing) against, instead of, lacks?,
-        lacking, (can ?not|could not|couldn't|can't) (identify|see|detect|find|appreciate|visuali(s|z)e), none of, no (radiographic )?signs? of, nil,
-        nothing (like|resembling), not any
+        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent, denies, nor, neither, never, lack of,
+        rather than, not, resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no
+        new, not have, non, w / o, wo, devoid of, zero, isn't, aren't, wasn't, weren't, doesn't, don't, hasn't, haven't, didn't,
+        nothing to (suggest|indicate| support), (fails?|failed|failure) to (show|demonstrate|reveal|identify|detect), unable to
+        (identify|see|detect|find|demonstrate), (does not|doesn't|do not|don't|did not) (appear|seem) to
+        (be|represent|have|contain|show), (does|do|did) not (show|demonstrate|reveal|suggest|have|support|see), rul(es|ing) out,
+        exclud(es|ing), argu(es?|ing) against, instead of, lacks?, lacking, (can ?not|could not|couldn't|can't)
+        (identify|see|detect|find|appreciate|visuali(s|z)e), none of, no (radiographic )?signs? of, nil, nothing (like|resembling),
+        not any
     """,
     "after": """
-        (is|are|was|were|has|have)? ?not (been )?(clearly |definitely |definitively |currently |otherwise |convincingly )?(seen|identified|
+        (is|are|was|were|has|have)? ?not (been )?(clearly |definitely |definitively |currently |otherwise |convincingly
+        )?(seen|identified|
         present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|apparent|noted|observed|found|visible|there|suggested|shown),
-        (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?, nowhere( to be)?( seen| found), (does not|doesn't|do not|don't|did not|didn't) (appear|seem) (to exist|to be present|to be there|to be seen|present|visible),
-        no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), (isn't|aren't|wasn't|
-        weren't) (clearly |definitely )?(seen|identified|present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|visible|there|apparent),
-        (can|could) ?not be (seen|identified|detected|found|demonstrated|appreciated|visuali(s|z)ed), (can't|couldn't) be (seen|identified|
+        (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?, nowhere( to be)?( seen| found), (does
+        not|doesn't|do not|don't|did not|didn't) (appear|seem) (to exist|to be present|to be there|to be seen|present|visible), no
+        longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected),
+        (isn't|aren't|wasn't| weren't) (clearly |definitely
+        )?(seen|identified|present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|visible|there|apparent), (can|could)
+        ?not be (seen|identified|detected|found|demonstrated|appreciated|visuali(s|z)ed), (can't|couldn't) be (seen|identified|
         detected|found|demonstrated|appreciated), (is |are )?negative, nil
     """,
     "alone": "no, none, zero, nil",
 }
 DOUBT_WORDS = {
     "before": """
-        (in the )?(right|correct|appropriate|proper) clinical (setting|context), possibl(e|y), probabl(e|y), likely, may, might, could,
-        questionable, question(s|ing)?( of)?, questioned, suspected, suspicious for, suspicion (for|of), suggest(s|ing|ed|ive)?( of)?, suggestion
-        ( of)?, concern(s|ing)? (for|of|about), worrisome for, worry (for|about), cannot exclude, cannot rule out, can not exclude,
-        difficult to exclude, not exclude, could represent, may represent, may reflect, equivocal( for)?,
-        presumed, presumably, perhaps, consider(ed|ation|ations)?( of| for)?, query, querying, hint of, (raise|raises|raised|raising) (the |a )?
-        (possibility|question|concern|suspicion)( of| for)?, (possibility|probability|likelihood|chance) of, appearance of possible, borderline,
-        maybe, alternatively, potential, potentially, doubtful, rule out, to (rule out|exclude), exclude, r / o, favou?r(s|ed|ing)?, xxxx representing,
-        xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to (represent|be|reflect),
-        indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob, susp, uncertain, unclear( whether| if)?, if any, whether, wonder( about| if)?, (cannot|can't|can not|difficult
-        to|hard to|unable to|impossible to) (tell|say|know|determine|judge|decide|be sure)( if| whether)?, not (sure|certain|clear) (if|whether|about|of),
-        cannot be distinguished from, impossible to exclude, hard to exclude, differentiate from, conceivabl(e|y), would (represent|suggest), suspect, suspects, seems
-        to be, felt to (be|represent) (possible|probable|likely)
+        (in the )?(right|correct|appropriate|proper) clinical (setting|context), possibl(e|y), probabl(e|y), likely, may, might,
+        could, questionable, question(s|ing)?( of)?, questioned, suspected, suspicious for, suspicion (for|of),
+        suggest(s|ing|ed|ive)?( of)?, suggestion ( of)?, concern(s|ing)? (for|of|about), worrisome for, worry (for|about), cannot
+        exclude, cannot rule out, can not exclude, difficult to exclude, not exclude, could represent, may represent, may reflect,
+        equivocal( for)?, presumed, presumably, perhaps, consider(ed|ation|ations)?( of| for)?, query, querying, hint of,
+        (raise|raises|raised|raising) (the |a )? (possibility|question|concern|suspicion)( of| for)?,
+        (possibility|probability|likelihood|chance) of, appearance of possible, borderline, maybe, alternatively, potential,
+        potentially, doubtful, rule out, to (rule out|exclude), exclude, r / o, favou?r(s|ed|ing)?, xxxx representing, xxxx
+        represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to (represent|be|reflect),
+        indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob, susp, uncertain, unclear(
+        whether| if)?, if any, whether, wonder( about| if)?, (cannot|can't|can not|difficult to|hard to|unable to|impossible to)
+        (tell|say|know|determine|judge|decide|be sure)( if| whether)?, not (sure|certain|clear) (if|whether|about|of), cannot be
+        distinguished from, impossible to exclude, hard to exclude, differentiate from, conceivabl(e|y), would (represent|suggest),
+        suspect, suspects, seems to be, felt to (be|represent) (possible|probable|likely)
     """,
     "list": "differential( diagnosis| considerations)?( of which)?( is| are| includes?| including)?, ddx",
     "versus": "versus, vs",
     "after": """
-        (in the )?(right|correct|appropriate|proper) clinical (setting|context), cannot be excluded, to be (excluded|ruled out), (is|are|would
-        be|remains?|seems?) (also |still |certainly )?(a )?(possible|suspected|questioned|questionable|likely|probable|equivocal|favou?red|
-        considered|suggested|uncertain|doubtful|unclear|possibility|concern|consideration|worrisome|concerning|raised|conceivable)( as well)?,
-        suspected, questioned, (is|are|would be) (a|an|another|the|also a) (possible )?(consideration|possibility|concern), ((is|are|remains?) )?in the differential, may be present, may also be
-        present, might be present, could be present, cannot be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely),
-        (must|should|could|may|might|needs to|has to|can) (also )?be (considered|suspected|entertained|raised|questioned|present), equivocal,
-        worrisome, doubtful, questionable, can be considered
+        (in the )?(right|correct|appropriate|proper) clinical (setting|context), cannot be excluded, to be (excluded|ruled out),
+        (is|are|would be|remains?|seems?) (also |still |certainly )?(a
+        )?(possible|suspected|questioned|questionable|likely|probable|equivocal|favou?red|
+        considered|suggested|uncertain|doubtful|unclear|possibility|concern|consideration|worrisome|concerning|raised|conceivable)(
+        as well)?, suspected, questioned, (is|are|would be) (a|an|another|the|also a) (possible
+        )?(consideration|possibility|concern), ((is|are|remains?) )?in the differential, may be present, may also be present, might
+        be present, could be present, cannot be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely),
+        (must|should|could|may|might|needs to|has to|can) (also )?be (considered|suspected|entertained|raised|questioned|present),
+        equivocal, worrisome, doubtful, questionable, can be considered
     """,
 }
 HISTORY_WORDS = {
     "past": """
-        status post, s / p, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from),
-        sequelae? of( prior| old)?, on (a |the )?(previous|prior)( outside)?
+        status post, s / p, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from), sequelae? of(
+        prior| old)?, on (a |the )?(previous|prior)( outside)?
     """,
     "told": "(remote )?history of( prior| previous)?, hx( of)?, h / o, treated for, treatment (of|for), known history of, pmh( of)?",
     "asked": """
-        evaluate for, evaluation (for|of), to evaluate, assess for, concern for further,
-        if there is (further |clinical |continued |persistent )*concern for, if (further |clinical |continued |persistent )*concern for,
-        (further|clinical|continued|persistent|continued clinical|further clinical) (concern|suspicion) for, follow ?up (for|of), f / u( of| for)?,
-        to (document|confirm|ensure|establish), correlate( clinically)?( for| with| as to)?, correlation( for| with)?, symptoms? of,
-        (recommended|recommend|recommendation|suggested|advised|advise)( to| for)?, (is|are|was|were) (recommended|advised|indicated|needed|required|
-        planned)( to| for)?, for (the )?(treatment|management|drainage) of, would better evaluate, indicated for, looking for, look for,
-        (drainage|aspiration|treatment|management|workup) (of|for)
+        evaluate for, evaluation (for|of), to evaluate, assess for, concern for further, if there is (further |clinical |continued
+        |persistent )*concern for, if (further |clinical |continued |persistent )*concern for,
+        (further|clinical|continued|persistent|continued clinical|further clinical) (concern|suspicion) for, follow ?up (for|of), f
+        / u( of| for)?, to (document|confirm|ensure|establish), correlate( clinically)?( for| with| as to)?, correlation( for|
+        with)?, symptoms? of, (recommended|recommend|recommendation|suggested|advised|advise)( to| for)?, (is|are|was|were)
+        (recommended|advised|indicated|needed|required| planned)( to| for)?, for (the )?(treatment|management|drainage) of, would
+        better evaluate, obscur(ing|es), indicated for, looking for, look for, (drainage|aspiration|treatment|management|workup) (of|for)
     """,
     "wanted": "(is|are|was|were) (recommended|advised|needed|required|planned)( to| for)?",
     "limit": """
-        may obscure, could obscure, obscuring, obscures?, please note( that)?, limited (exam |examination |study |evaluation |assessment |
-        sensitivity )?(for|of), (in|not )?sensitiv(e|ity) (for|to), below the (sensitivity|resolution|threshold|limits?)( of| for)?, (cannot|can
-        not|unable to|difficult to|not possible to) (assess|evaluate|comment on)( for)?, insensitive (for|to), mask, may mask, could mask,
-        limits?( the)? (evaluation|assessment|sensitivity|detection)( of| for)?
+        (may|could|might|can) (obscure|mask|hide), limited (exam |examination |study |evaluation
+        |assessment | sensitivity )?(for|of), (in|not )?sensitiv(e|ity) (for|to), below the
+        (sensitivity|resolution|threshold|limits?)( of| for)?, (cannot|can not|unable to|difficult to|not possible to)
+        (assess|evaluate|comment on)( for)?, insensitive (for|to), mask, may mask, could mask, limits?( the)?
+        (evaluation|assessment|sensitivity|detection)( of| for)?
     """,
     "missed": """
-        (could|may|might|can|would) (easily |also |still |well )*(be|not be|have been) (missed|overlooked|obscured|hidden|masked|occult|invisible|
-        demonstrated|visible|seen|visuali(s|z)ed|detected|apparent|detectable|below the (sensitivity|resolution|threshold|limits?)), (could|may|
-        might) go (unnoticed|undetected|unseen), (is|are)? ?not (be )?(well |fully |
-        adequately |completely |optimally )?(evaluated|assessed|evaluable|assessable), (cannot|can not|could not|can't) be (well |fully |adequately |reliably |accurately )?(evaluated|assessed|commented on), below the (sensitivity|resolution|threshold|limits?)( of)?,
-        (is|are|was|were) (also )?(limited|suboptimal|compromised|degraded|hampered|impaired), would be (difficult|hard) to (see|detect|appreciate|identify), (difficult|hard) to (evaluate|assess)
+        (could|may|might|can|would) (easily |also |still |well )*(be|have been) (missed|overlooked|obscured|hidden|masked|occult|invisible|
+        below the (sensitivity|resolution|threshold|limits?)), (could|may|might|would) (easily |also |still |well )*not be (seen|visible|
+        visuali(s|z)ed|demonstrated|detected|apparent|detectable|evident|appreciated), (could|may|might) go (unnoticed|undetected|unseen|
+        missed), (is|are)? ?not (be )?(well |fully |adequately |completely |optimally |reliably )?(evaluated|assessed|evaluable|assessable),
+        (cannot|can not|could not|can't) be (well |fully |adequately |reliably |accurately )?(evaluated|assessed|commented on), below the
+        (sensitivity|resolution|threshold|limits?)( of)?, (is|are|was|were) (also )?(limited|suboptimal|compromised|degraded|hampered|
+        impaired), would be (difficult|hard) to (see|detect|appreciate|identify), (difficult|hard) to (evaluate|assess)
     """,
 }
 
@@ -530,9 +552,10 @@ SIDE_WORDS = {
     "left": "(on the )?left( sided| hand)?, lul, lll, lingula(r)?, retrocardiac, l, lt, leftward, l sided, lij",
     "right": "(on the )?right( sided| hand)?, rul, rml, rll, r, rt, rightward, r sided, rij",
     "bilateral": """
-        bilateral(ly)?, bilat, b / l, both( sides| lungs| lung bases| bases| apices| hemithoraces)?, bibasilar, bibasal, biapical, bihilar,
-        (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)? (left|right|r|l),
-        (right|left) (and|or) (right|left), the (right|left) is (larger|smaller|greater|bigger), (r|l) (and|or|/) (r|l), on both sides, bi lateral, (on )?(either|each) (side|lung|hemithorax|base)
+        bilateral(ly)?, bilat, b / l, both( sides| lungs| lung bases| bases| apices| hemithoraces)?, bibasilar, bibasal, biapical,
+        bihilar, (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)?
+        (left|right|r|l), (right|left) (and|or) (right|left), the (right|left) is (larger|smaller|greater|bigger), (r|l) (and|or|/)
+        (r|l), on both sides, bi lateral, (on )?(either|each) (side|lung|hemithorax|base)
     """,
     "same": "ipsilateral",
     "other": "contralateral, opposite side",
@@ -543,8 +566,8 @@ ZONE_WORDS = {
         middle (lobes?|zones?|fields?), mid, midlungs?, mid ?lungs?, mid ?(zones?|fields?), lingula(r)?, rml, perihilar
     """,
     "lower": """
-        lower (lobes?|lungs?|zones?|fields?), lower, bas(e|es|al|ilar|is), (lung )bases?, bibasilar, bibasal, rll, lll, retrocardiac,
-        infrahilar
+        lower (lobes?|lungs?|zones?|fields?), lower, bas(e|es|al|ilar|is), (lung )bases?, bibasilar, bibasal, rll, lll,
+        retrocardiac, infrahilar
     """,
 }
 SEVERITY_WORDS = {
@@ -556,35 +579,36 @@ SEVERITY_WORDS = {
         moderate(ly)?( sized)?, moderately large, mild to moderate, medium( sized)?, small to moderate, intermediate, mod
     """,
     "severe": """
-        severe(ly)?, large, marked(ly)?, massive(ly)?, extensive, gross enlargement, moderate to (large|severe), significant(ly)?, huge,
-        substantial, pronounced, considerable, lg, giant, enormous, big, extreme(ly)?, very large
+        severe(ly)?, large, marked(ly)?, massive(ly)?, extensive, gross enlargement, moderate to (large|severe), significant(ly)?,
+        huge, substantial, pronounced, considerable, lg, giant, enormous, big, extreme(ly)?, very large
     """,
 }
 CHANGE_WORDS = {
     "new": """
-        new(ly)?( developed)?, interval development( of)?, developing, developed, has developed, have developed, (has|have) appeared,
-        interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed, new onset
+        new(ly)?( developed)?, interval development( of)?, developing, developed, has developed, have developed, (has|have)
+        appeared, interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed, new
+        onset
     """,
     "unchanged": """
-        unchanged, unch, stable, not changed, persistent, persists?, persisting,
-        similar( in appearance| to prior)?, (again )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?, redemonstration( of)?,
-        grossly unchanged, as before, redemonstrated, re demonstrated, unaltered, the same( as)?, static, unresolved
+        unchanged, unch, stable, not changed, persistent, persists?, persisting, similar( in appearance| to prior)?, (again
+        )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?, redemonstration( of)?, grossly unchanged,
+        as before, redemonstrated, re demonstrated, unaltered, the same( as)?, static, unresolved
     """,
     "improved": """
-        improved, improving, improves, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller( than before)?,
-        less, diminished, diminishing, reduced, reduction( in| of)?, resolving, better, receded, receding, regressed, regressing,
-        almost resolved, almost resolution( of)?, clearing, (is|are|was|were|been|now|slowly|gradually|partially|further) clearing, decr, shrunken, shrunk,
-        subsiding, smaller in size
+        improved, improving, improves, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller(
+        than before)?, less, diminished, diminishing, reduced, reduction( in| of)?, resolving, better, receded, receding, regressed,
+        regressing, almost resolved, almost resolution( of)?, clearing,
+        (is|are|was|were|been|now|slowly|gradually|partially|further) clearing, decr, shrunken, shrunk, subsiding, smaller in size
     """,
     "worsened": """
         worsened, worsening( of)?, worse, increas(ed|e|ing)( in size)?( of| in)?, larger( than before)?, progress(ed|ion|ive)( of)?,
-        more( pronounced| prominent| extensive| conspicuous)?, incr, deteriorat(ed|ing|ion),
-        grown, growing, enlarging, bigger, aggravated, increased compared, (re)?accumulation( of)?, larger in size
+        more( pronounced| prominent| extensive| conspicuous)?, incr, deteriorat(ed|ing|ion), grown, growing, enlarging, bigger,
+        aggravated, increased compared, (re)?accumulation( of)?, larger in size
     """,
     "resolved": """
-        resolved, (complete |interval )*resolution( of)?, (complete |interval )+clearing( of)?, (been )?clearing of, extubation, has cleared,
-        have cleared, cleared, removed, (interval )?removal( of)?, extubated,
-        no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), no longer,
+        resolved, (complete |interval )*resolution( of)?, (complete |interval )+clearing( of)?, (been )?clearing of, extubation, has
+        cleared, have cleared, cleared, removed, (interval )?removal( of)?, extubated, no longer
+        (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), no longer,
         disappeared, gone, resolves
     """,
 }
@@ -592,10 +616,11 @@ CHANGE_WORDS = {
 # %% ../../nbs/reward/01_findings.ipynb #6829aaa3
 JOIN_WORDS = {
     "stop": """
-        but, however, although, though, even though, albeit, nevertheless, nonetheless, notwithstanding, except( for)?, aside from, apart from,
-        other than, save for, barring, whereas, while, besides, in addition to, in contrast, conversely, on the other hand, meanwhile,
-        otherwise, ;, with the exception of, there, there (is|are|has|have|was|were|remains?|exists?), there's, yet, following, after, post,
-        despite, in spite of, superimposed on, because of, (COMMA |and )(only|just|still), until, unlike, nothing but
+        but, however, although, though, even though, albeit, nevertheless, nonetheless, notwithstanding, except( for)?, aside from,
+        apart from, other than, save for, barring, whereas, while, besides, in addition to, in contrast, conversely, on the other
+        hand, meanwhile, otherwise, ;, with the exception of, there, there (is|are|has|have|was|were|remains?|exists?), there's,
+        yet, following, after, post, despite, in spite of, superimposed on, because of, (COMMA |and )(only|just|still), until,
+        unlike, nothing but
     """,
     "there": "there, there (is|are|has|have|was|were|remains?|exists?), there's",
     "with": """
@@ -609,8 +634,8 @@ JOIN_WORDS = {
     "slash": "/",
     "comma": "COMMA",
     "verb": """
-        is, are, was, were, has, have, had, appears?, demonstrates?, shows?, seen, noted, present, identified, measures?, seems?, be,
-        been, reveal(s|ed)?, visuali(s|z)ed, evident, looks?, became, becomes?, remain
+        is, are, was, were, has, have, had, appears?, demonstrates?, shows?, seen, noted, present, identified, measures?, seems?,
+        be, been, reveal(s|ed)?, visuali(s|z)ed, evident, looks?, became, becomes?, remain
     """,
     "plural": "are, were, have, remain",
     "shows": "demonstrat(e|es|ed|ing), show(s|ed|ing)?, reveal(s|ed|ing)?, has, have, had, display(s|ed)?, exhibits?",
@@ -618,135 +643,147 @@ JOIN_WORDS = {
 # with a change word these do not speak of size: "slightly decreased"
 ADVERBS = "slightly, mildly, minimally, moderately, markedly, significantly, substantially, severely, massively"
 SKIP_WORDS = """
-    (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart,
-    increased lucency, decreased inspiration,
-    more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
-    (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes,
-    increased (lung )?volumes, right paratracheal, l spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?,
-    large (body|habitus|patient), not (well|fully|completely|optimally) (seen|visuali(s|z)ed|imaged),
-    less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
-    demonstrated|present|reported|mentioned|questioned), new york, upper abdom(en|inal), lower (cervical|thoracic|neck),
-    upper (thoracic|extremity), mid (thoracic|clavicle|clavicular), better (seen|visuali(s|z)ed|demonstrated|evaluated),
-    technical factors, clinically, if clinically, no comparison, no prior, no previous, no (old|earlier) (films?|studies|exams?),
-    prior (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx),
-    previous (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, most likely, c / w, not yet, as yet, yet to
+    (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart, increased lucency,
+    decreased inspiration, more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
+    (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes, increased (lung )?volumes, right
+    paratracheal, l spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?, large (body|habitus|patient), not
+    (well|fully|completely|optimally) (seen|visuali(s|z)ed|imaged), less than, more than, previously
+    (seen|noted|described|identified|visuali(s|z)ed| demonstrated|present|reported|mentioned|questioned), new york, upper
+    abdom(en|inal), lower (cervical|thoracic|neck), upper (thoracic|extremity), mid (thoracic|clavicle|clavicular), better
+    (seen|visuali(s|z)ed|demonstrated|evaluated), technical factors, clinically, if clinically, no comparison, no prior, no
+    previous, no (old|earlier) (films?|studies|exams?), prior
+    (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx), previous
+    (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, most likely, c / w, not yet, as yet, yet
+    to
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #d03bc56b
 HARMLESS_WORDS = {
     "grammar": """
-        a an the this that these those it its he she his her him their they them your my our we i you one ones another other others some any
-        all each every either several few many most more much such same own both of in on at to for from by with within into onto upon over
-        under through throughout across along around about above below between among near next behind beyond beside beneath toward towards
-        against during since before as than then if whether when where which who whose while because so too very quite rather somewhat also
-        only even just here there's now today currently already once again is are was were be been being am do does did has have had having
-        can will would should shall may and or but nor not s t d p m they're it's here's up per via
+        a an the this that these those it its he she his her him their they them your my our we i you one ones another other others
+        some any all each every either several few many most more much such same own both of in on at to for from by with within
+        into onto upon over under through throughout across along around about above below between among near next behind beyond
+        beside beneath toward towards against during since before as than then if whether when where which who whose while because
+        so too very quite rather somewhat also only even just here there's now today currently already once again is are was were be
+        been being am do does did has have had having can will would should shall may and or but nor not s t d p m they're it's
+        here's up per via
     """,
     "the film": """
-        exam exams examination examinations examined study studies film films image images imaged imaging radiograph radiographs radiograph's
-        radiographic radiographically radiography radiology xray xrays x ray rays cxr ct cta mri pet ultrasound fluoroscopic scan scans scanning
-        tomography tomographic view views viewed series cassette cassettes frontal lateral laterals pa ap oblique obliques decubitus lordotic
-        apical swimmers supine upright erect semi semierect semiupright sitting seated standing expiratory inspiratory portable bedside
-        crosstable cross table technique technically technical quality limited limits limit limitation limitations suboptimal suboptimally
-        underpenetrated underpenetration overpenetrated penetrated penetration exposure exposed rotated rotation rotatory positioning positioned
-        position positions positional motion magnified magnification correction kv contrast noncontrast enhanced diagnostic nondiagnostic dual
-        energy compared comparing comparison comparisons available obtained performed acquired submitted provided reviewed review dated date
-        prior priors previous old earlier recent first initial baseline reference interim interval time times hour hours day days week weeks
-        month months year years ago am pm yesterday today's single two three four five six seven eight nine ten second third fourth fifth sixth
-        seventh eighth ninth tenth number total numbers kub sectional dedicated detailed nonemergent noninvasive serial repeat repeated short term
-        unavailable visualized visualised visible visibly seen projection projections projecting projected projects overlying overlie overlies
-        overlapping overlap superimposed superimposing summation shadow shadows artifact artifactual electronic overlay jewelry clothing
-        piercing piercings shielded chin arm arms hand hands raised tube
+        exam exams examination examinations examined study studies film films image images imaged imaging radiograph radiographs
+        radiograph's radiographic radiographically radiography radiology xray xrays x ray rays cxr ct cta mri pet ultrasound
+        fluoroscopic scan scans scanning tomography tomographic view views viewed series cassette cassettes frontal lateral laterals
+        pa ap oblique obliques decubitus lordotic apical swimmers supine upright erect semi semierect semiupright sitting seated
+        standing expiratory inspiratory portable bedside crosstable cross table technique technically technical quality limited
+        limits limit limitation limitations suboptimal suboptimally underpenetrated underpenetration overpenetrated penetrated
+        penetration exposure exposed rotated rotation rotatory positioning positioned position positions positional motion magnified
+        magnification correction kv contrast noncontrast enhanced diagnostic nondiagnostic dual energy compared comparing comparison
+        comparisons available obtained performed acquired submitted provided reviewed review dated date prior priors previous old
+        earlier recent first initial baseline reference interim interval time times hour hours day days week weeks month months year
+        years ago am pm yesterday today's single two three four five six seven eight nine ten second third fourth fifth sixth
+        seventh eighth ninth tenth number total numbers kub sectional dedicated detailed nonemergent noninvasive serial repeat
+        repeated short term unavailable visualized visualised visible visibly seen projection projections projecting projected
+        projects overlying overlie overlies overlapping overlap superimposed superimposing summation shadow shadows artifact
+        artifactual electronic overlay jewelry clothing piercing piercings shielded chin arm arms hand hands raised tube
     """,
     "people and talk": """
-        patient patients patient's age aged gender male female man woman dr doctor physician ordering provider clinician clinical clinically
-        staff radiologist attending resident nurse team service department room emergency icu called call discussed informed notified notification
-        conveyed communicated communication telephone phone verbal message faxed sent receipt accepted documented documentation dictated
-        dictation report reported reports reporting results result findings finding read verify verified veriphy primordial critical please note
-        noted notable notably recommend recommended recommendation recommendations recommending advised advise suggest suggestion warranted
-        needed need needs required require indicated indicate indicates indicating ordered order follow followed following followup up further
-        additional evaluate evaluated evaluation evaluating assess assessed assessment assessing characterize characterized characterization
-        correlate correlation correlated confirm confirmation confirmed ensure document determine clarification clarify identify identity verify
-        helpful useful benefit consider considering considered considerations desired appropriate appropriately necessary feasible possible
-        obtain perform provide given known unknown unclear uncertain history historical treatment treated therapy therapies medication injection
-        procedure procedures operation biopsy operative preoperative postoperative anticipated opportunity assist care questions question thank
-        thanks certified explained explain regarding related relation relative relatively relate due secondary primary result resultant related
-        because reason indication impression conclusion summary opinion end recalled undergone reside approach intervention management
-        monitoring monitored attention short elsewhere made investigation mechanism condition diagnosis differential approach
+        patient patients patient's age aged gender male female man woman dr doctor physician ordering provider clinician clinical
+        clinically staff radiologist attending resident nurse team service department room emergency icu called call discussed
+        informed notified notification conveyed communicated communication telephone phone verbal message faxed sent receipt
+        accepted documented documentation dictated dictation report reported reports reporting results result findings finding read
+        verify verified veriphy primordial critical please note noted notable notably recommend recommended recommendation
+        recommendations recommending advised advise suggest suggestion warranted needed need needs required require indicated
+        indicate indicates indicating ordered order follow followed following followup up further additional evaluate evaluated
+        evaluation evaluating assess assessed assessment assessing characterize characterized characterization correlate correlation
+        correlated confirm confirmation confirmed ensure document determine clarification clarify identify identity verify helpful
+        useful benefit consider considering considered considerations desired appropriate appropriately necessary feasible possible
+        obtain perform provide given known unknown unclear uncertain history historical treatment treated therapy therapies
+        medication injection procedure procedures operation biopsy operative preoperative postoperative anticipated opportunity
+        assist care questions question thank thanks certified explained explain regarding related relation relative relatively
+        relate due secondary primary result resultant related because reason indication impression conclusion summary opinion end
+        recalled undergone reside approach intervention management monitoring monitored attention short elsewhere made investigation
+        mechanism condition diagnosis differential approach
     """,
     "place": """
-        left right anterior anteriorly posterior posteriorly posterolateral anterolateral anteroposterior medial medially lateral laterally
-        inferior inferiorly superior superiorly central centrally peripheral peripherally periphery proximal distal mid middle midline midthoracic
-        top bottom upper lower side sides aspect aspects region regions area areas zone zones site sites segment segments segmental portion
-        portions part parts portion level levels location located border borders margin margins margination edge contour contours silhouette
-        silhouettes shape shaped configuration structure structures internal external superficial deep infrahilar suprahilar juxtahilar
-        parahilar subpleural subcarinal peritracheal paratracheal paraspinal paravertebral retrosternal substernal retrocardiac cardiophrenic
-        costophrenic costochondral infraclavicular supraclavicular axilla axillary axillae neck head shoulder glenohumeral acromioclavicular
-        sternoclavicular humeral humerus clavicle clavicular scapula scapular sternum sternal manubrium rib ribs thoracic thorax intrathoracic
-        extrathoracic cervical cervicothoracic lumbar thoracolumbar lumbosacral sacrum sacroiliac spine spinal vertebra vertebral vertebrae disc
-        disk discs intervertebral endplate hip knee patellofemoral femur foot hand metacarpal scaphoid mandible glenoid body bodies joint joints
-        cortical cortex compartment compartments quadrant quadrants abdomen abdominal intraabdominal midabdomen epigastrium epigastric hepatic
-        splenic renal pancreatic gastric esophageal gallbladder rectum colonic transverse pelvis pelvic flank soft tissue tissues skin fat wall
-        breast breasts nipple lung lungs lobe lobes lobar fissure fissural parenchyma parenchymal intrapulmonary extrapulmonary pulmonary
-        pulmonic cardiopulmonary bronchopulmonary cardio cardiothoracic cardiac coronary aortic aorto arterial artery arteries venous vein veins
-        vascular vessel vessels valve valves mitral tricuspid ventricle ventricles ventricular atrial atrium caval svc ivc azygos subclavian jugular
-        brachiocephalic innominate carotid iliac hilar perihilar mediastinal pleural diaphragmatic subdiaphragmatic subphrenic infradiaphragmatic
-        airway airways tracheal bronchial bronchus alveolar airspace interstitial lymph nodal t1 t2 l1 c7 multilevel multifocal multilobar bilateral
-        bilaterally unilateral apex apices base bases basilar basal hemithorax hemithoraces chest stripe inlet outlet outflow tract interspace
-        interspaces interlobar junction junctions recess sulcus sulci angle angles bony bone bones skeletal osseous osseus chondral thyroid
-        ascending descending arch root cardia fundus tip tips end ends course courses coursing loops loop line lines wire
+        left right anterior anteriorly posterior posteriorly posterolateral anterolateral anteroposterior medial medially lateral
+        laterally inferior inferiorly superior superiorly central centrally peripheral peripherally periphery proximal distal mid
+        middle midline midthoracic top bottom upper lower side sides aspect aspects region regions area areas zone zones site sites
+        segment segments segmental portion portions part parts portion level levels location located border borders margin margins
+        margination edge contour contours silhouette silhouettes shape shaped configuration structure structures internal external
+        superficial deep infrahilar suprahilar juxtahilar parahilar subpleural subcarinal peritracheal paratracheal paraspinal
+        paravertebral retrosternal substernal retrocardiac cardiophrenic costophrenic costochondral infraclavicular supraclavicular
+        axilla axillary axillae neck head shoulder glenohumeral acromioclavicular sternoclavicular humeral humerus clavicle
+        clavicular scapula scapular sternum sternal manubrium rib ribs thoracic thorax intrathoracic extrathoracic cervical
+        cervicothoracic lumbar thoracolumbar lumbosacral sacrum sacroiliac spine spinal vertebra vertebral vertebrae disc disk discs
+        intervertebral endplate hip knee patellofemoral femur foot hand metacarpal scaphoid mandible glenoid body bodies joint
+        joints cortical cortex compartment compartments quadrant quadrants abdomen abdominal intraabdominal midabdomen epigastrium
+        epigastric hepatic splenic renal pancreatic gastric esophageal gallbladder rectum colonic transverse pelvis pelvic flank
+        soft tissue tissues skin fat wall breast breasts nipple lung lungs lobe lobes lobar fissure fissural parenchyma parenchymal
+        intrapulmonary extrapulmonary pulmonary pulmonic cardiopulmonary bronchopulmonary cardio cardiothoracic cardiac coronary
+        aortic aorto arterial artery arteries venous vein veins vascular vessel vessels valve valves mitral tricuspid ventricle
+        ventricles ventricular atrial atrium caval svc ivc azygos subclavian jugular brachiocephalic innominate carotid iliac hilar
+        perihilar mediastinal pleural diaphragmatic subdiaphragmatic subphrenic infradiaphragmatic airway airways tracheal bronchial
+        bronchus alveolar airspace interstitial lymph nodal t1 t2 l1 c7 multilevel multifocal multilobar bilateral bilaterally
+        unilateral apex apices base bases basilar basal hemithorax hemithoraces chest stripe inlet outlet outflow tract interspace
+        interspaces interlobar junction junctions recess sulcus sulci angle angles bony bone bones skeletal osseous osseus chondral
+        thyroid ascending descending arch root cardia fundus tip tips end ends course courses coursing loops loop line lines wire
     """,
     "manner": """
-        indeterminate fixation tenderness markings sequela markers marker advanced irregularities alignment aligned fragment fragments suture
-        material highly approximating convex upward downward convexity asbestos monitor annular retained tapering radiation sparing traction
-        passes passing pain dating back outlining resolve resolving clearing varying cystic focus foci true false replacement separation see
-        dextroconvex levoconvex straightening distention stool formed interpretation details residua sequelae appreciable believe believed
-        thought telemetry telemetric exclusion depending arising arise resulting intrathecal discordant concordant define defining states
-        collecting systems biliary ureteral duct cartilage cartilages fossae limbus exchanged exchange formation formations subjacent persistence
-        performance remodeling shortening articulation subchondral synovial element reasonable allow allows complicating suited bordered
-        radiating last subcutaneous enteric pathologic hyperostosis osteodystrophy osteochondromas organomegaly spaces islands midright midlower
-        lower trabecular direct passive epipericardial intra hyper crowded amputation significance free-standing enthesophyte endplates cell
-        acute acutely subacute chronic chronically active inactive remote residual recurrent recurrence evolving indolent transient early late
-        definite definitely definitive definitively obvious obviously convincing convincingly apparent apparently evident overt gross grossly
-        frank discrete specific specifically nonspecific particular particularly special notable significant significantly clinically important
-        remarkable incidental incidentally typical atypical characteristic usual common expected unexpected unchanged suspicious worrisome
-        focal focally multifocal diffuse diffusely generalized localized scattered patchy confluent mixed multiple numerous innumerable
-        single solitary dominant largest larger greatest greater predominantly mostly mainly primarily largely partially partly partial incomplete
-        incompletely complete completely entire entirely essentially overall relatively approximately about roughly exact measuring measure
-        measures measured diameter size sized sizes thickness length width dimension dimensions x amount degree extent ratio grade quality caliber
-        linear curvilinear bandlike bandlike platelike discoid streaky strandy stringy reticular nodular fibronodular hazy vague faint ill
-        defined poorly well circumscribed rounded round ovoid oval oblong irregular irregularity lobulated spiculated thin smooth sharp coarse
-        coarsened punctate tubular wedge triangular ring flowing confluent lucent radiopaque radiodense calcified calcific noncalcified
+        indeterminate fixation tenderness markings sequela markers marker advanced irregularities alignment aligned fragment
+        fragments suture material highly approximating convex upward downward convexity asbestos monitor annular retained tapering
+        radiation sparing traction passes passing pain dating back outlining resolve resolving clearing varying cystic focus foci
+        true false replacement separation see dextroconvex levoconvex straightening distention stool formed interpretation details
+        residua sequelae appreciable believe believed thought telemetry telemetric exclusion depending arising arise resulting
+        intrathecal discordant concordant define defining states collecting systems biliary ureteral duct cartilage cartilages
+        fossae limbus exchanged exchange formation formations subjacent persistence performance remodeling shortening articulation
+        subchondral synovial element reasonable allow allows complicating suited bordered radiating last subcutaneous enteric
+        pathologic hyperostosis osteodystrophy osteochondromas organomegaly spaces islands midright midlower lower trabecular direct
+        passive epipericardial intra hyper crowded amputation significance free-standing enthesophyte endplates cell acute acutely
+        subacute chronic chronically active inactive remote residual recurrent recurrence evolving indolent transient early late
+        definite definitely definitive definitively obvious obviously convincing convincingly apparent apparently evident overt
+        gross grossly frank discrete specific specifically nonspecific particular particularly special notable significant
+        significantly clinically important remarkable incidental incidentally typical atypical characteristic usual common expected
+        unexpected unchanged suspicious worrisome focal focally multifocal diffuse diffusely generalized localized scattered patchy
+        confluent mixed multiple numerous innumerable single solitary dominant largest larger greatest greater predominantly mostly
+        mainly primarily largely partially partly partial incomplete incompletely complete completely entire entirely essentially
+        overall relatively approximately about roughly exact measuring measure measures measured diameter size sized sizes thickness
+        length width dimension dimensions x amount degree extent ratio grade quality caliber linear curvilinear bandlike bandlike
+        platelike discoid streaky strandy stringy reticular nodular fibronodular hazy vague faint ill defined poorly well
+        circumscribed rounded round ovoid oval oblong irregular irregularity lobulated spiculated thin smooth sharp coarse coarsened
+        punctate tubular wedge triangular ring flowing confluent lucent radiopaque radiodense calcified calcific noncalcified
         corticated sclerotic nonsclerotic low high higher lower decreased mildly regular symmetric asymmetric asymmetrical
-        consistent compatible representative represent represents representing reflect reflects reflecting corresponding corresponds correspond
-        suggestive indicative due related associated attributed attributable accounting involving involved involves including include includes included
-        consists consist containing contains contain combination component element elements feature features sign signs evidence appearance
-        appearances appearing appear appears appreciated pattern patterns distribution distributed change changes process processes disease
-        diseases etiology etiologies cause causes causing setting context background presence present absence exists exist described seen
-        demonstrated demonstrable identified remains remaining remainder persistent persistently continued stability stable difference differences
-        different similar alternatively alternative otherwise simply readily fully adequately adequate satisfactory optimal good intact normally
-        normal unremarkable benign malignant inflammatory infectious reactive infective traumatic atraumatic posttraumatic nontraumatic congenital
-        developmental anomaly variant variants accessory aberrant anatomic anatomical physiologic degenerative degenerated hypertrophic
-        osteopenic demineralized atherosclerotic tortuous torturous ectatic unfolded senescent kyphotic scoliotic obese granulomatous
-        noncompressive hypoinflated underinflated hypoventilated hypoventilatory expanded inflated aerated healed healing nondisplaced
-        comminuted oblique exaggerated exaggeration prominent prominence conspicuous intervening dependent layering trace technically status
-        post postoperative postsurgical surgical surgically operative implanted implantable placed placement placing inserted terminates terminate
-        terminating terminated traverses enters entering extends extending extend extension ends ending directed oriented orientation centered
-        overlie via seen unfolding elongated elongation dextro levo mechanical prosthetic artificial metallic radiopacity tunneled accessed lumen
-        single double dual triple bipolar multi lead intravenous iv indwelling external better worse best worst probably likely unlikely
-        especially although despite nature certainty certain something whatever example example like account considering given allowing
-        suspicion concern question doubtful positive negative none like rule ruled out excluded exclude suspected
-        seen development developing onset acuity chronicity progression allowing visualization evaluation minor tiny subcentimeter millimetric
+        consistent compatible representative represent represents representing reflect reflects reflecting corresponding corresponds
+        correspond suggestive indicative due related associated attributed attributable accounting involving involved involves
+        including include includes included consists consist containing contains contain combination component element elements
+        feature features sign signs evidence appearance appearances appearing appear appears appreciated pattern patterns
+        distribution distributed change changes process processes disease diseases etiology etiologies cause causes causing setting
+        context background presence present absence exists exist described seen demonstrated demonstrable identified remains
+        remaining remainder persistent persistently continued stability stable difference differences different similar
+        alternatively alternative otherwise simply readily fully adequately adequate satisfactory optimal good intact normally
+        normal unremarkable benign malignant inflammatory infectious reactive infective traumatic atraumatic posttraumatic
+        nontraumatic congenital developmental anomaly variant variants accessory aberrant anatomic anatomical physiologic
+        degenerative degenerated hypertrophic osteopenic demineralized atherosclerotic tortuous torturous ectatic unfolded senescent
+        kyphotic scoliotic obese granulomatous noncompressive hypoinflated underinflated hypoventilated hypoventilatory expanded
+        inflated aerated healed healing nondisplaced comminuted oblique exaggerated exaggeration prominent prominence conspicuous
+        intervening dependent layering trace technically status post postoperative postsurgical surgical surgically operative
+        implanted implantable placed placement placing inserted terminates terminate terminating terminated traverses enters
+        entering extends extending extend extension ends ending directed oriented orientation centered overlie via seen unfolding
+        elongated elongation dextro levo mechanical prosthetic artificial metallic radiopacity tunneled accessed lumen single double
+        dual triple bipolar multi lead intravenous iv indwelling external better worse best worst probably likely unlikely
+        especially although despite nature certainty certain something whatever example example like account considering given
+        allowing suspicion concern question doubtful positive negative none like rule ruled out excluded exclude suspected seen
+        development developing onset acuity chronicity progression allowing visualization evaluation minor tiny subcentimeter
+        millimetric
     """,
 }
 ALARMING_WORDS = frozenset(  # words by which people without our phrases tell what is wrong; one of them is enough
     """
-    air gas fluid liquid water blood bloody pus leak leaks leaking leaked hole holes punctured puncture dropped deflated squashed crushed burst
-    bursting broken break breaks cracked snapped torn tear bleeding bleed swollen swelling twisted pushed shifted white whited black dark cloudy
-    clouded cloud fog opaque filled full flooded drowned wet trapped missing lost vanished dead dying bad badly terrible serious catastrophic
-    dangerous abnormally diseased infected inflamed thickened growth growing tumourous spot spots blob wrong wrongly misplaced failing obstructed
-    blocked clogged compressed invaded destroyed eroded necrotic huge outside emergency fatal tension
-    """.split()
+    air gas fluid liquid water blood bloody pus leak leaks leaking leaked hole holes punctured puncture dropped deflated squashed
+    crushed burst bursting broken break breaks cracked snapped torn tear bleeding bleed swollen swelling twisted pushed shifted
+    white whited black dark cloudy clouded cloud fog opaque filled full flooded drowned wet trapped missing lost vanished dead dying
+    bad badly terrible serious catastrophic dangerous abnormally diseased infected inflamed thickened growth growing tumourous spot
+    spots blob wrong wrongly misplaced failing obstructed blocked clogged compressed invaded destroyed eroded necrotic huge outside
+    emergency fatal tension
+""".split()
 )
 KNOWN_WORDS = frozenset(word for row in HARMLESS_WORDS.values() for word in row.split())
 
@@ -782,7 +819,7 @@ def phrases(
 ) -> set[tuple[str, ...]]:  # every word sequence it stands for
     "Write out a table's row: `rib fractures?` stands for two sequences; raises ValueError for brackets that do not match."
     found = set()
-    for phrase in map(str.strip, words.split(",")):
+    for phrase in map(str.strip, " ".join(words.split()).split(",")):
         texts, rest = _choices(phrase, 0)
         if rest != len(phrase):
             raise ValueError(f"brackets do not match in the phrase '{phrase}'")
@@ -948,10 +985,10 @@ def mentions(
     "Findings by name and parts with a state."
     found = []
     for at, mark in enumerate(clause):
-        if mark.says("finding"):
+        if "finding" in mark.means:
             if "tip" not in mark.means or not any("support_devices" in mention.findings for mention in found):  # "tube in the stomach"
                 found.append(Mention(mark.means["finding"], at, at, at, None))
-        elif mark.says("state") and (parts := parts_of(clause, at)):
+        elif "state" in mark.means and (parts := parts_of(clause, at)):
             state = mark.means["state"][-1]
             meant = SHOWN_BY_ENLARGED if state in ("enlarged", "borderline") else DENIED_BY_NORMAL
             named = [part for number in parts for part in clause[number].means["part"]]
@@ -1114,7 +1151,8 @@ def descriptions(
         owner = _owner(clause, said, number) if kinds else None
         if owner is not None:
             result[owner] += [(kind, value) for kind in kinds for value in mark.means[kind]]
-    result = _shared(clause, said, result)
+    if any(result):
+        result = _shared(clause, said, result)
     for mention, words in zip(said, result, strict=True):
         words += [("kind", kind) for kind in clause[mention.at].means.get("kind", ())]
     return result
@@ -1216,6 +1254,8 @@ def by_side(
     values: dict[str, list[str]] = {}
     for kind, value in words:
         values.setdefault(kind, []).append(value)
+    if len(values.get("side", ())) < 2:
+        return [values]
     own = [kind for kind in ("location", "severity", "change", "size") if len(values.get(kind, ())) > 1]
     sides = [side for side in values.get("side", ()) if side != "bilateral"]  # "bilateral effusions, small right and moderate left"
     if sorted(sides) != ["left", "right"] or not own:
@@ -1365,7 +1405,7 @@ def cut(
     parts, starts = [Clause([], [], None)], [0]
     for number, mark in enumerate(found):
         own = parts[-1].marks
-        if not mark.says("join", "stop"):
+        if "join" not in mark.means or not mark.says("join", "stop"):
             if len(own) == LONGEST_CLAUSE:
                 parts.append(Clause([], [], None))
                 starts.append(mark.start)
@@ -1472,7 +1512,7 @@ def _clause_facts(clause: list[Mark], last_side: str | None) -> tuple[list[Fact]
             status = None
         if mention.findings == ("other",):
             continue
-        if status == "asked":
+        if status in ("asked", "past"):
             about += mention.findings
         elif status in ("present", "absent", "uncertain"):
             words = [("side", _SIDES.get((value, last_side))) if value in ("same", "other") else (kind, value) for kind, value in words]
@@ -1533,13 +1573,12 @@ def sentence_facts(
     latest: list[Fact] = []  # of the clause that spoke last; they close `found`
     about: list[str] = []
     further: list[tuple[str, str]] = []
-    pronoun = _PRONOUN.match(sentence) is not None
     unread, named, puzzled = not sentence.isascii(), False, False
     for clause in cut(sentence):
         facts, asked, strange = _clause_facts(clause.marks, next((fact.side for fact in reversed(found) if fact.side), None))
         about += asked
         unread |= bool(strange) or _foreign(clause, strange is not None)
-        words = _further(clause, pronoun) if strange is None else []
+        words = _further(clause, _PRONOUN.match(sentence) is not None) if strange is None else []
         if facts:
             found, latest = found + facts, facts
         elif words and latest:
@@ -1668,6 +1707,9 @@ REWRITTEN = (  # a guard, a regular expression, what stands for it before anythi
     (" * ", r" \*+ ", "\n"),
     ("\t", r"(?<=\S) *\t\s*(?=\S)", " ; "),
     ("|", r" *\| *", " : "),
+    (")", r"(?:^|(?<=[\s.,;]))\(?\d{1,2}\)(?=\s*[a-z])", "\n"),  # "1) ... 2) ...", "(1) ..."
+    ("1.", r"(?:^|(?<=[\s.]))\d{1,2}\.(?=[a-z])", "\n"),  # "1.No edema 2.Small effusion"
+    ("#", r"#\d{1,2}\b[.):]?", "\n"),
     ("(", r" *\(", " , "),
     (")", r"(?<!\d)\) *(?=[a-z])", " , "),
     (" r. ", r" r\. (?=[a-z])", " r "),
@@ -1676,20 +1718,20 @@ REWRITTEN = (  # a guard, a regular expression, what stands for it before anythi
 _REWRITTEN = tuple((guard, re.compile(pattern), by) for guard, pattern, by in REWRITTEN)
 # after a word or bracket any full stop ends a sentence, after a digit only one before a blank (2.5 cm); so do line breaks and list signs
 _SENTENCE = re.compile(
-    r"(?<=[a-z_)\]%'\"])[.!?]+(?=\s|$|[a-z]|\d{1,2}[.)])|(?<=\d)[.!?:]+(?=\s|$)|(?<=\s)[.]+(?=\s|$)|\n"
-    r"|(?:^|(?<=[\s.,;]))\(?\d{1,2}\)(?=\s*[a-z])|(?:^|(?<=[\s.]))\d{1,2}\.(?=[a-z])|#\d{1,2}\b[.):]?"
+    r"[.!?:\n](?:(?<=\n)|(?<=[a-z_)\]%'\"][.!?])[.!?]*(?=\s|$|[a-z]|\d{1,2}[.)])|(?<=\d.)[.!?:]*(?=\s|$)|(?<=\s[.])[.]*(?=\s|$))"
 )
 _OPENERS = (
     "No|There|The|Small|Large|Mild|Mildly|Moderate|Severe|Trace|Tiny|New|Stable|Unchanged|Heart|Lungs|Cardiac|Cardiomegaly|Cardiomediastinal|"
     "Normal|Left|Right|Bilateral|Interval|Possible|Pleural|Bibasilar|Increased|Low|Otherwise|Findings|Patchy|Persistent|Minimal|Diffuse"
 )
 _CAPITAL = re.compile(rf"\b(?!(?:{_OPENERS})\b)[A-Z][a-z]")
-_RUN_ON = re.compile(rf"([\w)%]+) +(?=(?:{_OPENERS})\b)")
+_RUN_ON = re.compile(rf"(?<=[a-z)%]) +(?=(?:{_OPENERS})\b)")
 
 
 def _parted(found: re.Match) -> str:
-    word = found[1]
-    return f"{word} " if word.lower() in _UNFINISHED or not word[-1].islower() or word[0].isupper() and _ADJECTIVE.match(word.lower()) else f"{word}\n"
+    "A blank, or a line break before a capital letter that begins a statement."
+    word = found.string[: found.start()].rsplit(None, 1)[-1]
+    return " " if word.lower() in _UNFINISHED or (word[0].isupper() and _ADJECTIVE.match(word.lower())) else "\n"
 
 
 def pieces(
@@ -1801,7 +1843,8 @@ def _facts(text: str) -> Report:
     there = {fact.finding for fact in stated if fact.status != "absent"}
     strange = (
         sentence for name, sentence, said in found
-        if ((said.facts or said.about) if name == "passed over" else said.unread or not there.issuperset(said.about))
+        if ((said.facts or said.about or not ALARMING_WORDS.isdisjoint(sentence.split())) if name == "passed over" else
+            said.unread or not there.issuperset(said.about))
     )  # fmt: skip
     return Report(tuple(merge(stated)), tuple(stated), tuple(strange))
 
@@ -1855,4 +1898,8 @@ def chexpert_labels(
     text: str,  # a report
 ) -> dict[str, int | None]:  # CheXpert name -> 1, 0, -1 or None
     "The 14 labels of a report."
-    return labels_from(facts(text), any(sentence_facts(sentence)[1] for sentence in sentences(text)))
+    read = [sentence_facts(sentence) for sentence in sentences(text)]
+    labels = labels_from(facts(text), any(said.normal for said in read))
+    if labels["No Finding"] == 1 and any(said.unread for said in read):
+        labels["No Finding"] = None
+    return labels
