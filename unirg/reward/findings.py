@@ -7,13 +7,13 @@ __all__ = ['CHEXPERT_NAMES', 'FINDINGS', 'EXTRA_NAMES', 'EXTRA_FINDINGS', 'GRAVE
            'OTHER_FINDING_WORDS', 'DEVICE_WORDS', 'EXTRA_WORDS', 'DISEASE_WORDS', 'FINDING_WORDS', 'KIND_WORDS',
            'TIP_WORDS', 'NO_FINDING_WORDS', 'ANATOMY_WORDS', 'STATE_WORDS', 'DENIED_BY_NORMAL', 'SHOWN_BY_ENLARGED',
            'NEGATION_WORDS', 'DOUBT_WORDS', 'HISTORY_WORDS', 'SIDE_WORDS', 'ZONE_WORDS', 'SEVERITY_WORDS',
-           'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS', 'HARMLESS_WORDS', 'KNOWN_WORDS', 'NORMAL_STATEMENTS',
-           'LEXICON', 'TREE', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'REWORDED', 'LONGEST_CLAUSE', 'HEADERS', 'REWRITTEN',
-           'Fact', 'phrases', 'search_tree', 'measured', 'Mark', 'marks', 'Mention', 'parts_of', 'mentions', 'reaches',
-           'either_or', 'status_of', 'descriptions', 'by_side', 'described', 'reworded', 'Clause', 'words_of', 'cut',
-           'clauses', 'Sentence', 'added', 'sentence_facts', 'plain', 'ends', 'unwrapped', 'pieces', 'sections',
-           'sentences', 'merge', 'Report', 'facts', 'statements', 'unread', 'section_facts', 'labels_from',
-           'chexpert_labels']
+           'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS', 'HARMLESS_WORDS', 'ALARMING_WORDS', 'KNOWN_WORDS',
+           'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'REWORDED', 'LONGEST_CLAUSE',
+           'HEADERS', 'REWRITTEN', 'Fact', 'phrases', 'search_tree', 'measured', 'Mark', 'marks', 'Mention', 'parts_of',
+           'mentions', 'reaches', 'either_or', 'status_of', 'descriptions', 'by_side', 'described', 'reworded',
+           'Clause', 'words_of', 'cut', 'clauses', 'Sentence', 'added', 'sentence_facts', 'plain', 'ends', 'unwrapped',
+           'pieces', 'sections', 'sentences', 'merge', 'Report', 'facts', 'statements', 'unread', 'section_facts',
+           'labels_from', 'chexpert_labels']
 
 # %% ../../nbs/reward/01_findings.ipynb #d94b28a6
 import bisect
@@ -86,17 +86,18 @@ LUNG_AND_PLEURA_WORDS = {
         consolidating, consol
     """,
     "edema": """
-        (pulmonary |pulm |interstitial |alveolar |airspace |lung |perihilar |subpleural )*(o?edema|oedema), kerley (a |b )?lines, b lines, septal lines,
-        (fluid|water) (in|on) the lungs?, wet lungs?
+        (pulmonary |pulm |interstitial |alveolar |airspace |lung |perihilar |subpleural )*(o?edema|oedema), kerley (a |b )?lines, b
+        lines, septal lines, (fluid|water) (in|on) the lungs?, wet lungs?, (congestive |decompensated |left |cardiac
+        )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive failure
     """,
     "pneumonia": """
-        (broncho)?pneumonias?, pneumonic (infiltrates?|process|consolidation), pneumonitis, pna, pnas, bronchopna,
-        infectious (process|processes|infiltrates?|consolidation|etiology|focus|change|changes|disease), infections?,
-        (lung |chest |pulmonary |lower respiratory tract |respiratory )infections?, infectious( / inflammatory| or inflammatory) process
+        (broncho)?pneumonias?, pneumonic (infiltrates?|process|consolidation), pneumonitis, pna, pnas, bronchopna, infectious
+        (process|processes|infiltrates?|consolidation|etiology|focus|change|changes|disease), infections?, (lung |chest |pulmonary
+        |lower respiratory tract |respiratory )infections?, infectious( / inflammatory| or inflammatory) process
     """,
     "atelectasis": """
-        (linear |platelike |discoid |plate like )*atelecta(sis|ses|tic)( changes?| opacity| opacities|
-        bands?)?, (lobar |lung |lobe )?collapse, collapsed( lung| lobe)?, atx, atel
+        (linear |platelike |discoid |plate like )*atelecta(sis|ses|tic)( changes?| opacity| opacities| bands?)?, (lobar |lung |lobe
+        )?collapse, collapsed( lung| lobe)?, atx, atel
     """,
     "pneumothorax": """
         (hydro|tension )?pneumothora(x|ces|xes), pneumothoracies, pneumo thorax, (intra)?pleural (air|gas)( collections?)?,
@@ -104,41 +105,44 @@ LUNG_AND_PLEURA_WORDS = {
         punctured (left |right )?lung
     """,
     "pleural_effusion": """
-        (pleural |parapneumonic |subpulmonic |loculated |layering )*(effusions?|effs?), (hydro|chylo|pyo)thorax, pleural collections?,
-        (pleural |layering |fissural )fluid( collections?)?, ha?emothorax, hydropneumothora(x|ces), empyema,
-        fluid (in|within|along) the (minor |major |right |left |horizontal )*(fissures?|pleural space|pleural cavity|hemithorax),
-        fluid around the (left |right )?lungs?, pleural fluid
+        (pleural |parapneumonic |subpulmonic |loculated |layering )*(effusions?|effs?), (hydro|chylo|pyo)thorax, pleural
+        collections?, (pleural |layering |fissural )fluid( collections?)?, ha?emothorax, hydropneumothora(x|ces), empyema, fluid
+        (in|within|along) the (minor |major |right |left |horizontal )*(fissures?|pleural space|pleural cavity|hemithorax), fluid
+        around the (left |right )?lungs?, pleural fluid
     """,
     "lung_opacity": """
-        (increased )?(opacit(y|ies)|opacifications?), (increased |airspace )?densit(y|ies), increased attenuation,
-        increased (interstitial|bronchovascular|lung) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil,
-        infiltrative (change|changes|process), (air ?space|alveolar) (disease|process|changes?), (reticular |prominent )?interstitial
-        (markings?|changes|prominence|disease|pattern|thickening|lung disease|infiltrates?|opacit(y|ies)|fibrosis|abnormalit(y|ies)|
-        process|lung markings|densit(y|ies)), reticula(r|tion)s?, reticulonodular, white ?out, (hazy|streaky|patchy|vague) densit(y|ies),
-        air bronchograms?, scarring, scars?, (pulmonary |lung )?fibrosis, fibrotic changes?, bronchial wall thickening,
-        (peribronchial|interstitial|septal) (thickening|cuffing), mass ?like (opacity|density|consolidation), haziness, haze, ggos?, ground ?glass( opacit(y|ies)| attenuation)?,
-        honeycombing, ild, shadowing
+        (increased )?(opacit(y|ies)|opacifications?), (increased |airspace )?densit(y|ies), increased attenuation, increased
+        (interstitial|bronchovascular|lung) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil,
+        infiltrative (change|changes|process), (air ?space|alveolar) (disease|process|changes?), (reticular |prominent
+        )?interstitial (markings?|changes|prominence|disease|pattern|thickening|lung
+        disease|infiltrates?|opacit(y|ies)|fibrosis|abnormalit(y|ies)| process|lung markings|densit(y|ies)), reticula(r|tion)s?,
+        reticulonodular, white ?out, (hazy|streaky|patchy|vague) densit(y|ies), air bronchograms?, scarring, scars?, (pulmonary
+        |lung )?fibrosis, fibrotic changes?, bronchial wall thickening, (peribronchial|interstitial|septal) (thickening|cuffing),
+        mass ?like (opacity|density|consolidation), haziness, haze, ggos?, ground ?glass( opacit(y|ies)| attenuation)?,
+        honeycombing, ild, shadowing, decreased (translucency|lucency|transparency)
     """,
     "lung_lesion": """
-        nodules?, ggns?, mass(es)?, (mass ?like |ill defined )*(lung |pulmonary |cavitary )*lesions?, lumps?,
-        nodular (opacity|opacities|density|densities|lesions?|focus|foci|shadows?|appearance), cavitations?, nodularity,
-        mass ?like (opacity|density|consolidation),
-        (lung |pulmonary |bronchogenic |adeno)?(carcinoma|neoplasms?|malignancy|malignancies|tumou?rs?), neoplastic (process|disease),
-        metasta(sis|ses|tic disease|tic lesions?), lung cancer, metastatic( nodules?)?, (round|rounded) density, coin lesion
+        nodules?, ggns?, mass(es)?, (mass ?like |ill defined )*(lung |pulmonary |cavitary )*lesions?, lumps?, nodular
+        (opacity|opacities|density|densities|lesions?|focus|foci|shadows?|appearance), cavitations?, nodularity, mass ?like
+        (opacity|density|consolidation), (lung |pulmonary |bronchogenic
+        |adeno)?(carcinoma|neoplasms?|malignancy|malignancies|tumou?rs?), neoplastic (process|disease), metasta(sis|ses|tic
+        disease|tic lesions?), lung cancer, metastatic( nodules?)?, (round|rounded) density, coin lesion
     """,
     "pleural_other": """
-        pleural thickening, pleural (based )?(scar|scarring|plaques?|calcifications?|disease|reaction|abnormalit(y|ies)|fibrosis|tags?),
-        pleuro ?(parenchymal|pericardial) (scar|scarring), pleural parenchymal (scar|scarring), fibrothorax,
-        (apical |biapical )pleural (thickening|capping), (apical|pleural) cap(ping)?, thickened pleura, thickening of the pleura
+        pleural thickening, pleural (based
+        )?(scar|scarring|plaques?|calcifications?|disease|reaction|abnormalit(y|ies)|fibrosis|tags?), pleuro
+        ?(parenchymal|pericardial) (scar|scarring), pleural parenchymal (scar|scarring), fibrothorax, (apical |biapical )pleural
+        (thickening|capping), (apical|pleural) cap(ping)?, thickened pleura, thickening of the pleura
     """,
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #58478ea2
 OTHER_FINDING_WORDS = {
     "cardiomegaly": """
-        cardiomegaly, cmg, (increase|increased) in size of the (heart|cardiac silhouette), enlargement of (the )?(heart|cardiac silhouette|cardiac shadow), cardiac (enlargement|dilatation|dilation),
-        cardiac prominence, cardiac silhouette enlargement, increase in (heart|cardiac) size, increased (heart|cardiac) size,
-        prominence of (the )?(heart|cardiac silhouette), enlargement of (the )?cardiomediastinal silhouette
+        cardiomegaly, cmg, (increase|increased) in size of the (heart|cardiac silhouette), enlargement of (the )?(heart|cardiac
+        silhouette|cardiac shadow), cardiac (enlargement|dilatation|dilation), cardiac prominence, cardiac silhouette enlargement,
+        increase in (heart|cardiac) size, increased (heart|cardiac) size, prominence of (the )?(heart|cardiac silhouette),
+        enlargement of (the )?cardiomediastinal silhouette
     """,
     "enlarged_mediastinum": """
         mediastinal widening, mediastinal enlargement, mediastinal prominence, widening of (the )?(superior |upper )?mediastinum,
@@ -146,8 +150,8 @@ OTHER_FINDING_WORDS = {
         cardiomediastinal enlargement
     """,
     "fracture": """
-        fractures?, fx, fxs, fractured( ribs?| clavicles?| vertebrae?)?, (broken|cracked) (ribs?|clavicles?|bones?),
-        (rib |vertebral )?(fracture )deformit(y|ies)
+        fractures?, fx, fxs, fractured( ribs?| clavicles?| vertebrae?)?, (broken|cracked) (ribs?|clavicles?|bones?), (rib |vertebral
+        )?(fracture )deformit(y|ies)
     """,
 }
 DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
@@ -168,22 +172,22 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
         (chest wall |infusion |subclavian |chest )*port (catheters?|lines?)( fractures?)?
     """,
     "central_line": """
-        (central |subclavian |jugular |ij |internal jugular |venous |central venous |pulmonary artery |femoral )+(lines?|catheters?|access)
-        ( fractures?)?, (dialysis |hemodialysis |infusion |triple lumen |pheresis |arterial )+(lines?|catheters?), cvc, cvcs, cvl, permcath,
-        perm ?a ?cath, swan ?ganz( catheter| line)?, tlc, triple lumen, (rij|lij)( central)?( line| catheter| cvc| cvl)?, cordis,
-        (intravenous )?vascular access device
+        (central |subclavian |jugular |ij |internal jugular |venous |central venous |pulmonary artery |femoral
+        )+(lines?|catheters?|access) ( fractures?)?, (dialysis |hemodialysis |infusion |triple lumen |pheresis |arterial
+        )+(lines?|catheters?), cvc, cvcs, cvl, permcath, perm ?a ?cath, swan ?ganz( catheter| line)?, tlc, triple lumen, (rij|lij)(
+        central)?( line| catheter| cvc| cvl)?, cordis, (intravenous )?vascular access device
     """,
     "pacemaker": """
-        pacemakers?, pacers?, ppm, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator|cardioverter)s?,
-        (implanted )?cardiac (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?,
-        cardiac xxxx generator, generator( pack)?
+        pacemakers?, pacers?, ppm, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator|cardioverter)s?, (implanted )?cardiac
+        (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?, cardiac xxxx
+        generator, generator( pack)?
     """,
     "monitor": "(ecg|ekg|telemetry|monitoring|cardiac monitor|cardiac monitoring) (leads?|electrodes?|wires?|devices?)",
     "sternotomy": "(median )?sternotomy (wires?|sutures?|xxxx|changes), sternal wires?",
     "clip": "(surgical |vascular |mediastinal |metallic |cholecystectomy |axillary |cabg |hilar |skin )?(clips?|staples|sutures)",
     "valve": """
-        (prosthetic|mechanical|artificial|replaced|aortic|mitral) (heart )?valves?( replacement| prosthesis)?,
-        valve (replacement|prosthesis), valvular prosthesis, avr, mvr, tavr
+        (prosthetic|mechanical|artificial|replaced|aortic|mitral) (heart )?valves?( replacement| prosthesis)?, valve
+        (replacement|prosthesis), valvular prosthesis, avr, mvr, tavr
     """,
     "stent": "(coronary |tracheal |aortic |bronchial |esophageal |vascular )?stents?, endograft",
     "pump": "(intra ?aortic )?balloon pump, iabp, lvad, ventricular assist devices?, impella, infusion pump",
@@ -199,52 +203,55 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
     "filter": "ivc filter, vena cava filter",
     "coil": "(embolization )?coils",
     "device": """
-        catheters?( tips?)?, devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus|equipment), (support|vascular) lines, hardware,
-        support line, tubes?, lines and tubes, tubes and lines, wires?, cannula, line tip
+        catheters?( tips?)?, devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus|equipment), (support|vascular)
+        lines, hardware, support line, tubes?, lines and tubes, tubes and lines, wires?, cannula, line tip
     """,
 }
 EXTRA_WORDS = {
     "free_air": """
-        free (intra peritoneal |intraperitoneal |intra abdominal |abdominal |subdiaphragmatic |peritoneal )*(air|gas), pneumo ?peritoneum,
-        subdiaphragmatic (free )?(air|gas), (air|gas) (under|beneath|below) (the )?(left |right )?(hemi)?diaphragms?,
+        free (intra peritoneal |intraperitoneal |intra abdominal |abdominal |subdiaphragmatic |peritoneal )*(air|gas), pneumo
+        ?peritoneum, subdiaphragmatic (free )?(air|gas), (air|gas) (under|beneath|below) (the )?(left |right )?(hemi)?diaphragms?,
         (intraperitoneal|extraluminal) (free )?(air|gas)
     """,
     "pneumomediastinum": """
         pneumo ?mediastinum, pneumo ?pericardium, mediastinal (free )?(air|gas|emphysema), (air|gas) (in|within) the mediastinum
     """,
     "subcutaneous_emphysema": """
-        (subcutaneous |soft tissue |chest wall |surgical |subcu |sub q |subq )+(emphysema|air|gas), (air|gas|emphysema) (in|within) the (chest
-        wall |subcutaneous )?soft tissues?
+        (subcutaneous |soft tissue |chest wall |surgical |subcu |sub q |subq )+(emphysema|air|gas), (air|gas|emphysema) (in|within)
+        the (chest wall |subcutaneous )?soft tissues?
     """,
     "mediastinal_shift": """
-        (mediastinal |tracheal |midline |cardiac |cardiomediastinal )+(shift|deviation|displacement),
-        (shift|deviation|displacement) of (the )?(mediastinum|trachea|heart|midline|mediastinal structures|cardiomediastinal silhouette),
-        (trachea|mediastinum|heart|mediastinal structures) (is |are |appears )?(mildly |slightly |markedly )?(deviated|shifted|displaced)
+        (mediastinal |tracheal |midline |cardiac |cardiomediastinal )+(shift|deviation|displacement), (shift|deviation|displacement)
+        of (the )?(mediastinum|trachea|heart|midline|mediastinal structures|cardiomediastinal silhouette),
+        (trachea|mediastinum|heart|mediastinal structures) (is |are |appears )?(mildly |slightly |markedly
+        )?(deviated|shifted|displaced)
     """,
     "heart_failure": """
-        (congestive |decompensated |left |cardiac )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive failure
+        (congestive |decompensated |left |cardiac )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive
+        failure
     """,
     "vascular_congestion": """
         (pulmonary |central |perihilar |vascular |venous |hilar |pulm )*(congestion|congestive changes?|engorgement|indistinctness),
-        (pulmonary |central |perihilar |vascular |pulm )+prominence, pulmonary venous hypertension, (vascular |pulmonary )*redistribution,
-        congested, engorged( vasculature| vessels)?, cephalization, (fluid|volume) overload, (indistinct|plethoric) vasculature
+        (pulmonary |central |perihilar |vascular |pulm )+prominence, pulmonary venous hypertension, (vascular |pulmonary
+        )*redistribution, congested, engorged( vasculature| vessels)?, cephalization, (fluid|volume) overload,
+        (indistinct|plethoric) vasculature
     """,
     "pericardial_effusion": "pericardial (effusions?|fluid), ha?emopericardium, tamponade",
     "aortic_aneurysm": """
         (aortic |thoracic |ascending |descending |arch )*(aneurysms?|aneurysmal dilat(at)?ion|dissections?|aneurysmal),
-        (dilated|dilat(at)?ion of( the)?) (thoracic |ascending |descending )?(aorta|aortic arch|aortic root), aortic (rupture|transection|
-        dilat(at)?ion|injury)
+        (dilated|dilat(at)?ion of( the)?) (thoracic |ascending |descending )?(aorta|aortic arch|aortic root), aortic
+        (rupture|transection| dilat(at)?ion|injury)
     """,
     "lymphadenopathy": """
         (hilar |mediastinal |paratracheal |bihilar |subcarinal )*(lymph)?adenopathy, enlarged (hilar |mediastinal )?(lymph )?nodes?
     """,
     "hilar_enlargement": "(hilar |perihilar |suprahilar )+(enlargement|fullness|prominence)",
     "costophrenic_blunting": """
-        (blunting|obscuration|obliteration) of (the )?(left |right |bilateral |lateral |posterior )*(costophrenic|cp|costo phrenic) (angles?|
-        sulcus|sulci|recess), (costophrenic|cp) (angles?|sulcus) (blunting|obscuration), (costophrenic|cp) (angles?|sulcus|sulci) (is |are
-        |appears? )?(mildly |slightly |minimally |partially )?(blunted|obscured|not clear), blunted (left |right )?(costophrenic|cp) (angles?|
-        sulcus|sulci|xxxx), (angle|costophrenic) (xxxx )?blunting, blunting of (the )?(left |right |bilateral )?costophrenic (xxxx|sinus),
-        costophrenic (xxxx|sinus) (is |are |remains? )?blunted
+        (blunting|obscuration|obliteration) of (the )?(left |right |bilateral |lateral |posterior )*(costophrenic|cp|costo phrenic)
+        (angles?| sulcus|sulci|recess), (costophrenic|cp) (angles?|sulcus) (blunting|obscuration), (costophrenic|cp)
+        (angles?|sulcus|sulci) (is |are |appears? )?(mildly |slightly |minimally |partially )?(blunted|obscured|not clear), blunted
+        (left |right )?(costophrenic|cp) (angles?| sulcus|sulci|xxxx), (angle|costophrenic) (xxxx )?blunting, blunting of (the
+        )?(left |right |bilateral )?costophrenic (xxxx|sinus), costophrenic (xxxx|sinus) (is |are |remains? )?blunted
     """,
     "emphysema": """
         (bullous |centrilobular |pulmonary |paraseptal )*emphysema(tous)?( changes?| disease| lungs?)?, copd, bullae?, blebs?,
@@ -258,9 +265,9 @@ EXTRA_WORDS = {
     """,
     "hernia": "(hiatal |hiatus |diaphragmatic |paraesophageal |morgagni |bochdalek )*hernias?",
     "hyperinflation": """
-        hyper ?inflat(ion|ed), hyper ?expan(sion|ded), hyper ?aerat(ion|ed), hyperlucen(t|cy)( lungs?)?, air trapping,
-        (flattening of|flattened)( the)? (hemi)?diaphragms?, diaphragmatic flattening,
-        (hemi)?diaphragms? (is |are |appears? )?(mildly |slightly )?(flattened|flat)
+        hyper ?inflat(ion|ed), hyper ?expan(sion|ded), hyper ?aerat(ion|ed), hyperlucen(t|cy)( lungs?)?, air trapping, (flattening
+        of|flattened)( the)? (hemi)?diaphragms?, diaphragmatic flattening, (hemi)?diaphragms? (is |are |appears? )?(mildly |slightly
+        )?(flattened|flat)
     """,
     "diaphragm_elevation": "eventration",
 }
@@ -282,8 +289,8 @@ DISEASE_WORDS = {  # kind of another disease -> words
     "dislocation": "dislocat(ion|ions|ed)",
     "rupture": "ruptured?, perforation, perforated",
     "bone_lesion": """
-        (lytic|osseous|bone|bony|sclerotic|osteolytic|blastic|skeletal|destructive|lucent|expansile|rib)( bone| bony| osseous)? (lesions?|
-        metasta(sis|ses)|destruction|infections?|foc(us|i)), osteomyelitis
+        (lytic|osseous|bone|bony|sclerotic|osteolytic|blastic|skeletal|destructive|lucent|expansile|rib)( bone| bony| osseous)?
+        (lesions?| metasta(sis|ses)|destruction|infections?|foc(us|i)), osteomyelitis
     """,
 }
 FINDING_WORDS = {
@@ -305,11 +312,12 @@ KIND_WORDS = {  # kind -> words, phrases of the tables above
 }
 TIP_WORDS = {  # where a device ends, in place of a zone; of several the first of this table counts
     "malpositioned": """
-        mal ?position(ed)?, mis ?placed, misposition(ed)?, kink(ed|ing)?, coil(ed|ing), looped, fractured (lead|catheter|line), disconnected,
-        too (low|high|deep|far), needs? (to be )?(advanced|withdrawn|retracted|repositioned|repositioning|advancement|withdrawal), dislodged,
-        (should|could|must) be (advanced|withdrawn|retracted|repositioned|pulled back), poorly positioned, (not|in) (in )?(abnormal |improper )
-        position, suboptimal(ly)? position(ed)?, retract(ed)?, withdrawn, advance(ment)?, side ?(port|hole) (is )?above the (ge|gastroesophageal)
-        junction
+        mal ?position(ed)?, mis ?placed, misposition(ed)?, kink(ed|ing)?, coil(ed|ing), looped, fractured (lead|catheter|line),
+        disconnected, too (low|high|deep|far), needs? (to be
+        )?(advanced|withdrawn|retracted|repositioned|repositioning|advancement|withdrawal), dislodged, (should|could|must) be
+        (advanced|withdrawn|retracted|repositioned|pulled back), poorly positioned, (not|in) (in )?(abnormal |improper ) position,
+        suboptimal(ly)? position(ed)?, retract(ed)?, withdrawn, advance(ment)?, side ?(port|hole) (is )?above the
+        (ge|gastroesophageal) junction
     """,
     "right_main_bronchus": "(right|r) (main ?(stem)?|mainstem)( bronchus| bronchial)?, bronchus intermedius, right bronchus",
     "left_main_bronchus": "(left|l) (main ?(stem)?|mainstem)( bronchus| bronchial)?, left bronchus",
@@ -340,9 +348,10 @@ NO_FINDING_WORDS = """
     |spondylitic | arthritic )*(changes?|disease|spurring|disc disease|disk disease|spondylosis), spondylosis, spondylitic changes,
     osteophyt(es?|ic)( formation| spurring)?, (dextro|levo|kypho|roto)?scoliosis, kyphosis, curvature, lordosis, arthritic(
     changes?)?, osteoarthritis, arthrosis, arthritis, arthropathy, spurring, spurs?, dish, (diffuse )?idiopathic skeletal
-    hyperostosis, hyperostosis, (calcified )?granuloma(s|ta)?, granulomatous (disease|changes?|infection|exposure|residuals|process),
-    calcified nodes?, calcifications?, (calcified )?(hilar |mediastinal )*lymph (nodes?|xxxx), nodes?, vascular crowding, crowding,
-    (broncho)?vascular (crowding|markings|structures), (lung |inspiratory )?volumes?, inspiration, inspiratory effort, aortic
+    hyperostosis, hyperostosis, (calcified )?granuloma(s|ta)?, granulomatous
+    (disease|changes?|infection|exposure|residuals|process), calcified nodes?, calcifications?, (calcified )?(hilar |mediastinal
+    )*lymph (nodes?|xxxx), nodes?, vascular crowding, crowding, (broncho)?vascular (crowding|markings|structures), (lung
+    |inspiratory )?volumes?, inspiration, inspiratory effort, aortic
     (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis|contour| unfolding|disease|valve calcification),
     atherosclero(sis|tic) (vascular )?(changes?|disease|calcifications?|plaques?), tortuosity, ectasia, pulmonary xxxx, pulmonary
     arter(y|ies), nipple, gallstones?, cholelithiasis, port(able|al), technique, rotation, projection, deformity, deformities,
@@ -353,19 +362,19 @@ NO_FINDING_WORDS = """
     lobectomy, pneumonectomy, mastectomy, cholecystectomy, splenectomy, thyroidectomy, (lumpectomy|wedge resection)( changes?)?,
     vertebroplasty, kyphoplasty, (cervical |lumbar |spinal |thoracic |anterior )*fusion, volume loss, loss of (lung )?volume,
     vertebral (body )?(collapse|height( loss)?|compression), (wedge |wedging |compression )(deformity|deformities|of), wedging, loss
-    of height, height loss, pectus( excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat, epicardial fat,
-    cardiophrenic fat, schmorl'?s? nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)( changes?)?,
+    of height, height loss, pectus( excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat, epicardial
+    fat, cardiophrenic fat, schmorl'?s? nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)( changes?)?,
     (reactive |small |chronic )airways? disease, asthma, senescent changes?, age related changes?, chronic (lung |pulmonary
     )?(changes?|disease), hyperlordosis, ossification, sclerosis, bone island, enchondroma, overlap, overlying
     (structures|tissues?|soft tissues?), (body )?habitus, cyst, lipoma, goiter, nipple shadows?, summation, superimposition,
     costochondral (junction|cartilage|calcification)s?, syndesmophytes?, ankylosis, myeloma, bone (mineral )?density,
     (metallic|bony|osseous|calcific|calcified|radiopaque|bone|soft tissue) densit(y|ies), (metallic|radiopaque|radiodense)
-    (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off), interposition, retrolisthesis,
-    anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing, disc height, narrowing, disc
-    spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural line, companion shadow,
-    collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under ?inflation,
-    atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta, aortic xxxx,
-    soft tissues?
+    (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off), interposition,
+    retrolisthesis, anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing, disc height,
+    narrowing, disc spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural line,
+    companion shadow, collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under
+    ?inflation, atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta,
+    aortic xxxx, soft tissues?
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #9cfa908c
@@ -375,12 +384,12 @@ ANATOMY_WORDS = {
         cardiothoracic ratio, ctr, size of the (heart|cardiac silhouette)
     """,
     "mediastinum": """
-        mediastinal, (hilar and mediastinal|mediastinal and hilar) (contours?|structures|silhouettes?), mediastinum,
-        mediastinal (silhouettes?|contours?|structures|shadow|width|size|borders?|margins?)
+        mediastinal, (hilar and mediastinal|mediastinal and hilar) (contours?|structures|silhouettes?), mediastinum, mediastinal
+        (silhouettes?|contours?|structures|shadow|width|size|borders?|margins?)
     """,
     "heart_and_mediastinum": """
-        cardio ?mediastinal (silhouettes?|contours?|size|xxxx|outline|structures|shadow|borders?)?, cardio ?mediastinum,
-        cardiac and mediastinal (silhouettes?|contours?|size|structures), heart and mediastin(um|al contours?|al silhouettes?|al structures),
+        cardio ?mediastinal (silhouettes?|contours?|size|xxxx|outline|structures|shadow|borders?)?, cardio ?mediastinum, cardiac and
+        mediastinal (silhouettes?|contours?|size|structures), heart and mediastin(um|al contours?|al silhouettes?|al structures),
         cardiac silhouette and mediastin(um|al contours?), cardiac mediastinal (silhouettes?|contours?)
     """,
     "lungs": """
@@ -388,13 +397,13 @@ ANATOMY_WORDS = {
     """,
     "chest": "chest, (hemi)?thora(x|ces), lobes?, lung zones?",
     "pleura": """
-        pleura, pleural( spaces?| surfaces?| xxxx| margins?)?, (costophrenic|costo phrenic|cp|cardiophrenic) (angles?|sulci|sulcus|xxxx|
-        recess(es)?), cpas?, costophrenic, cp angles?
+        pleura, pleural( spaces?| surfaces?| xxxx| margins?)?, (costophrenic|costo phrenic|cp|cardiophrenic)
+        (angles?|sulci|sulcus|xxxx| recess(es)?), cpas?, costophrenic, cp angles?
     """,
     "bones": """
-        bones, bony (structures|thorax|skeleton|xxxx|elements), osseous (structures|thorax|elements), skeletal structures,
-        (bony )?thoracic cage, ribs?, rib cage, skeleton, (thoracic |lumbar |cervical |thoracolumbar |dorsal )*(spine|vertebrae?|vertebral body|
-        vertebral bodies), clavicles?, bony, osseous, bone, skeletal, sternum, scapulae?, humerus, shoulders?
+        bones, bony (structures|thorax|skeleton|xxxx|elements), osseous (structures|thorax|elements), skeletal structures, (bony
+        )?thoracic cage, ribs?, rib cage, skeleton, (thoracic |lumbar |cervical |thoracolumbar |dorsal )*(spine|vertebrae?|vertebral
+        body| vertebral bodies), clavicles?, bony, osseous, bone, skeletal, sternum, scapulae?, humerus, shoulders?
     """,
     "vessels": """
         (pulmonary |lung |central |upper lobe )*(vasculatures?|vascularity|vessels|vascular (markings?|xxxx|pattern|structures)),
@@ -405,27 +414,30 @@ ANATOMY_WORDS = {
 }
 STATE_WORDS = {
     "normal": """
-        normal( sized)?, unremarkable, within (the )?(limits of normal|normal limits?|limits), within normal, upper (limits? of )?normal( size)?,
-        upper limits normal, at (the )?upper limits? of normal, top normal, upper normal, (high|upper) limits? of normal, not enlarged,
-        nonenlarged, limits of normal, intact, sharp, without abnormality, nl, wnl, not remarkable, nondisplaced and intact, not widened
+        normal( sized)?, unremarkable, within (the )?(limits of normal|normal limits?|limits), within normal, upper (limits? of
+        )?normal( size)?, upper limits normal, at (the )?upper limits? of normal, top normal, upper normal, (high|upper) limits? of
+        normal, not enlarged, nonenlarged, limits of normal, intact, sharp, without abnormality, nl, wnl, not remarkable,
+        nondisplaced and intact, not widened
     """,
     "clear": """
-        clear( bilaterally)?, well (aerated|expanded|inflated) and clear, clear and well (aerated|expanded),
-        normally inflated and clear
+        clear( bilaterally)?, well (aerated|expanded|inflated) and clear, clear and well (aerated|expanded), normally inflated and
+        clear
     """,
     "enlarged": """
-        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging, big, bigger, dilated,
-        dilatation, dilation, elevated, raised, elevation, (too|very) (big|large|wide), globular
+        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging, big,
+        bigger, dilated, dilatation, dilation, elevated, raised, elevation, (twice|double|three times|larger than|bigger
+        than|greater than|more than|above| beyond|exceeds?|exceeding|over)( the)?( upper)? (normal( size| limits?)?|limits? of
+        normal|limits?), (too|very) (big|large|wide), globular
     """,
     "borderline": """
-        borderline, borderline (in size|enlarged|enlargement|size|prominent|prominence|large),
-        upper limits? of normal to (mildly |borderline )?enlarged, upper limits? (of )?normal or mildly enlarged,
-        top normal to mildly enlarged, borderline in size
+        borderline, borderline (in size|enlarged|enlargement|size|prominent|prominence|large), upper limits? of normal to (mildly
+        |borderline )?enlarged, upper limits? (of )?normal or mildly enlarged, top normal to mildly enlarged, borderline in size
     """,
     "abnormal": "abnormalit(y|ies), injur(y|ies), findings?, process",
     "plain": """
-        (well |normally |fully |adequately |relatively |grossly |mildly )*(hypo|under)?(aerated|expanded|inflated|ventilated), midline, accentuated, exaggerated, symmetric(al)?, maintained,
-        preserved, well (maintained|preserved|defined), not (displaced|deviated|shifted)
+        (well |normally |fully |adequately |relatively |grossly |mildly )*(hypo|under)?(aerated|expanded|inflated|ventilated),
+        midline, accentuated, exaggerated, symmetric(al)?, maintained, preserved, well (maintained|preserved|defined), not
+        (displaced|deviated|shifted)
     """,
 }
 DENIED_BY_NORMAL = {
@@ -446,88 +458,104 @@ SHOWN_BY_ENLARGED = {
 # %% ../../nbs/reward/01_findings.ipynb #fdeb9a5a
 NEGATION_WORDS = {
     "before": """
-        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent, denies, nor, neither, never, lack of, rather than, not,
-        resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no new, not have, non, w / o, wo,
-        devoid of, zero, isn't, aren't, wasn't, weren't, doesn't, don't, hasn't, haven't, didn't, nothing to (suggest|indicate|
-        support), (fails?|failed|failure) to (show|demonstrate|reveal|identify|detect), unable to (identify|see|detect|find|demonstrate),
-        (does|do|did) not (show|demonstrate|reveal|suggest|have|support|see), rul(es|ing) out, exclud(es|ing), argu(es?|ing) against, instead of, lacks?,
-        lacking, (can ?not|could not|couldn't|can't) (identify|see|detect|find|appreciate|visuali(s|z)e), none of, no (radiographic )?signs? of, nil,
-        nothing (like|resembling), not any
+        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent, denies, nor, neither, never, lack of,
+        rather than, not, resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no
+        new, not have, non, w / o, wo, devoid of, zero, isn't, aren't, wasn't, weren't, doesn't, don't, hasn't, haven't, didn't,
+        nothing to (suggest|indicate| support), (fails?|failed|failure) to (show|demonstrate|reveal|identify|detect), unable to
+        (identify|see|detect|find|demonstrate), (does not|doesn't|do not|don't|did not) (appear|seem) to
+        (be|represent|have|contain|show), (does|do|did) not (show|demonstrate|reveal|suggest|have|support|see), rul(es|ing) out,
+        exclud(es|ing), argu(es?|ing) against, instead of, lacks?, lacking, (can ?not|could not|couldn't|can't)
+        (identify|see|detect|find|appreciate|visuali(s|z)e), none of, no (radiographic )?signs? of, nil, nothing (like|resembling),
+        not any
     """,
     "after": """
-        (is|are|was|were|has|have)? ?not (been )?(clearly |definitely |definitively |currently |otherwise |convincingly )?(seen|identified|
+        (is|are|was|were|has|have)? ?not (been )?(clearly |definitely |definitively |currently |otherwise |convincingly
+        )?(seen|identified|
         present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|apparent|noted|observed|found|visible|there|suggested|shown),
-        (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?, nowhere( to be)?( seen| found),
-        no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), (isn't|aren't|wasn't|
-        weren't) (clearly |definitely )?(seen|identified|present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|visible|there|apparent),
-        (can|could) ?not be (seen|identified|detected|found|demonstrated|appreciated|visuali(s|z)ed), (can't|couldn't) be (seen|identified|
+        (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?, nowhere( to be)?( seen| found), (does
+        not|doesn't|do not|don't|did not|didn't) (appear|seem) (to exist|to be present|to be there|to be seen|present|visible), no
+        longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected),
+        (isn't|aren't|wasn't| weren't) (clearly |definitely
+        )?(seen|identified|present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|visible|there|apparent), (can|could)
+        ?not be (seen|identified|detected|found|demonstrated|appreciated|visuali(s|z)ed), (can't|couldn't) be (seen|identified|
         detected|found|demonstrated|appreciated), (is |are )?negative, nil
     """,
     "alone": "no, none, zero, nil",
 }
 DOUBT_WORDS = {
     "before": """
-        (in the )?(right|correct|appropriate|proper) clinical (setting|context), possibl(e|y), probabl(e|y), likely, may, might, could,
-        questionable, question(s|ing)?( of)?, questioned, suspected, suspicious for, suspicion (for|of), suggest(s|ing|ed|ive)?( of)?, suggestion
-        ( of)?, concern(s|ing)? (for|of|about), worrisome for, worry (for|about), cannot exclude, cannot rule out, can not exclude,
-        difficult to exclude, not exclude, could represent, may represent, may reflect, equivocal( for)?,
-        presumed, presumably, perhaps, consider(ed|ation|ations)?( of| for)?, query, querying, hint of, (raise|raises|raised|raising) (the |a )?
-        (possibility|question|concern|suspicion)( of| for)?, (possibility|probability|likelihood|chance) of, appearance of possible, borderline,
-        maybe, alternatively, potential, potentially, doubtful, rule out, to (rule out|exclude), exclude, r / o, favou?r(s|ed|ing)?, xxxx representing,
-        xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to (represent|be|reflect),
-        indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob, susp, uncertain, unclear( whether)?, if any,
-        cannot be distinguished from, impossible to exclude, hard to exclude, differentiate from, conceivabl(e|y), would (represent|suggest), suspect, suspects, seems
-        to be, felt to (be|represent) (possible|probable|likely)
+        (in the )?(right|correct|appropriate|proper) clinical (setting|context), possibl(e|y), probabl(e|y), likely, may, might,
+        could, questionable, question(s|ing)?( of)?, questioned, suspected, suspicious for, suspicion (for|of),
+        suggest(s|ing|ed|ive)?( of)?, suggestion ( of)?, concern(s|ing)? (for|of|about), worrisome for, worry (for|about), cannot
+        exclude, cannot rule out, can not exclude, difficult to exclude, not exclude, could represent, may represent, may reflect,
+        equivocal( for)?, presumed, presumably, perhaps, consider(ed|ation|ations)?( of| for)?, query, querying, hint of,
+        (raise|raises|raised|raising) (the |a )? (possibility|question|concern|suspicion)( of| for)?,
+        (possibility|probability|likelihood|chance) of, appearance of possible, borderline, maybe, alternatively, potential,
+        potentially, doubtful, rule out, to (rule out|exclude), exclude, r / o, favou?r(s|ed|ing)?, xxxx representing, xxxx
+        represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to (represent|be|reflect),
+        indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob, susp, uncertain, unclear(
+        whether| if)?, if any, whether, wonder( about| if)?, (cannot|can't|can not|difficult to|hard to|unable to|impossible to)
+        (tell|say|know|determine|judge|decide|be sure)( if| whether)?, not (sure|certain|clear) (if|whether|about|of), cannot be
+        distinguished from, impossible to exclude, hard to exclude, differentiate from, conceivabl(e|y), would (represent|suggest),
+        suspect, suspects, seems to be, felt to (be|represent) (possible|probable|likely)
     """,
     "list": "differential( diagnosis| considerations)?( of which)?( is| are| includes?| including)?, ddx",
     "versus": "versus, vs",
     "after": """
-        (in the )?(right|correct|appropriate|proper) clinical (setting|context), cannot be excluded, to be (excluded|ruled out), (is|are|would
-        be|remains?|seems?) (also |still |certainly )?(a )?(possible|suspected|questioned|questionable|likely|probable|equivocal|favou?red|
-        considered|suggested|uncertain|doubtful|unclear|possibility|concern|consideration|worrisome|concerning|raised|conceivable)( as well)?,
-        suspected, questioned, (is|are|would be) (a|an|another|the|also a) (possible )?(consideration|possibility|concern), in the differential, may be present, may also be
-        present, might be present, could be present, cannot be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely),
-        (must|should|could|may|might|needs to|has to|can) (also )?be (considered|suspected|entertained|raised|questioned|present), equivocal,
-        worrisome, doubtful, questionable, can be considered
+        (in the )?(right|correct|appropriate|proper) clinical (setting|context), cannot be excluded, to be (excluded|ruled out),
+        (is|are|would be|remains?|seems?) (also |still |certainly )?(a
+        )?(possible|suspected|questioned|questionable|likely|probable|equivocal|favou?red|
+        considered|suggested|uncertain|doubtful|unclear|possibility|concern|consideration|worrisome|concerning|raised|conceivable)(
+        as well)?, suspected, questioned, (is|are|would be) (a|an|another|the|also a) (possible
+        )?(consideration|possibility|concern), ((is|are|remains?) )?in the differential, may be present, may also be present, might
+        be present, could be present, cannot be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely),
+        (must|should|could|may|might|needs to|has to|can) (also )?be (considered|suspected|entertained|raised|questioned|present),
+        equivocal, worrisome, doubtful, questionable, can be considered
     """,
 }
 HISTORY_WORDS = {
     "past": """
-        status post, s / p, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from),
-        sequelae? of( prior| old)?, on (a |the )?(previous|prior)( outside)?
+        status post, s / p, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from), sequelae? of(
+        prior| old)?, on (a |the )?(previous|prior)( outside)?
     """,
     "told": "(remote )?history of( prior| previous)?, hx( of)?, h / o, treated for, treatment (of|for), known history of, pmh( of)?",
     "asked": """
-        evaluate for, evaluation (for|of), to evaluate, assess for, concern for further,
-        if there is (further |clinical |continued |persistent )*concern for, if (further |clinical |continued |persistent )*concern for,
-        (further|clinical|continued|persistent|continued clinical|further clinical) (concern|suspicion) for, follow ?up (for|of), f / u( of| for)?,
-        to document, correlate( clinically)?( for| with| as to)?, correlation( for| with)?, symptoms? of,
-        (recommended|recommend|recommendation|suggested|advised|advise)( to| for)?, would better evaluate, indicated for, looking for, look for,
-        (drainage|aspiration|treatment|management|workup) (of|for)
+        evaluate for, evaluation (for|of), to evaluate, assess for, concern for further, if there is (further |clinical |continued
+        |persistent )*concern for, if (further |clinical |continued |persistent )*concern for,
+        (further|clinical|continued|persistent|continued clinical|further clinical) (concern|suspicion) for, follow ?up (for|of), f
+        / u( of| for)?, to (document|confirm|ensure|establish), correlate( clinically)?( for| with| as to)?, correlation( for|
+        with)?, symptoms? of, (recommended|recommend|recommendation|suggested|advised|advise)( to| for)?, (is|are|was|were)
+        (recommended|advised|indicated|needed|required| planned)( to| for)?, for (the )?(treatment|management|drainage) of, would
+        better evaluate, obscur(ing|es), indicated for, looking for, look for, (drainage|aspiration|treatment|management|workup) (of|for)
     """,
+    "wanted": "(is|are|was|were) (recommended|advised|needed|required|planned)( to| for)?",
     "limit": """
-        may obscure, could obscure, obscuring, obscures?, please note( that)?, limited (exam |examination |study |evaluation |assessment |
-        sensitivity )?(for|of), (in|not )?sensitiv(e|ity) (for|to), below the (sensitivity|resolution|threshold|limits?)( of| for)?, (cannot|can
-        not|unable to|difficult to|not possible to) (assess|evaluate|comment on)( for)?, insensitive (for|to), mask, may mask, could mask,
-        limits?( the)? (evaluation|assessment|sensitivity|detection)( of| for)?
+        (may|could|might|can) (obscure|mask|hide), limited (exam |examination |study |evaluation
+        |assessment | sensitivity )?(for|of), (in|not )?sensitiv(e|ity) (for|to), below the
+        (sensitivity|resolution|threshold|limits?)( of| for)?, (cannot|can not|unable to|difficult to|not possible to)
+        (assess|evaluate|comment on)( for)?, insensitive (for|to), mask, may mask, could mask, limits?( the)?
+        (evaluation|assessment|sensitivity|detection)( of| for)?
     """,
     "missed": """
-        (could|may|might|can|would) (easily |also |still |well )*(be|not be|have been) (missed|overlooked|obscured|hidden|masked|occult|invisible|
-        demonstrated|visible|seen|visuali(s|z)ed|detected|apparent|detectable|below the (sensitivity|resolution|threshold|limits?)), (could|may|
-        might) go (unnoticed|undetected|unseen), (is|are)? ?not (be )?(well |fully |
-        adequately |completely |optimally )?(evaluated|assessed|evaluable|assessable), (cannot|can not|could not|can't) be (well |fully |adequately |reliably |accurately )?(evaluated|assessed|commented on), below the (sensitivity|resolution|threshold|limits?)( of)?,
-        would be (difficult|hard) to (see|detect|appreciate|identify), (difficult|hard) to (evaluate|assess)
+        (could|may|might|can|would) (easily |also |still |well )*(be|have been) (missed|overlooked|obscured|hidden|masked|occult|invisible|
+        below the (sensitivity|resolution|threshold|limits?)), (could|may|might|would) (easily |also |still |well )*not be (seen|visible|
+        visuali(s|z)ed|demonstrated|detected|apparent|detectable|evident|appreciated), (could|may|might) go (unnoticed|undetected|unseen|
+        missed), (is|are)? ?not (be )?(well |fully |adequately |completely |optimally |reliably )?(evaluated|assessed|evaluable|assessable),
+        (cannot|can not|could not|can't) be (well |fully |adequately |reliably |accurately )?(evaluated|assessed|commented on), below the
+        (sensitivity|resolution|threshold|limits?)( of)?, (is|are|was|were) (also )?(limited|suboptimal|compromised|degraded|hampered|
+        impaired), would be (difficult|hard) to (see|detect|appreciate|identify), (difficult|hard) to (evaluate|assess)
     """,
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #ffc87fb3
 SIDE_WORDS = {
-    "left": "left( sided| hand)?, lul, lll, lingula(r)?, retrocardiac, l, lt, leftward, l sided, lij",
-    "right": "right( sided| hand)?, rul, rml, rll, r, rt, rightward, r sided, rij",
+    "left": "(on the )?left( sided| hand)?, lul, lll, lingula(r)?, retrocardiac, l, lt, leftward, l sided, lij",
+    "right": "(on the )?right( sided| hand)?, rul, rml, rll, r, rt, rightward, r sided, rij",
     "bilateral": """
-        bilateral(ly)?, bilat, b / l, both( sides| lungs| lung bases| bases| apices| hemithoraces)?, bibasilar, bibasal, biapical, bihilar,
-        (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)? (left|right|r|l),
-        (right|left) (and|or) (right|left), (r|l) (and|or|/) (r|l), on both sides, bi lateral, (on )?(either|each) (side|lung|hemithorax|base)
+        bilateral(ly)?, bilat, b / l, both( sides| lungs| lung bases| bases| apices| hemithoraces)?, bibasilar, bibasal, biapical,
+        bihilar, (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)?
+        (left|right|r|l), (right|left) (and|or) (right|left), the (right|left) is (larger|smaller|greater|bigger), (r|l) (and|or|/)
+        (r|l), on both sides, bi lateral, (on )?(either|each) (side|lung|hemithorax|base)
     """,
     "same": "ipsilateral",
     "other": "contralateral, opposite side",
@@ -538,8 +566,8 @@ ZONE_WORDS = {
         middle (lobes?|zones?|fields?), mid, midlungs?, mid ?lungs?, mid ?(zones?|fields?), lingula(r)?, rml, perihilar
     """,
     "lower": """
-        lower (lobes?|lungs?|zones?|fields?), lower, bas(e|es|al|ilar|is), (lung )bases?, bibasilar, bibasal, rll, lll, retrocardiac,
-        infrahilar
+        lower (lobes?|lungs?|zones?|fields?), lower, bas(e|es|al|ilar|is), (lung )bases?, bibasilar, bibasal, rll, lll,
+        retrocardiac, infrahilar
     """,
 }
 SEVERITY_WORDS = {
@@ -551,35 +579,36 @@ SEVERITY_WORDS = {
         moderate(ly)?( sized)?, moderately large, mild to moderate, medium( sized)?, small to moderate, intermediate, mod
     """,
     "severe": """
-        severe(ly)?, large, marked(ly)?, massive(ly)?, extensive, gross enlargement, moderate to (large|severe), significant(ly)?, huge,
-        substantial, pronounced, considerable, lg, giant, enormous, big, extreme(ly)?, very large
+        severe(ly)?, large, marked(ly)?, massive(ly)?, extensive, gross enlargement, moderate to (large|severe), significant(ly)?,
+        huge, substantial, pronounced, considerable, lg, giant, enormous, big, extreme(ly)?, very large
     """,
 }
 CHANGE_WORDS = {
     "new": """
-        new(ly)?( developed)?, interval development( of)?, developing, developed, has developed, have developed, (has|have) appeared,
-        interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed, new onset
+        new(ly)?( developed)?, interval development( of)?, developing, developed, has developed, have developed, (has|have)
+        appeared, interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed, new
+        onset
     """,
     "unchanged": """
-        unchanged, unch, stable, not changed, persistent, persists?, persisting,
-        similar( in appearance| to prior)?, (again )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?, redemonstration( of)?,
-        grossly unchanged, as before, redemonstrated, re demonstrated, unaltered, the same( as)?, static, unresolved
+        unchanged, unch, stable, not changed, persistent, persists?, persisting, similar( in appearance| to prior)?, (again
+        )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?, redemonstration( of)?, grossly unchanged,
+        as before, redemonstrated, re demonstrated, unaltered, the same( as)?, static, unresolved
     """,
     "improved": """
-        improved, improving, improves, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller( than before)?,
-        less, diminished, diminishing, reduced, reduction( in| of)?, resolving, better, receded, receding, regressed, regressing,
-        almost resolved, almost resolution( of)?, (is|are|was|were|been|now|slowly|gradually|partially|further) clearing, decr, shrunken, shrunk,
-        subsiding, smaller in size
+        improved, improving, improves, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller(
+        than before)?, less, diminished, diminishing, reduced, reduction( in| of)?, resolving, better, receded, receding, regressed,
+        regressing, almost resolved, almost resolution( of)?, clearing,
+        (is|are|was|were|been|now|slowly|gradually|partially|further) clearing, decr, shrunken, shrunk, subsiding, smaller in size
     """,
     "worsened": """
         worsened, worsening( of)?, worse, increas(ed|e|ing)( in size)?( of| in)?, larger( than before)?, progress(ed|ion|ive)( of)?,
-        more( pronounced| prominent| extensive| conspicuous)?, incr, deteriorat(ed|ing|ion),
-        grown, growing, enlarging, bigger, aggravated, increased compared, (re)?accumulation( of)?, larger in size
+        more( pronounced| prominent| extensive| conspicuous)?, incr, deteriorat(ed|ing|ion), grown, growing, enlarging, bigger,
+        aggravated, increased compared, (re)?accumulation( of)?, larger in size
     """,
     "resolved": """
-        resolved, (complete |interval )*resolution( of)?, (complete |interval )+clearing( of)?, (been )?clearing of, extubation, has cleared,
-        have cleared, cleared, removed, (interval )?removal( of)?, extubated,
-        no longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), no longer,
+        resolved, (complete |interval )*resolution( of)?, (complete |interval )+clearing( of)?, (been )?clearing of, extubation, has
+        cleared, have cleared, cleared, removed, (interval )?removal( of)?, extubated, no longer
+        (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), no longer,
         disappeared, gone, resolves
     """,
 }
@@ -587,11 +616,13 @@ CHANGE_WORDS = {
 # %% ../../nbs/reward/01_findings.ipynb #6829aaa3
 JOIN_WORDS = {
     "stop": """
-        but, however, although, though, even though, albeit, nevertheless, nonetheless, notwithstanding, except( for)?, aside from, apart from,
-        other than, save for, barring, whereas, while, besides, in addition to, in contrast, conversely, on the other hand, meanwhile,
-        otherwise, ;, with the exception of, there, there (is|are|has|have|was|were|remains?|exists?), there's, following, after, post,
-        despite, in spite of, superimposed on, because of, (COMMA |and )(only|just|yet|still), until, unlike, nothing but
+        but, however, although, though, even though, albeit, nevertheless, nonetheless, notwithstanding, except( for)?, aside from,
+        apart from, other than, save for, barring, whereas, while, besides, in addition to, in contrast, conversely, on the other
+        hand, meanwhile, otherwise, ;, with the exception of, there, there (is|are|has|have|was|were|remains?|exists?), there's,
+        yet, following, after, post, despite, in spite of, superimposed on, because of, (COMMA |and )(only|just|still), until,
+        unlike, nothing but
     """,
+    "there": "there, there (is|are|has|have|was|were|remains?|exists?), there's",
     "with": """
         with, w /, plus, as well as, along with, together with, in addition, containing, due to, secondary to, from, accompanied by,
         (associated|accompanied) with, a / w, d / t, complicated by
@@ -603,135 +634,157 @@ JOIN_WORDS = {
     "slash": "/",
     "comma": "COMMA",
     "verb": """
-        is, are, was, were, has, have, had, appears?, demonstrates?, shows?, seen, noted, present, identified, measures?, seems?, be,
-        been, reveal(s|ed)?, visuali(s|z)ed, evident, looks?, became, becomes?, remain
+        is, are, was, were, has, have, had, appears?, demonstrates?, shows?, seen, noted, present, identified, measures?, seems?,
+        be, been, reveal(s|ed)?, visuali(s|z)ed, evident, looks?, became, becomes?, remain
     """,
+    "plural": "are, were, have, remain",
     "shows": "demonstrat(e|es|ed|ing), show(s|ed|ing)?, reveal(s|ed|ing)?, has, have, had, display(s|ed)?, exhibits?",
 }
 # with a change word these do not speak of size: "slightly decreased"
 ADVERBS = "slightly, mildly, minimally, moderately, markedly, significantly, substantially, severely, massively"
 SKIP_WORDS = """
-    (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart,
-    increased lucency, decreased inspiration,
-    more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
-    (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes,
-    increased (lung )?volumes, right paratracheal, l spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?,
-    large (body|habitus|patient), not (well|fully|completely|optimally) (seen|visuali(s|z)ed|imaged),
-    less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
-    demonstrated|present|reported|mentioned|questioned), new york, upper abdom(en|inal), lower (cervical|thoracic|neck),
-    upper (thoracic|extremity), mid (thoracic|clavicle|clavicular), better (seen|visuali(s|z)ed|demonstrated|evaluated),
-    technical factors, clinically, if clinically, no comparison, no prior, no previous, no (old|earlier) (films?|studies|exams?),
-    prior (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx),
-    previous (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, most likely
+    (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart, increased lucency,
+    decreased inspiration, more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
+    (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes, increased (lung )?volumes, right
+    paratracheal, l spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?, large (body|habitus|patient), not
+    (well|fully|completely|optimally) (seen|visuali(s|z)ed|imaged), less than, more than, previously
+    (seen|noted|described|identified|visuali(s|z)ed| demonstrated|present|reported|mentioned|questioned), new york, upper
+    abdom(en|inal), lower (cervical|thoracic|neck), upper (thoracic|extremity), mid (thoracic|clavicle|clavicular), better
+    (seen|visuali(s|z)ed|demonstrated|evaluated), technical factors, clinically, if clinically, no comparison, no prior, no
+    previous, no (old|earlier) (films?|studies|exams?), prior
+    (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx), previous
+    (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, most likely, c / w, not yet, as yet, yet
+    to
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #d03bc56b
 HARMLESS_WORDS = {
     "grammar": """
-        a an the this that these those it its he she his her him their they them your my our we i you one ones another other others some any
-        all each every either several few many most more much such same own both of in on at to for from by with within into onto upon over
-        under through throughout across along around about above below between among near next behind beyond beside beneath toward towards
-        against during since before as than then if whether when where which who whose while because so too very quite rather somewhat also
-        only even just here there's now today currently already once again is are was were be been being am do does did has have had having
-        can will would should shall may and or but nor not s t d p m they're it's here's up per via
+        a an the this that these those it its he she his her him their they them your my our we i you one ones another other others
+        some any all each every either several few many most more much such same own both of in on at to for from by with within
+        into onto upon over under through throughout across along around about above below between among near next behind beyond
+        beside beneath toward towards against during since before as than then if whether when where which who whose while because
+        so too very quite rather somewhat also only even just here there's now today currently already once again is are was were be
+        been being am do does did has have had having can will would should shall may and or but nor not s t d p m they're it's
+        here's up per via
     """,
     "the film": """
-        exam exams examination examinations examined study studies film films image images imaged imaging radiograph radiographs radiograph's
-        radiographic radiographically radiography radiology xray xrays x ray rays cxr ct cta mri pet ultrasound fluoroscopic scan scans scanning
-        tomography tomographic view views viewed series cassette cassettes frontal lateral laterals pa ap oblique obliques decubitus lordotic
-        apical swimmers supine upright erect semi semierect semiupright sitting seated standing expiratory inspiratory portable bedside
-        crosstable cross table technique technically technical quality limited limits limit limitation limitations suboptimal suboptimally
-        underpenetrated underpenetration overpenetrated penetrated penetration exposure exposed rotated rotation rotatory positioning positioned
-        position positions positional motion magnified magnification correction kv contrast noncontrast enhanced diagnostic nondiagnostic dual
-        energy compared comparing comparison comparisons available obtained performed acquired submitted provided reviewed review dated date
-        prior priors previous old earlier recent first initial baseline reference interim interval time times hour hours day days week weeks
-        month months year years ago am pm yesterday today's single two three four five six seven eight nine ten second third fourth fifth sixth
-        seventh eighth ninth tenth number total numbers kub sectional dedicated detailed nonemergent noninvasive serial repeat repeated short term
-        unavailable visualized visualised visible visibly seen projection projections projecting projected projects overlying overlie overlies
-        overlapping overlap superimposed superimposing summation shadow shadows artifact artifactual electronic overlay jewelry clothing
-        piercing piercings shielded chin arm arms hand hands raised tube
+        exam exams examination examinations examined study studies film films image images imaged imaging radiograph radiographs
+        radiograph's radiographic radiographically radiography radiology xray xrays x ray rays cxr ct cta mri pet ultrasound
+        fluoroscopic scan scans scanning tomography tomographic view views viewed series cassette cassettes frontal lateral laterals
+        pa ap oblique obliques decubitus lordotic apical swimmers supine upright erect semi semierect semiupright sitting seated
+        standing expiratory inspiratory portable bedside crosstable cross table technique technically technical quality limited
+        limits limit limitation limitations suboptimal suboptimally underpenetrated underpenetration overpenetrated penetrated
+        penetration exposure exposed rotated rotation rotatory positioning positioned position positions positional motion magnified
+        magnification correction kv contrast noncontrast enhanced diagnostic nondiagnostic dual energy compared comparing comparison
+        comparisons available obtained performed acquired submitted provided reviewed review dated date prior priors previous old
+        earlier recent first initial baseline reference interim interval time times hour hours day days week weeks month months year
+        years ago am pm yesterday today's single two three four five six seven eight nine ten second third fourth fifth sixth
+        seventh eighth ninth tenth number total numbers kub sectional dedicated detailed nonemergent noninvasive serial repeat
+        repeated short term unavailable visualized visualised visible visibly seen projection projections projecting projected
+        projects overlying overlie overlies overlapping overlap superimposed superimposing summation shadow shadows artifact
+        artifactual electronic overlay jewelry clothing piercing piercings shielded chin arm arms hand hands raised tube
     """,
     "people and talk": """
-        patient patients patient's age aged gender male female man woman dr doctor physician ordering provider clinician clinical clinically
-        staff radiologist attending resident nurse team service department room emergency icu called call discussed informed notified notification
-        conveyed communicated communication telephone phone verbal message faxed sent receipt accepted documented documentation dictated
-        dictation report reported reports reporting results result findings finding read verify verified veriphy primordial critical please note
-        noted notable notably recommend recommended recommendation recommendations recommending advised advise suggest suggestion warranted
-        needed need needs required require indicated indicate indicates indicating ordered order follow followed following followup up further
-        additional evaluate evaluated evaluation evaluating assess assessed assessment assessing characterize characterized characterization
-        correlate correlation correlated confirm confirmation confirmed ensure document determine clarification clarify identify identity verify
-        helpful useful benefit consider considering considered considerations desired appropriate appropriately necessary feasible possible
-        obtain perform provide given known unknown unclear uncertain history historical treatment treated therapy therapies medication injection
-        procedure procedures operation biopsy operative preoperative postoperative anticipated opportunity assist care questions question thank
-        thanks certified explained explain regarding related relation relative relatively relate due secondary primary result resultant related
-        because reason indication impression conclusion summary opinion end recalled undergone reside approach intervention management
-        monitoring monitored attention short outside elsewhere investigation mechanism condition diagnosis differential approach
+        patient patients patient's age aged gender male female man woman dr doctor physician ordering provider clinician clinical
+        clinically staff radiologist attending resident nurse team service department room emergency icu called call discussed
+        informed notified notification conveyed communicated communication telephone phone verbal message faxed sent receipt
+        accepted documented documentation dictated dictation report reported reports reporting results result findings finding read
+        verify verified veriphy primordial critical please note noted notable notably recommend recommended recommendation
+        recommendations recommending advised advise suggest suggestion warranted needed need needs required require indicated
+        indicate indicates indicating ordered order follow followed following followup up further additional evaluate evaluated
+        evaluation evaluating assess assessed assessment assessing characterize characterized characterization correlate correlation
+        correlated confirm confirmation confirmed ensure document determine clarification clarify identify identity verify helpful
+        useful benefit consider considering considered considerations desired appropriate appropriately necessary feasible possible
+        obtain perform provide given known unknown unclear uncertain history historical treatment treated therapy therapies
+        medication injection procedure procedures operation biopsy operative preoperative postoperative anticipated opportunity
+        assist care questions question thank thanks certified explained explain regarding related relation relative relatively
+        relate due secondary primary result resultant related because reason indication impression conclusion summary opinion end
+        recalled undergone reside approach intervention management monitoring monitored attention short elsewhere made investigation
+        mechanism condition diagnosis differential approach
     """,
     "place": """
-        left right anterior anteriorly posterior posteriorly posterolateral anterolateral anteroposterior medial medially lateral laterally
-        inferior inferiorly superior superiorly central centrally peripheral peripherally periphery proximal distal mid middle midline midthoracic
-        top bottom upper lower side sides aspect aspects region regions area areas zone zones site sites segment segments segmental portion
-        portions part parts portion level levels location located border borders margin margins margination edge contour contours silhouette
-        silhouettes shape shaped configuration structure structures internal external superficial deep infrahilar suprahilar juxtahilar
-        parahilar subpleural subcarinal peritracheal paratracheal paraspinal paravertebral retrosternal substernal retrocardiac cardiophrenic
-        costophrenic costochondral infraclavicular supraclavicular axilla axillary axillae neck head shoulder glenohumeral acromioclavicular
-        sternoclavicular humeral humerus clavicle clavicular scapula scapular sternum sternal manubrium rib ribs thoracic thorax intrathoracic
-        extrathoracic cervical cervicothoracic lumbar thoracolumbar lumbosacral sacrum sacroiliac spine spinal vertebra vertebral vertebrae disc
-        disk discs intervertebral endplate hip knee patellofemoral femur foot hand metacarpal scaphoid mandible glenoid body bodies joint joints
-        cortical cortex compartment compartments quadrant quadrants abdomen abdominal intraabdominal midabdomen epigastrium epigastric hepatic
-        splenic renal pancreatic gastric esophageal gallbladder rectum colonic transverse pelvis pelvic flank soft tissue tissues skin fat wall
-        breast breasts nipple lung lungs lobe lobes lobar fissure fissural parenchyma parenchymal intrapulmonary extrapulmonary pulmonary
-        pulmonic cardiopulmonary bronchopulmonary cardio cardiothoracic cardiac coronary aortic aorto arterial artery arteries venous vein veins
-        vascular vessel vessels valve valves mitral tricuspid ventricle ventricles ventricular atrial atrium caval svc ivc azygos subclavian jugular
-        brachiocephalic innominate carotid iliac hilar perihilar mediastinal pleural diaphragmatic subdiaphragmatic subphrenic infradiaphragmatic
-        airway airways tracheal bronchial bronchus alveolar airspace interstitial lymph nodal t1 t2 l1 c7 multilevel multifocal multilobar bilateral
-        bilaterally unilateral apex apices base bases basilar basal hemithorax hemithoraces chest stripe inlet outlet outflow tract interspace
-        interspaces interlobar junction junctions recess sulcus sulci angle angles bony bone bones skeletal osseous osseus chondral thyroid
-        ascending descending arch root cardia fundus tip tips end ends course courses coursing loops loop line lines wire
+        left right anterior anteriorly posterior posteriorly posterolateral anterolateral anteroposterior medial medially lateral
+        laterally inferior inferiorly superior superiorly central centrally peripheral peripherally periphery proximal distal mid
+        middle midline midthoracic top bottom upper lower side sides aspect aspects region regions area areas zone zones site sites
+        segment segments segmental portion portions part parts portion level levels location located border borders margin margins
+        margination edge contour contours silhouette silhouettes shape shaped configuration structure structures internal external
+        superficial deep infrahilar suprahilar juxtahilar parahilar subpleural subcarinal peritracheal paratracheal paraspinal
+        paravertebral retrosternal substernal retrocardiac cardiophrenic costophrenic costochondral infraclavicular supraclavicular
+        axilla axillary axillae neck head shoulder glenohumeral acromioclavicular sternoclavicular humeral humerus clavicle
+        clavicular scapula scapular sternum sternal manubrium rib ribs thoracic thorax intrathoracic extrathoracic cervical
+        cervicothoracic lumbar thoracolumbar lumbosacral sacrum sacroiliac spine spinal vertebra vertebral vertebrae disc disk discs
+        intervertebral endplate hip knee patellofemoral femur foot hand metacarpal scaphoid mandible glenoid body bodies joint
+        joints cortical cortex compartment compartments quadrant quadrants abdomen abdominal intraabdominal midabdomen epigastrium
+        epigastric hepatic splenic renal pancreatic gastric esophageal gallbladder rectum colonic transverse pelvis pelvic flank
+        soft tissue tissues skin fat wall breast breasts nipple lung lungs lobe lobes lobar fissure fissural parenchyma parenchymal
+        intrapulmonary extrapulmonary pulmonary pulmonic cardiopulmonary bronchopulmonary cardio cardiothoracic cardiac coronary
+        aortic aorto arterial artery arteries venous vein veins vascular vessel vessels valve valves mitral tricuspid ventricle
+        ventricles ventricular atrial atrium caval svc ivc azygos subclavian jugular brachiocephalic innominate carotid iliac hilar
+        perihilar mediastinal pleural diaphragmatic subdiaphragmatic subphrenic infradiaphragmatic airway airways tracheal bronchial
+        bronchus alveolar airspace interstitial lymph nodal t1 t2 l1 c7 multilevel multifocal multilobar bilateral bilaterally
+        unilateral apex apices base bases basilar basal hemithorax hemithoraces chest stripe inlet outlet outflow tract interspace
+        interspaces interlobar junction junctions recess sulcus sulci angle angles bony bone bones skeletal osseous osseus chondral
+        thyroid ascending descending arch root cardia fundus tip tips end ends course courses coursing loops loop line lines wire
     """,
     "manner": """
-        indeterminate fixation tenderness markings sequela markers marker advanced irregularities alignment aligned fragment fragments suture
-        material highly approximating convex upward downward convexity asbestos monitor annular retained tapering radiation sparing traction
-        passes passing pain dating back outlining resolve resolving clearing varying cystic focus foci true false replacement separation see
-        dextroconvex levoconvex straightening distention stool formed interpretation details residua sequelae appreciable believe believed
-        thought telemetry telemetric exclusion depending arising arise resulting intrathecal discordant concordant define defining states
-        collecting systems biliary ureteral duct cartilage cartilages fossae limbus exchanged exchange formation formations subjacent persistence
-        performance remodeling shortening articulation subchondral synovial element reasonable allow allows complicating suited bordered
-        radiating last subcutaneous enteric pathologic hyperostosis osteodystrophy osteochondromas organomegaly spaces islands midright midlower
-        lower trabecular direct passive epipericardial intra hyper crowded amputation significance free-standing enthesophyte endplates cell
-        acute acutely subacute chronic chronically active inactive remote residual recurrent recurrence evolving indolent transient early late
-        definite definitely definitive definitively obvious obviously convincing convincingly apparent apparently evident overt gross grossly
-        frank discrete specific specifically nonspecific particular particularly special notable significant significantly clinically important
-        remarkable incidental incidentally typical atypical characteristic usual common expected unexpected unchanged suspicious worrisome
-        focal focally multifocal diffuse diffusely generalized localized scattered patchy confluent mixed multiple numerous innumerable
-        single solitary dominant largest larger greatest greater predominantly mostly mainly primarily largely partially partly partial incomplete
-        incompletely complete completely entire entirely essentially overall relatively approximately about roughly exact measuring measure
-        measures measured diameter size sized sizes thickness length width dimension dimensions x amount degree extent ratio grade quality caliber
-        linear curvilinear bandlike bandlike platelike discoid streaky strandy stringy reticular nodular fibronodular hazy vague faint ill
-        defined poorly well circumscribed rounded round ovoid oval oblong irregular irregularity lobulated spiculated thin smooth sharp coarse
-        coarsened punctate tubular wedge triangular ring flowing confluent lucent radiopaque radiodense opaque calcified calcific noncalcified
-        corticated sclerotic nonsclerotic dense low high higher lower decreased mildly regular symmetric asymmetric asymmetrical
-        consistent compatible representative represent represents representing reflect reflects reflecting corresponding corresponds correspond
-        suggestive indicative due related associated attributed attributable accounting involving involved involves including include includes included
-        consists consist containing contains contain combination component element elements feature features sign signs evidence appearance
-        appearances appearing appear appears appreciated pattern patterns distribution distributed change changes process processes disease
-        diseases etiology etiologies cause causes causing setting context background presence present absence exists exist described seen
-        demonstrated demonstrable identified remains remaining remainder persistent persistently continued stability stable difference differences
-        different similar alternatively alternative otherwise simply readily fully adequately adequate satisfactory optimal good intact normally
-        normal unremarkable benign malignant inflammatory infectious reactive infective traumatic atraumatic posttraumatic nontraumatic congenital
-        developmental anomaly variant variants accessory aberrant anatomic anatomical physiologic degenerative degenerated hypertrophic
-        osteopenic demineralized atherosclerotic tortuous torturous ectatic unfolded senescent kyphotic scoliotic obese granulomatous
-        noncompressive hypoinflated underinflated hypoventilated hypoventilatory expanded inflated aerated healed healing nondisplaced
-        comminuted oblique exaggerated exaggeration prominent prominence conspicuous intervening dependent layering trace technically status
-        post postoperative postsurgical surgical surgically operative implanted implantable placed placement placing inserted terminates terminate
-        terminating terminated traverses enters entering extends extending extend extension ends ending directed oriented orientation centered
-        overlie via seen unfolding elongated elongation dextro levo mechanical prosthetic artificial metallic radiopacity tunneled accessed lumen
-        single double dual triple bipolar multi lead intravenous iv indwelling external dense better worse best worst probably likely unlikely
-        especially although despite nature certainty certain something whatever example example like account considering given allowing
-        suspicion concern question doubtful positive negative none full like rule ruled out excluded exclude suspected
-        seen development developing onset acuity chronicity progression allowing visualization evaluation minor tiny subcentimeter millimetric
+        indeterminate fixation tenderness markings sequela markers marker advanced irregularities alignment aligned fragment
+        fragments suture material highly approximating convex upward downward convexity asbestos monitor annular retained tapering
+        radiation sparing traction passes passing pain dating back outlining resolve resolving clearing varying cystic focus foci
+        true false replacement separation see dextroconvex levoconvex straightening distention stool formed interpretation details
+        residua sequelae appreciable believe believed thought telemetry telemetric exclusion depending arising arise resulting
+        intrathecal discordant concordant define defining states collecting systems biliary ureteral duct cartilage cartilages
+        fossae limbus exchanged exchange formation formations subjacent persistence performance remodeling shortening articulation
+        subchondral synovial element reasonable allow allows complicating suited bordered radiating last subcutaneous enteric
+        pathologic hyperostosis osteodystrophy osteochondromas organomegaly spaces islands midright midlower lower trabecular direct
+        passive epipericardial intra hyper crowded amputation significance free-standing enthesophyte endplates cell acute acutely
+        subacute chronic chronically active inactive remote residual recurrent recurrence evolving indolent transient early late
+        definite definitely definitive definitively obvious obviously convincing convincingly apparent apparently evident overt
+        gross grossly frank discrete specific specifically nonspecific particular particularly special notable significant
+        significantly clinically important remarkable incidental incidentally typical atypical characteristic usual common expected
+        unexpected unchanged suspicious worrisome focal focally multifocal diffuse diffusely generalized localized scattered patchy
+        confluent mixed multiple numerous innumerable single solitary dominant largest larger greatest greater predominantly mostly
+        mainly primarily largely partially partly partial incomplete incompletely complete completely entire entirely essentially
+        overall relatively approximately about roughly exact measuring measure measures measured diameter size sized sizes thickness
+        length width dimension dimensions x amount degree extent ratio grade quality caliber linear curvilinear bandlike bandlike
+        platelike discoid streaky strandy stringy reticular nodular fibronodular hazy vague faint ill defined poorly well
+        circumscribed rounded round ovoid oval oblong irregular irregularity lobulated spiculated thin smooth sharp coarse coarsened
+        punctate tubular wedge triangular ring flowing confluent lucent radiopaque radiodense calcified calcific noncalcified
+        corticated sclerotic nonsclerotic low high higher lower decreased mildly regular symmetric asymmetric asymmetrical
+        consistent compatible representative represent represents representing reflect reflects reflecting corresponding corresponds
+        correspond suggestive indicative due related associated attributed attributable accounting involving involved involves
+        including include includes included consists consist containing contains contain combination component element elements
+        feature features sign signs evidence appearance appearances appearing appear appears appreciated pattern patterns
+        distribution distributed change changes process processes disease diseases etiology etiologies cause causes causing setting
+        context background presence present absence exists exist described seen demonstrated demonstrable identified remains
+        remaining remainder persistent persistently continued stability stable difference differences different similar
+        alternatively alternative otherwise simply readily fully adequately adequate satisfactory optimal good intact normally
+        normal unremarkable benign malignant inflammatory infectious reactive infective traumatic atraumatic posttraumatic
+        nontraumatic congenital developmental anomaly variant variants accessory aberrant anatomic anatomical physiologic
+        degenerative degenerated hypertrophic osteopenic demineralized atherosclerotic tortuous torturous ectatic unfolded senescent
+        kyphotic scoliotic obese granulomatous noncompressive hypoinflated underinflated hypoventilated hypoventilatory expanded
+        inflated aerated healed healing nondisplaced comminuted oblique exaggerated exaggeration prominent prominence conspicuous
+        intervening dependent layering trace technically status post postoperative postsurgical surgical surgically operative
+        implanted implantable placed placement placing inserted terminates terminate terminating terminated traverses enters
+        entering extends extending extend extension ends ending directed oriented orientation centered overlie via seen unfolding
+        elongated elongation dextro levo mechanical prosthetic artificial metallic radiopacity tunneled accessed lumen single double
+        dual triple bipolar multi lead intravenous iv indwelling external better worse best worst probably likely unlikely
+        especially although despite nature certainty certain something whatever example example like account considering given
+        allowing suspicion concern question doubtful positive negative none like rule ruled out excluded exclude suspected seen
+        development developing onset acuity chronicity progression allowing visualization evaluation minor tiny subcentimeter
+        millimetric
     """,
 }
+ALARMING_WORDS = frozenset(  # words by which people without our phrases tell what is wrong; one of them is enough
+    """
+    air gas fluid liquid water blood bloody pus leak leaks leaking leaked hole holes punctured puncture dropped deflated squashed
+    crushed burst bursting broken break breaks cracked snapped torn tear bleeding bleed swollen swelling twisted pushed shifted
+    white whited black dark cloudy clouded cloud fog opaque filled full flooded drowned wet trapped missing lost vanished dead dying
+    bad badly terrible serious catastrophic dangerous abnormally diseased infected inflamed thickened growth growing tumourous spot
+    spots blob wrong wrongly misplaced failing obstructed blocked clogged compressed invaded destroyed eroded necrotic huge outside
+    emergency fatal tension
+""".split()
+)
 KNOWN_WORDS = frozenset(word for row in HARMLESS_WORDS.values() for word in row.split())
 
 # %% ../../nbs/reward/01_findings.ipynb #8777a01d
@@ -766,7 +819,7 @@ def phrases(
 ) -> set[tuple[str, ...]]:  # every word sequence it stands for
     "Write out a table's row: `rib fractures?` stands for two sequences; raises ValueError for brackets that do not match."
     found = set()
-    for phrase in map(str.strip, words.split(",")):
+    for phrase in map(str.strip, " ".join(words.split()).split(",")):
         texts, rest = _choices(phrase, 0)
         if rest != len(phrase):
             raise ValueError(f"brackets do not match in the phrase '{phrase}'")
@@ -815,7 +868,7 @@ def search_tree(
 TREE = search_tree(LEXICON)
 _NORMAL = re.compile("|".join(f"(?:{statement})" for statement in NORMAL_STATEMENTS))
 _WORD = re.compile(r"[a-z0-9'_]+(?:\.\d+)?|[,;/]")
-_FIGURE = r"(\d+(?:\.\d+)?)"
+_FIGURE = r"(\d+(?:[.,]\d+)?)"
 _SIZE = re.compile(rf"{_FIGURE}(?: ?(?:x|by) ?{_FIGURE})?(?: ?(?:x|by) ?{_FIGURE})? ?(mm|cm|millimet(?:er|re)s?|centimet(?:er|re)s?)\b")
 
 
@@ -825,7 +878,7 @@ def measured(
     "Write every measure as one word, its largest figure in millimetres: `3 x 4 cm` as `size_40.0`."
 
     def one(found: re.Match) -> str:
-        largest = max(float(figure) for figure in found.groups()[:3] if figure)
+        largest = max(float(figure.replace(",", ".")) for figure in found.groups()[:3] if figure)
         return f"size_{largest * (10 if found[4][0] == 'c' else 1):.1f}"
 
     return _SIZE.sub(one, sentence) if "mm" in sentence or "cm" in sentence or "met" in sentence else sentence
@@ -844,8 +897,10 @@ class Mark(NamedTuple):
         *values: str,  # any of these; any at all if none is given
     ) -> bool:
         "Is this among the phrase's meanings?"
-        found = self.means.get(kind, ())
-        return bool(found) if not values else any(value in values for value in found)
+        found = self.means.get(kind)
+        if found is None or not values:
+            return found is not None
+        return found[0] in values or (len(found) > 1 and any(value in values for value in found))
 
 
 def marks(
@@ -930,9 +985,10 @@ def mentions(
     "Findings by name and parts with a state."
     found = []
     for at, mark in enumerate(clause):
-        if mark.says("finding"):
-            found.append(Mention(mark.means["finding"], at, at, at, None))
-        elif mark.says("state") and (parts := parts_of(clause, at)):
+        if "finding" in mark.means:
+            if "tip" not in mark.means or not any("support_devices" in mention.findings for mention in found):  # "tube in the stomach"
+                found.append(Mention(mark.means["finding"], at, at, at, None))
+        elif "state" in mark.means and (parts := parts_of(clause, at)):
             state = mark.means["state"][-1]
             meant = SHOWN_BY_ENLARGED if state in ("enlarged", "borderline") else DENIED_BY_NORMAL
             named = [part for number in parts for part in clause[number].means["part"]]
@@ -959,8 +1015,8 @@ def reaches(
             verb = True
         elif mark.says("join", "with") and named:
             return False
-        elif mark.says("join", "and", "comma"):
-            if verb and (named or part):
+        elif mark.says("join", "and", "comma", "slash"):
+            if verb and (named or part) and not mark.says("join", "slash"):
                 return False
             behind, comma = clause[number + 1 : target], mark.says("join", "comma")
             sized = any(m.says("severity", "mild", "moderate") or m.says("change", "unchanged") for m in behind)
@@ -999,11 +1055,11 @@ def status_of(
     "Read a mention's status from the words around it."
     by_name = mention.state is None
     said = _before(clause, mention)
-    if not _UNSTATED.isdisjoint(said):
-        return next(iter(_UNSTATED & said)), False
+    if "past" in said:
+        return "past", False
     said |= _behind(clause, mention)
-    if "limit" in said:
-        return "limit", False
+    if "limit" in said or "asked" in said:
+        return "limit" if "limit" in said else "asked", False
     if "absent" in said:
         return "absent", "gone" in said
     if "doubt" in said or mention.state == "borderline" or (by_name and either_or(clause, mention.at)):
@@ -1011,7 +1067,7 @@ def status_of(
     return "present", False
 
 
-_UNSTATED = {"asked", "past", "limit"}
+_PLACED = {"side", "location", "severity"}
 
 # %% ../../nbs/reward/01_findings.ipynb #351fb611
 def _before(clause: list[Mark], mention: Mention) -> set[str]:
@@ -1020,14 +1076,14 @@ def _before(clause: list[Mark], mention: Mention) -> set[str]:
     for number in range(mention.first - 1, -1, -1):  # "resolved edema"
         if clause[number].says("change", "resolved") and mention.state is None:
             said |= {"absent", "gone"}
-        if not {"side", "location", "severity"} & clause[number].means.keys():
+        if _PLACED.isdisjoint(clause[number].means):
             break
     predicate = mention.state not in (None, "abnormal") and mention.at > mention.first  # "the heart is enlarged"
     begin = mention.first if predicate else mention.at
     seen_here = mention.findings[0] in ("fracture", "support_devices") or any(m.says("change") for m in clause[mention.last + 1 :])
     for number in range(mention.at - 1, -1, -1):
         mark = clause[number]
-        if not {"no", "doubt", "history"} & mark.means.keys():
+        if "no" not in mark.means and "doubt" not in mark.means and "history" not in mark.means:
             continue
         inside = number > begin  # "the heart is not enlarged"
         if mark.says("history", "past", "told", "asked", "limit") and (inside or reaches(clause, number, begin, True)):
@@ -1058,6 +1114,8 @@ def _behind(clause: list[Mark], mention: Mention) -> set[str]:
             said |= {"absent", "gone"} if mark.says("change", "resolved") else {"absent"}
         elif mark.says("history", "missed"):
             said.add("limit")
+        elif mark.says("history", "wanted"):
+            said |= set() if any(m.says("join", "and", "comma") for m in clause[mention.last + 1 : number]) else {"asked"}
         elif mark.says("doubt", "after"):
             said.add("doubt")
         elif mark.says("no", "alone") and number == mention.last + 1 == len(clause) - 1:  # "pneumothorax: no"
@@ -1070,6 +1128,7 @@ def _behind(clause: list[Mark], mention: Mention) -> set[str]:
 
 # %% ../../nbs/reward/01_findings.ipynb #ab059b85
 KINDS = ("side", "location", "severity", "change", "tip", "size")
+_DESCRIBING = frozenset(KINDS)
 
 
 def descriptions(
@@ -1079,16 +1138,21 @@ def descriptions(
     "Hand every side, place, size and change word of a clause to a mention."
     result: list[list[tuple[str, str]]] = [[] for _ in said]
     for number, mark in enumerate(clause):
+        if _DESCRIBING.isdisjoint(mark.means):
+            continue
         kinds = [kind for kind in KINDS if kind in mark.means]
         behind = clause[number + 1] if number + 1 < len(clause) else None
         if mark.says("adverb") and behind and behind.says("change") and behind.start == mark.end and "severity" in kinds:
             kinds.remove("severity")
         if mark.says("join", "all") and "side" in kinds and not (behind and ("location" in behind.means or "finding" in behind.means)):
             kinds.remove("side")  # "both unchanged"
+        if mark.says("state", "enlarged") and "severity" in kinds and any(mention.at == number for mention in said):
+            kinds.remove("severity")  # "large heart"
         owner = _owner(clause, said, number) if kinds else None
         if owner is not None:
             result[owner] += [(kind, value) for kind in kinds for value in mark.means[kind]]
-    result = _shared(clause, said, result)
+    if any(result):
+        result = _shared(clause, said, result)
     for mention, words in zip(said, result, strict=True):
         words += [("kind", kind) for kind in clause[mention.at].means.get("kind", ())]
     return result
@@ -1159,16 +1223,22 @@ def _shared(clause: list[Mark], said: list[Mention], result: list[list[tuple[str
         plain = all(mark.says("join", "and", "or", "slash") for mark in joints) and said[i].findings != ("edema",)
         if "side" not in kinds[i] and (plain or i in listed or any(mark.says("join", "beside") for mark in joints)):
             result[i] += [(kind, value) for kind, value in result[i - 1] if kind in ("side", "location") and kind not in kinds[i]]
+    plural = False  # whether the list is all of one verb
     for i in range(len(said) - 1, 0, -1):  # "consolidation and small effusion on the left are unchanged"
         joints, behind = clause[said[i - 1].at + 1 : said[i].at], _tail(clause, said, i, listed)
         plain = all(mark.says("severity") or mark.says("join", "and", "or", "slash") for mark in joints)
-        both = all({"side", "location", "severity"} & mark.means.keys() or mark.says("join", "and") for mark in joints)
+        both = all(not _PLACED.isdisjoint(mark.means) or mark.says("join", "and", "comma") for mark in joints)
+        both = both and any(mark.says("join", "and") for mark in joints)
         if plain or i in listed or any(mark.says("join", "all") for mark in clause[said[-1].at :]):
             given = {kind for kind in ("side", "location", "change") if any(mark.says(kind) for mark in behind)} - kinds[i - 1]
             if kinds[i - 1] & {"side", "location"}:
                 given &= {"change"}
-        else:  # "left effusion and right atelectasis are unchanged"
-            given = {"change"} - kinds[i - 1] if both and behind and behind[0].says("join", "verb") else set()
+        else:  # "left effusion and right atelectasis are unchanged", "tube, catheter, and wires are unchanged"
+            listed_all = all(mark.says("join", "comma") or not _PLACED.isdisjoint(mark.means) for mark in joints)
+            if both and behind and behind[0].says("join", "plural"):
+                plural = True
+            told = (plural and listed_all) or (both and behind and behind[0].says("join", "verb"))
+            given = {"change"} - kinds[i - 1] if told else set()
         result[i - 1] += [(kind, value) for kind, value in result[i] if kind in given]
     return result
 
@@ -1184,6 +1254,8 @@ def by_side(
     values: dict[str, list[str]] = {}
     for kind, value in words:
         values.setdefault(kind, []).append(value)
+    if len(values.get("side", ())) < 2:
+        return [values]
     own = [kind for kind in ("location", "severity", "change", "size") if len(values.get(kind, ())) > 1]
     sides = [side for side in values.get("side", ()) if side != "bilateral"]  # "bilateral effusions, small right and moderate left"
     if sorted(sides) != ["left", "right"] or not own:
@@ -1230,34 +1302,45 @@ _MANNER = (
     r"measurable|convincing|overall|notable|marked|detectable|visible|discernible|evident|radiographic|important|xxxx|clear|more|\w+ly) )*"
 )
 _LEFTOVER = (
-    r"(?:almost|near|nearly|mostly|largely|partial|partially|partly|incomplete|incompletely|substantial|substantially|considerable|"
+    r"(?:almost|all but|practically|virtually|near|nearly|mostly|largely|partial|partially|partly|incomplete|incompletely|substantial|substantially|significant|significantly|considerable|"
     r"considerably|marked|markedly|(?:not|n't|nearly|almost) (?:yet |quite )?(?:completely|fully|entirely|totally))"
 )
-REWORDED = (  # guards, regular expression, what stands for it
-    (("excl", "rul"), rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
-    (("excl", "rul"), r"\b(?:should|must|needs? to|has to|have to|ought to|remains? to|is to|are to)"
-                      rf" {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
-    (("excl", "rul"), rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| on | by | with| without | given| due| based)", "cannot be excluded"),
-    (("excl", "rul"), rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
-    (("resol", "clear", "gone", "disapp"), rf"\b{_LEFTOVER} (?:(?:complete|completely|entirely|fully|total|totally|interval|\w+ly) )*"
-                                           r"(?:resolved|cleared|gone|disappeared|resolution|clearing)\b(?: of\b)?", "almost resolved"),
-    (("chang", "crease", "mprov", "wors", "rogress", "largement", "growth", "reduc", "differ", "terior"),
-     rf"\b(?:no|without|little|absence of|lack of) {_MANNER}(?:changed?|increase|decrease|improvement|worsening|progression|enlargement|growth|"
-     r"reduction|difference|deterioration)s?\b(?: (?:in|of|to)\b)?(?: the (?:size|appearance|extent|degree) of\b)?", "unchanged"),
-    ((" not ", "n't "), rf"\b(?:has|have|had)(?: not|n't) {_ADVERBS}(?:changed|increased|decreased|improved|worsened|progressed|grown|resolved|"
-                        r"cleared|enlarged|gotten \w+|become \w+er)\b", "unchanged"),
-    ((" not", "n't ", "no "), rf"\b(?:not|no|isn't|aren't|nor) {_ADVERBS}(?:any )?(?:larger|smaller|bigger|worse|changed|different|progressed|"
-                              r"grown|resolved|cleared|improved|worsened)\b(?: than| from)?", "unchanged"),
-    (("not ",), r"\bnot only\b", ""),
-    (("not ", "n't "), r"\b(?:not|isn't|aren't|never) (?:entirely |completely )?(?:free|clear|devoid) of\b", "has"),
-    (("not ", "n't "), r"\b(?:not|isn't|aren't) (?:absent|negative|without)\b", "present"),
-    (("not ",), r"\b(left|right)(?: sided| side)?,? (?:but |and |though |yet )+not(?: on| in)?(?: the)? (?:left|right)\b(?: side| sided)?", r"\1"),
-    (("air space",), r"\bair space\b", "airspace"),
-    (("cause", "source", "explan", "etiolog", "reason", "change"), r"\bno (?:\w+ )?(?:source|cause|causes|explanation|etiology|reason) (?:for|of)\b",
-     ""),
-    (("however", "though"), r", (?:however|though),", ""),
-)
-_REWORDED = tuple((guards, re.compile(pattern), by) for guards, pattern, by in REWORDED)
+REWORDED = (  # guards: ((regular expression, what stands for it), ...)
+    (("excl", "rul"), (
+        (rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
+        (rf"\b(?:should|must|needs? to|has to|have to|ought to|remains? to|is to|are to) {_ADVERBS}(?:excluded|ruled out)\b",
+         "cannot be excluded"),
+        (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| on | by | with| without | given| due| based)", "cannot be excluded"),
+        (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
+    )),
+    (("resol", "clear", "gone", "disapp"), (
+        (rf"\b{_LEFTOVER} (?:(?:complete|completely|entirely|fully|total|totally|interval|\w+ly) )*"
+         r"(?:resolved|cleared|gone|disappeared|resolution|clearing)\b(?: of\b)?", "almost resolved"),
+    )),
+    (("chang", "crease", "mprov", "wors", "rogress", "largement", "growth", "reduc", "differ", "terior"), (
+        (rf"\b(?:no|without|little|absence of|lack of) {_MANNER}(?:changed?|increase|decrease|improvement|worsening|progression|enlargement|"
+         r"growth|reduction|difference|deterioration)s?\b(?: (?:in|of|to)\b)?(?: the (?:size|appearance|extent|degree) of\b)?", "unchanged"),
+    )),
+    ((" not ", "n't ", "no lack", "no absence", "no shortage", "not "), (
+        (rf"\b(?:has|have|had|does|do|did)(?: not|n't)(?: (?:appear|seem)(?:ed)? to(?: have| be)?)? {_ADVERBS}(?:changed|increased|decreased|improved|worsened|progressed|grown|resolved|cleared|enlarged|"
+         r"gotten \w+|become \w+er)\b", "unchanged"),
+        (r"\bnot only\b", ""),
+        (r"\b(?:no|not) (?:lack|absence|shortage) of\b", "present"),
+        (r"\b(?:not|isn't|aren't|never) (?:entirely |completely )?(?:free|clear|devoid) of\b", "has"),
+        (r"\b(?:not|isn't|aren't) (?:absent|negative|without)\b", "present"),
+        (r"\b(left|right)(?: sided| side)?,? (?:but |and |though |yet )+not(?: on| in)?(?: the)? (?:left|right)\b(?: side| sided)?", r"\1"),
+    )),
+    (("larger", "smaller", "bigger", "wors", "chang", "differ", "progress", "grown", "resol", "clear", "improv"), (
+        (rf"\b(?:not|no|isn't|aren't|nor) {_ADVERBS}(?:any )?(?:larger|smaller|bigger|worse|changed|different|progressed|grown|resolved|cleared|"
+         r"improved|worsened)\b(?: than| from)?", "unchanged"),
+    )),
+    (("air space",), ((r"\bair space\b", "airspace"),)),
+    (("cause", "source", "explan", "etiolog", "reason"), (
+        (r"\bno (?:\w+ )?(?:source|cause|causes|explanation|etiology|reason) (?:for|of)\b", ""),
+    )),
+    ((", however", ", though"), ((r", (?:however|though),", ""),)),
+)  # fmt: skip
+_REWORDED = tuple((guards, tuple((re.compile(pattern), by) for pattern, by in rules)) for guards, rules in REWORDED)
 _NONE_THERE = re.compile(
     r",? ?(?:\b(?:but|and|with)\b )?(?:\b(?:none|nothing|nil)(?: (?:is |are )?(?:seen|identified|present|visible|noted|evident))?|\bnot)"
     r" (?:on|in|at|over|to|of)(?: the)? (left|right)\b(?: side| lung| hemithorax| base| chest)?|\b(left|right)(?: side| sided)?:? none\b"
@@ -1269,10 +1352,11 @@ def reworded(
 ) -> str:
     "A sentence in words that the tables hold: wordings with any adverb, `none on the left`, measures."
     sentence = sentence.replace("-", " ")
-    for guards, pattern, by in _REWORDED:
+    for guards, rules in _REWORDED:
         for guard in guards:
             if guard in sentence:
-                sentence = pattern.sub(by, sentence)
+                for pattern, by in rules:
+                    sentence = pattern.sub(by, sentence)
                 break
     if "left" in sentence and "right" in sentence and (found := _NONE_THERE.search(sentence)):
         rest = sentence[: found.start()] + sentence[found.end() :]
@@ -1301,7 +1385,7 @@ def words_of(
 def _goes_on(following: list[Mark]) -> bool:
     "Do the marks behind a stop look back, so that the clause goes on?"
     for mark in following:
-        if mark.means.get("doubt") == ("after",) or mark.means.get("no") == ("after",):
+        if mark.means.get("doubt") == ("after",) or mark.says("no") and not mark.says("no", "before"):
             return True
         if not mark.says("join", "comma"):
             break
@@ -1321,11 +1405,13 @@ def cut(
     parts, starts = [Clause([], [], None)], [0]
     for number, mark in enumerate(found):
         own = parts[-1].marks
-        if not mark.says("join", "stop"):
+        if "join" not in mark.means or not mark.says("join", "stop"):
             if len(own) == LONGEST_CLAUSE:
                 parts.append(Clause([], [], None))
                 starts.append(mark.start)
             parts[-1].marks.append(mark)
+        elif mark.says("join", "there") and own and (own[-1].says("no", "before") or own[-1].says("doubt", "before")):
+            continue  # "unclear whether there is"
         elif any(not _SCOPED.isdisjoint(before.means) for before in own) and not _goes_on(found[number + 1 : number + 4]):
             parts.append(Clause([], [], mark))
             starts.append(mark.start)
@@ -1413,7 +1499,9 @@ def _clause_facts(clause: list[Mark], last_side: str | None) -> tuple[list[Fact]
     found: list[Fact] = []
     about: list[str] = []
     said = mentions(clause)
-    strange = False if said else None
+    if not said:
+        return found, about, None
+    strange = False
     for mention, words in zip(said, descriptions(clause, said), strict=True):
         status, gone = status_of(clause, mention)
         if mention.state in ("normal", "clear", "plain"):  # which denies something, unless it is itself denied
@@ -1424,7 +1512,7 @@ def _clause_facts(clause: list[Mark], last_side: str | None) -> tuple[list[Fact]
             status = None
         if mention.findings == ("other",):
             continue
-        if status == "asked":
+        if status in ("asked", "past"):
             about += mention.findings
         elif status in ("present", "absent", "uncertain"):
             words = [("side", _SIDES.get((value, last_side))) if value in ("same", "other") else (kind, value) for kind, value in words]
@@ -1437,9 +1525,27 @@ def _clause_facts(clause: list[Mark], last_side: str | None) -> tuple[list[Fact]
 _SIDES = {("same", "left"): "left", ("same", "right"): "right", ("other", "left"): "right", ("other", "right"): "left"}
 
 
+def _says_normal(sentence: str) -> bool:
+    return any(word in sentence for word in _NORMAL_WORDS) and bool(_NORMAL.search(sentence))
+
+
+_NORMAL_WORDS = ("normal", "negative", "unremarkable", "clear", "disease", "process", "finding", "change", "pathology")
+
+
 def _unknown(clause: Clause) -> list[str]:
     "Words of a clause that neither a phrase nor the list of harmless words holds."
     return [word for word in clause.loose if word not in KNOWN_WORDS and not word[-1].isdigit() and not word[0].isdigit() and "xxxx" not in word]
+
+
+def _foreign(clause: Clause, speaks: bool) -> bool:
+    "Is a clause in words that we do not know? One may stand beside a finding that we know, unless it alarms."
+    unknown = _unknown(clause)
+    if len(unknown) > speaks:
+        return speaks or _TOLD.isdisjoint(clause.loose) or any("part" in mark.means for mark in clause.marks)  # "told to Dr Smith"
+    return not ALARMING_WORDS.isdisjoint(unknown)
+
+
+_TOLD = {"discussed", "notified", "informed", "called", "telephone", "phone", "paged", "communicated", "conveyed", "dr", "doctor", "physician"}
 
 
 def _puzzles(clause: Clause) -> bool:
@@ -1453,7 +1559,7 @@ def _puzzles(clause: Clause) -> bool:
             return True
         if mark.says("state", "enlarged", "borderline") or (body and mark.says("no")):
             return True
-        if mark.says("change", "new", "worsened"):
+        if mark.says("change", "new", "worsened") or (body and mark.says("change", "resolved")):
             return True
     return False
 
@@ -1467,13 +1573,12 @@ def sentence_facts(
     latest: list[Fact] = []  # of the clause that spoke last; they close `found`
     about: list[str] = []
     further: list[tuple[str, str]] = []
-    normal, pronoun = bool(_NORMAL.search(sentence)), bool(_PRONOUN.match(sentence))
-    unread, named = not sentence.isascii(), False
+    unread, named, puzzled = not sentence.isascii(), False, False
     for clause in cut(sentence):
         facts, asked, strange = _clause_facts(clause.marks, next((fact.side for fact in reversed(found) if fact.side), None))
         about += asked
-        unread |= bool(strange) or len(_unknown(clause)) > (strange is not None)
-        words = _further(clause, pronoun) if strange is None else []
+        unread |= bool(strange) or _foreign(clause, strange is not None)
+        words = _further(clause, _PRONOUN.match(sentence) is not None) if strange is None else []
         if facts:
             found, latest = found + facts, facts
         elif words and latest:
@@ -1486,10 +1591,11 @@ def sentence_facts(
         elif words and not named and not clause.opening:
             further += words
         elif strange is None:
-            unread |= _puzzles(clause) and not normal
+            puzzled |= _puzzles(clause)
         named |= strange is not None
-    normal = normal and not unread and all(fact.status == "absent" for fact in found)
-    return Sentence(tuple(found), normal, tuple(further), tuple(about), unread)
+    normal = not any(fact.finding in CHEXPERT_NAMES or fact.status != "absent" for fact in found) and _says_normal(sentence)
+    unread |= puzzled and not normal
+    return Sentence(tuple(found), normal and not unread, tuple(further), tuple(about), unread)
 
 # %% ../../nbs/reward/01_findings.ipynb #a62d40b2
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u202a\u202b\u202c\u202d\u202e"))
@@ -1517,6 +1623,8 @@ def plain(
     if not text.isascii():
         text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS))
         text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    if "`" in text:
+        text = text.replace("`", "'")
     if "&" in text:
         text = html.unescape(text).replace("\xa0", " ").replace("&", " and ")
     if "<" in text:
@@ -1583,40 +1691,47 @@ HEADERS = {
 _SECTION = {header.strip(): section for section, row in HEADERS.items() for header in row.split(",")}
 _ANY_HEADER = "|".join(sorted(_SECTION, key=len, reverse=True))  # the longest first
 _ALONE = re.compile(rf"(?:{_ANY_HEADER})[ :]*", re.IGNORECASE)
-_HEADER = re.compile(rf"(?:^|(?<=[\s.]))({_ANY_HEADER}) *:")
+_HEADER = re.compile(rf"(?:^|(?<=[\s.]))({_ANY_HEADER}) *$")
+_LONGEST_HEADER = max(map(len, _SECTION)) + 3
 REWRITTEN = (  # a guard, a regular expression, what stands for it before anything is read
     ("__", r"_{2,}", " xxxx "),  # what was taken out for privacy
     ("**", r"\*\*", ""),  # headers in bold, as language models write them
     ("\n", rf"(?m)^[ \t]*({_ANY_HEADER})[ \t]*$", r"\1:"),  # a header on a line of its own
     ("vs.", r"\bvs\.", "vs"),
+    ("dr.", r"\bdr\. *\w+", "doctor"),
     ("?", r"(?:^|(?<=[\s(.,;:]))\?\s*(?=[a-z])", "possible "),  # "?pneumonia"
     ("?", r"(?<=[a-z)])\s*\?", " questioned."),  # "pneumonia?"
     (">", r"\b(r|l|right|left) ?> ?(?=(?:r|l|right|left)\b)", r"\1 greater than "),
     ("<", r"\b(r|l|right|left) ?< ?(?=(?:r|l|right|left)\b)", r"\1 less than "),
     (" - ", r"(?<=\S) +-+ +(?=\S)", " ; "),  # a dash between blanks parts
     (" * ", r" \*+ ", "\n"),
+    ("\t", r"(?<=\S) *\t\s*(?=\S)", " ; "),
     ("|", r" *\| *", " : "),
+    (")", r"(?:^|(?<=[\s.,;]))\(?\d{1,2}\)(?=\s*[a-z])", "\n"),  # "1) ... 2) ...", "(1) ..."
+    ("1.", r"(?:^|(?<=[\s.]))\d{1,2}\.(?=[a-z])", "\n"),  # "1.No edema 2.Small effusion"
+    ("#", r"#\d{1,2}\b[.):]?", "\n"),
     ("(", r" *\(", " , "),
     (")", r"(?<!\d)\) *(?=[a-z])", " , "),
-    (" r.", r"(?<= )r\. (?=[a-z])", "r "),
-    (" l.", r"(?<= )l\. (?=[a-z])", "l "),
+    (" r. ", r" r\. (?=[a-z])", " r "),
+    (" l. ", r" l\. (?=[a-z])", " l "),
 )
 _REWRITTEN = tuple((guard, re.compile(pattern), by) for guard, pattern, by in REWRITTEN)
 # after a word or bracket any full stop ends a sentence, after a digit only one before a blank (2.5 cm); so do line breaks and list signs
 _SENTENCE = re.compile(
-    r"(?<=[a-z_)\]%'\"])[.!?]+(?=\s|$|[a-z]|\d{1,2}[.)])|(?<=\d)[.!?:]+(?=\s|$)|(?<=\s)[.]+(?=\s|$)|\n"
-    r"|(?:^|(?<=[\s.,;]))\(?\d{1,2}\)(?=\s*[a-z])|(?:^|(?<=\.))\d{1,2}\.(?=[a-z])"
+    r"[.!?:\n](?:(?<=\n)|(?<=[a-z_)\]%'\"][.!?])[.!?]*(?=\s|$|[a-z]|\d{1,2}[.)])|(?<=\d.)[.!?:]*(?=\s|$)|(?<=\s[.])[.]*(?=\s|$))"
 )
 _OPENERS = (
     "No|There|The|Small|Large|Mild|Mildly|Moderate|Severe|Trace|Tiny|New|Stable|Unchanged|Heart|Lungs|Cardiac|Cardiomegaly|Cardiomediastinal|"
     "Normal|Left|Right|Bilateral|Interval|Possible|Pleural|Bibasilar|Increased|Low|Otherwise|Findings|Patchy|Persistent|Minimal|Diffuse"
 )
-_RUN_ON = re.compile(rf"([\w)%]+) +(?=(?:{_OPENERS})\b)")
+_CAPITAL = re.compile(rf"\b(?!(?:{_OPENERS})\b)[A-Z][a-z]")
+_RUN_ON = re.compile(rf"(?<=[a-z)%]) +(?=(?:{_OPENERS})\b)")
 
 
 def _parted(found: re.Match) -> str:
-    word = found[1]
-    return f"{word} " if word.lower() in _UNFINISHED or not word[-1].islower() or word[0].isupper() and _ADJECTIVE.match(word.lower()) else f"{word}\n"
+    "A blank, or a line break before a capital letter that begins a statement."
+    word = found.string[: found.start()].rsplit(None, 1)[-1]
+    return " " if word.lower() in _UNFINISHED or (word[0].isupper() and _ADJECTIVE.match(word.lower())) else "\n"
 
 
 def pieces(
@@ -1626,20 +1741,25 @@ def pieces(
     text = plain(text)
     if "\n" in text:
         text = unwrapped(text)
-    if _RUN_ON.search(text) and len(re.findall(r"\b[A-Z][a-z]", text)) * 2 < len(text.split()):
+    if _RUN_ON.search(text) and 3 * len(_CAPITAL.findall(text)) < len(text.split()):  # and no Title Case
         text = _RUN_ON.sub(_parted, text)
-    text = text.lower()
+    text = f" {text.lower()}"
     for guard, pattern, by in _REWRITTEN:
         if guard in text:
             text = pattern.sub(by, text)
     found: list[tuple[str, str]] = []
-    name, *parts = ["text", *_HEADER.split(text)]
-    for number, part in enumerate(parts):
-        if number % 2:  # a header
-            name = _SECTION[part]
-        else:
-            found += [(name, " ".join(words)) for sentence in _SENTENCE.split(part) if sentence and (words := sentence.split())]
-    return found
+    name, start, colon = "text", 0, text.find(":")
+    while colon >= 0:
+        if header := _HEADER.search(text, max(start, colon - _LONGEST_HEADER), colon):
+            found += [(name, sentence) for sentence in _parts(text[start : header.start()])]
+            name, start = _SECTION[header[1]], colon + 1
+        colon = text.find(":", colon + 1)
+    return found + [(name, sentence) for sentence in _parts(text[start:])]
+
+
+def _parts(text: str) -> list[str]:
+    "The sentences of a section."
+    return [" ".join(words) for sentence in _SENTENCE.split(text) if (words := sentence.split())]
 
 
 def sections(
@@ -1702,41 +1822,31 @@ class Report(NamedTuple):
     unread: tuple[str, ...]
 
 
-def _stated(sentences: Iterable[str]) -> tuple[list[Fact], list[str]]:
-    "Statements of a section's sentences, and those sentences that no rule can place."
+def _stated(sentences: Iterable[Sentence]) -> list[Fact]:
+    "Statements of a section's sentences."
     stated: list[Fact] = []
-    strange: list[str] = []
     latest: list[Fact] = []
-    for sentence in sentences:
-        said = sentence_facts(sentence)
+    for said in sentences:
         if said.further and latest:
             stated[len(stated) - len(latest) :] = latest = added(latest, said.further)
-        elif said.facts:
+        else:
             latest = list(said.facts)
             stated += latest
-        else:
-            latest = []
-        if said.unread:
-            strange.append(sentence)
-    return stated, strange
+    return stated
 
 
 @functools.lru_cache(maxsize=8192)  # one text is read for several measures, and by many systems
 def _facts(text: str) -> Report:
-    found = pieces(text)
-    stated: list[Fact] = []
-    strange: set[str] = set()
-    for name in dict.fromkeys(name for name, _ in found):
-        if name != "passed over":
-            facts, unknown = _stated(sentence for section, sentence in found if section == name)
-            stated += facts
-            strange.update(unknown)
+    found = [(name, sentence, sentence_facts(sentence)) for name, sentence in pieces(text)]
+    names = dict.fromkeys(name for name, _, _ in found if name != "passed over")
+    stated = [fact for read in names for fact in _stated(said for name, _, said in found if name == read)]
     there = {fact.finding for fact in stated if fact.status != "absent"}
-    for name, sentence in found:
-        said = sentence_facts(sentence)
-        if not there.issuperset(said.about) or name == "passed over" and said.facts:
-            strange.add(sentence)
-    return Report(tuple(merge(stated)), tuple(stated), tuple(sentence for _, sentence in found if sentence in strange))
+    strange = (
+        sentence for name, sentence, said in found
+        if ((said.facts or said.about or not ALARMING_WORDS.isdisjoint(sentence.split())) if name == "passed over" else
+            said.unread or not there.issuperset(said.about))
+    )  # fmt: skip
+    return Report(tuple(merge(stated)), tuple(stated), tuple(strange))
 
 
 def facts(
@@ -1764,7 +1874,7 @@ def section_facts(
     text: str,  # a report with headers
 ) -> dict[str, list[Fact]]:  # section, as in `sections` -> its facts
     "What each section of a report states, for whoever scores findings and impression apart."
-    return {name: merge(_stated(parts)[0]) for name, parts in sections(text).items()}
+    return {name: merge(_stated(map(sentence_facts, parts))) for name, parts in sections(text).items()}
 
 # %% ../../nbs/reward/01_findings.ipynb #46501523
 def labels_from(
@@ -1788,4 +1898,8 @@ def chexpert_labels(
     text: str,  # a report
 ) -> dict[str, int | None]:  # CheXpert name -> 1, 0, -1 or None
     "The 14 labels of a report."
-    return labels_from(facts(text), any(sentence_facts(sentence)[1] for sentence in sentences(text)))
+    read = [sentence_facts(sentence) for sentence in sentences(text)]
+    labels = labels_from(facts(text), any(said.normal for said in read))
+    if labels["No Finding"] == 1 and any(said.unread for said in read):
+        labels["No Finding"] = None
+    return labels
