@@ -183,6 +183,7 @@ ADORNED = {
     "leading zeros": GOOD.replace("(A, 1)", "(A, 01)"),
     "an explanation in an element": f"{GOOD}\n<explanation>The effusion is missed: {ZEROS}</explanation>",
     "words that agree": f"{GOOD}\nTotal: 22 errors. The effusion is (A, 1); the change is missed (F, 7).",
+    "a numbered list of errors": f"{GOOD}\nThe errors:\n1. A total collapse, 3 cm, is missed. Errors: 2. None.",
     "an empty thought": f"<think>\n\n</think>\n\n{GOOD}",
 }
 

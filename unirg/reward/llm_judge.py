@@ -148,7 +148,7 @@ def chexprompt_rubric(
     user = user.replace("{examples_formatted}", examples.replace("{", "{{").replace("}", "}}"))
     return Rubric("chexprompt", system, user, {"temperature": 0.0, "top_p": 0.9, "max_tokens": 128})
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #abbebb97
+# %% ../../nbs/reward/07_llm_judge.ipynb #436cc323
 class ReplyError(ValueError):
     "A reply that is no judgement, and why."
 
@@ -182,7 +182,7 @@ def _last_channel(text: str) -> str:
             raise ReplyError("a reply that ends in another channel than the final one")
     return text
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #ff90e63c
+# %% ../../nbs/reward/07_llm_judge.ipynb #57ae2b2b
 def answer_of(
     text: str,  # a whole reply
 ) -> str:
@@ -212,6 +212,11 @@ _LIST = rf"{_PAIR}(?:\s*,\s*{_PAIR}){{5}}"
 _BRACKETED = re.compile(rf"[\s*_`]*:[\s*_`]*(?:\[\s*({_LIST})\s*\]|\(\s*({_LIST})\s*\))")
 _CANNOT = re.compile(r"\b(?:sorry|as an ai|i(?: am|['\u2019]m)? (?:can ?not|can['\u2019]t|could not|unable)|unable to \w+ \w+ rep)", re.I)
 
+_TOTAL = re.compile(  # "Total: 3", "in total there are 3 errors", "Errors: 3"; not "total collapse, 3 cm", nor a numbered list
+    r"(?:\btotal(?=[^.\n]{0,60}error|[\s*_]*[:=])[^.\n\d]{0,60}|\berrors?[^\S\n]*(?:is|are|[:=])[^\S\n]*)([0-9]+)(?![.)]?[0-9]|[.)]\s*\w)",
+    re.IGNORECASE,
+)
+
 
 def _check_words(words: str, counts: dict[str, list[int]]) -> None:
     "Raise `ReplyError` where the words about two lists of counts take them back."
@@ -225,11 +230,11 @@ def _check_words(words: str, counts: dict[str, list[int]]) -> None:
     for letter, number in re.findall(r"[(\[]\s*([A-F])\s*,\s*(-?[0-9]+)", words):
         if int(number) not in [row["ABCDEF".index(letter)] for row in rows]:
             raise ReplyError("the words of the reply contradict its lists")
-    for number in re.findall(r"(?:\btotal\b[^.\n\d]{0,60}|\berrors?\s*(?:is|are|[:=])\s*)([0-9]+)", words, re.IGNORECASE):
+    for number in _TOTAL.findall(words):
         if int(number) not in map(sum, rows):
             raise ReplyError("the total of the reply contradicts its lists")
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #2ae25914
+# %% ../../nbs/reward/07_llm_judge.ipynb #395ed474
 def parse_reply(
     text: str,  # what the model answered
 ) -> dict[str, dict[str, int]]:  # "significant" and "insignificant" -> error type -> number
@@ -519,7 +524,7 @@ def reply_from(
     finish = next((what for what, so in others.items() if so), finish)
     return Reply(text or "", _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens"), finish)
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #cd802966
+# %% ../../nbs/reward/07_llm_judge.ipynb #29c0b95c
 def asked_pause(
     headers: typing.Mapping[str, str],  # of an answer
 ) -> float | None:  # seconds; None where no time to come is asked for
@@ -563,7 +568,7 @@ async def _sent(client, judge, messages: list[dict]) -> tuple:
                 raise NoReply(why, error.status_code) from None
         await asyncio.sleep(pause)
 
-# %% ../../nbs/reward/07_llm_judge.ipynb #5e9b2ed0
+# %% ../../nbs/reward/07_llm_judge.ipynb #d87448a8
 async def _ask(
     client,  # openai.AsyncOpenAI
     judge,  # LlmJudge
