@@ -1282,6 +1282,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'unirg.reward.llm_judge._keyed': ('reward/llm_judge.html#_keyed', 'unirg/reward/llm_judge.py'),
                                         'unirg.reward.llm_judge._last_channel': ( 'reward/llm_judge.html#_last_channel',
                                                                                   'unirg/reward/llm_judge.py'),
+                                        'unirg.reward.llm_judge._mute': ('reward/llm_judge.html#_mute', 'unirg/reward/llm_judge.py'),
                                         'unirg.reward.llm_judge._opened': ('reward/llm_judge.html#_opened', 'unirg/reward/llm_judge.py'),
                                         'unirg.reward.llm_judge._plain': ('reward/llm_judge.html#_plain', 'unirg/reward/llm_judge.py'),
                                         'unirg.reward.llm_judge._read': ('reward/llm_judge.html#_read', 'unirg/reward/llm_judge.py'),

@@ -32,7 +32,7 @@ from fastcore.basics import patch
 
 from ..core import Settings, StudyError, typed
 from .judge import ERROR_TYPES
-from .metrics import check_pairs, check_references, encodable
+from .metrics import check_pairs, encodable, says_nothing
 
 # %% ../../nbs/reward/07_llm_judge.ipynb #3a26e8d7
 @dataclass(frozen=True)
@@ -667,6 +667,11 @@ def _keyed(judge: LlmJudge, predictions, references) -> tuple[list[str], dict[st
     return keys, dict(zip(keys, pairs))
 
 
+def _mute(pairs: dict[str, tuple[str, str]]) -> dict[str, str]:
+    "Pairs that nobody can judge, and why."
+    return {key: "not asked, the reference says nothing" for key, (_, reference) in pairs.items() if says_nothing(reference)}
+
+
 def _estimate(judge: LlmJudge, cache: ReplyCache, pairs: int, asked: dict, cached: int) -> Estimate:
     _, tokens, _, characters = cache.paid(judge.model)
     prompt = round(sum(_characters(judge, pair) for pair in asked.values()) / (characters / tokens if tokens else 3))
@@ -763,7 +768,8 @@ def estimate(
     keys, pairs = _keyed(self, predictions, references)
     with ReplyCache(self.cache) as cache:
         known = cache.replies(pairs)
-        return _estimate(self, cache, len(keys), {key: pair for key, pair in pairs.items() if key not in known}, len(known))
+        asked = {key: pair for key, pair in pairs.items() if key not in known.keys() | _mute(pairs).keys()}
+        return _estimate(self, cache, len(keys), asked, len(known))
 
 
 @patch
@@ -777,7 +783,6 @@ async def ajudge(
 ) -> list[Judgement]:  # one a pair
     "Judge pairs; raises `StudyError` for unequal lengths, a strange source, a budget that does not suffice, an endpoint that refuses."
     labels = check_pairs(predictions, references, names, "judge")
-    check_references(references, labels, "judge")
     self.check_sources(sources)
     keys, pairs = _keyed(self, predictions, references)
     with ReplyCache(self.cache) as cache:
@@ -785,14 +790,15 @@ async def ajudge(
         if ask_again:
             cache.retire(unreadable := [key for key, reply in known.items() if _read(self, pairs[key], reply).missing])
             known = {key: reply for key, reply in known.items() if key not in unreadable}
-        asked, failures = {key: pair for key, pair in pairs.items() if key not in known}, {}
+        failures = _mute(pairs)
+        asked = {key: pair for key, pair in pairs.items() if key not in known.keys() | failures.keys()}
         if asked:
             ahead = _estimate(self, cache, len(keys), asked, len(known))
             if self.budget is not None and self.totals.cost + ahead.cost > self.budget:
                 raise StudyError(f"judge: {self.totals.cost:.4f} spent of a budget of {self.budget}, and now {ahead}")
             if not self.totals.paid:
                 print(f"judge {self.model}: {ahead}")
-            failures = await _ask_all(self, cache, asked)
+            failures |= await _ask_all(self, cache, asked)
         replies = cache.replies(keys)
     judged = {key: _read(self, pair, replies.get(key), failures.get(key, "")) for key, pair in pairs.items()}
     self.totals.cached += len(known)
