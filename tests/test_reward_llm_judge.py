@@ -245,6 +245,8 @@ ENDED = {
     "cut off in a thought of its own": (completion(None, finish="length", reasoning_content=ZEROS), "cut off"),
     "filtered": (completion(ZEROS, finish="content_filter"), "filtered"),
     "unsaid": (completion(ZEROS, finish=None), "does not say how it ended"),
+    "left out": (completion(ZEROS).replace('"finish_reason": "stop", ', ""), "does not say how it ended"),
+    "no content at all": (completion(None).replace(', "content": null', ""), "empty reply"),
     "ended in another way": (completion(ZEROS, finish="abort"), "abort"),
     "ended in an odd way": (completion(ZEROS, finish={"why": "Secret."}), "does not say"),
     "a thought without an end": (completion(f"<thinking>{ZEROS}"), "no end"),
@@ -817,6 +819,18 @@ def test_a_judge_may_see_only_the_sources_it_was_made_for(study, tmp_path):
             Composite(weights={"error_term": 1}, judge=judge)(*reports(2), source=["open", "closed"])
         assert server.asked.total() == 0
         assert judge.judge(*reports(2), sources=["open", "open"])[0].errors()
+
+
+def test_one_source_is_no_list_of_sources(study, tmp_path):
+    judge = judge_at("http://here:1/v1", tmp_path, sources=["open"], settings=study)
+    for call in (
+        lambda: judge_at("http://here:1/v1", tmp_path, sources="open", settings=study),
+        lambda: judge.check_sources("open"),
+        lambda: check_endpoint("http://here:1/v1", "open", study),
+        lambda: judge.judge(["Edema."], [REFERENCE], sources="open"),
+    ):
+        with pytest.raises(StudyError, match="sources: a list is wanted"):
+            call()
 
 
 def test_replies_on_credentialed_texts_stay_inside_the_study(study, tmp_path_factory):

@@ -460,6 +460,19 @@ def test_the_items_of_a_list_end_where_the_next_begins(mark):
     assert default_score([text], [text]) == pytest.approx([1], abs=1e-5) and default_score([turned], [text])[0] > 0.97
 
 
+def test_repetition_costs_on_one_line_and_on_many():
+    for joint in (" ", "\n", "\n- ", "\r\n\r\n"):
+        once, thrice = "No acute disease.", joint.join(["No acute disease."] * 3)
+        assert default_score([thrice], [once])[0] < 0.8 < default_score([once], [thrice])[0] + 1e-6
+    assert metrics.repeated_share("\n".join(["No acute disease"] * 4), "No acute disease") == 0.75
+
+
+def test_rows_of_labels_are_labels():
+    for wrong in ([LEFT], [{}], [None], [{"Edema": 1}]):
+        with pytest.raises(StudyError, match="no row of labels"):
+            metrics.label_scores([chexpert_labels(LEFT)], wrong)
+
+
 def test_a_long_run_of_blanks_costs_nothing():
     text = "No effusion." + " " * 200_000 + "\n" * 200_000 + "The heart is enlarged."
     assert metrics.sentences(text) == ["no effusion.", "the heart is enlarged."]

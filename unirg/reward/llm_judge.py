@@ -32,7 +32,7 @@ from fastcore.basics import patch
 
 from ..core import Settings, StudyError, typed
 from .judge import ERROR_TYPES
-from .metrics import check_pairs, encodable, says_nothing
+from .metrics import check_list, check_pairs, encodable, says_nothing
 
 # %% ../../nbs/reward/07_llm_judge.ipynb #3a26e8d7
 @dataclass(frozen=True)
@@ -424,7 +424,7 @@ def check_endpoint(
 ) -> list[str]:  # those of the sources that are credentialed
     "Raise `StudyError` naming the first credentialed source that settings.ini does not allow to be sent there."
     credentialed = []
-    for source in dict.fromkeys(sources):
+    for source in dict.fromkeys(check_list(sources, "judge, sources")):
         section = settings.section(f"source:{source}")
         if section.get("credentialed") == "no":
             continue
@@ -516,8 +516,8 @@ def reply_from(
 ) -> Reply:
     "What a completion holds; raises AttributeError, IndexError, KeyError or TypeError for what is none."
     choices, usage = answer.choices, getattr(answer, "usage", None)
-    message, finish = choices[0].message, choices[0].finish_reason
-    text = _joined(message.content)
+    message, finish = choices[0].message, getattr(choices[0], "finish_reason", None)
+    text = _joined(getattr(message, "content", None))
     finish = finish.lower() if isinstance(finish, str) and re.fullmatch(r"[\w-]{1,40}", finish) else "unsaid"
     others = {"several choices": len(choices) > 1, "a refusal": getattr(message, "refusal", None), "no text": text is None}
     others["a call of a tool"] = getattr(message, "tool_calls", None) or getattr(message, "function_call", None)
@@ -629,7 +629,7 @@ class LlmJudge:
             raise StudyError("judge: a budget needs prompt_price and completion_price")
         if importlib.util.find_spec("openai") is None:
             raise StudyError('judge: the openai package is missing: pip install "unirg[judge]"')
-        self.sources, self.totals = tuple(self.sources), Totals(cost=0.0 if priced else None)
+        self.sources, self.totals = tuple(check_list(self.sources, "judge, sources")), Totals(cost=0.0 if priced else None)
         if self.sources and self.settings is None:
             raise StudyError("judge: sources are given without settings, which say whether their texts may be sent: pass Settings(profile)")
         kept = check_endpoint(self.endpoint, self.sources, self.settings) if self.sources else []
@@ -644,7 +644,7 @@ class LlmJudge:
 
     def check_sources(self, sources: typing.Iterable[str] | None) -> None:
         "Raise `StudyError` for texts of a source that the judge was not made for."
-        for source in dict.fromkeys(sources or ()):
+        for source in dict.fromkeys(check_list(sources or (), "judge, sources")):
             if source not in self.sources:
                 raise StudyError(f"judge: texts of '{source}' came to a judge that was made for: {', '.join(self.sources) or 'no source'}")
 
