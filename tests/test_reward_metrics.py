@@ -1,5 +1,6 @@
 "Measures against independent implementations and published numbers."
 
+import ast
 import csv
 import itertools
 import json
@@ -23,6 +24,7 @@ from unirg.reward.findings import CHEXPERT_NAMES, chexpert_labels
 from unirg.reward.judge import rule_judge, temporal_scores
 from unirg.reward.metrics import BertScore, bleu2, bleu4, fact_f1, fact_scores, label_cosine, label_f1, read_vectors, rouge_l
 
+ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "data" / "radcliq_rows.csv"
 LEFT = "Small left pleural effusion. No pneumothorax."
 NORMAL = "The heart size is normal. The lungs are clear. No pleural effusion or pneumothorax."
@@ -377,14 +379,11 @@ SPOKEN = [
 
 
 @pytest.mark.parametrize("reference", EMPTY, ids=ascii)
-def test_a_reference_that_says_nothing_names_its_study(reference):
-    calls = [
-        lambda: score_pairs([LEFT, LEFT], [LEFT, reference], names=["s1", "s2"]),
-        lambda: Composite(step=1).components([LEFT, LEFT], [LEFT, reference], ["s1", "s2"]),
-    ]
-    for call in calls:
-        with pytest.raises(StudyError, match="the reference of study s2 says nothing"):
-            call()
+def test_a_reference_that_says_nothing_names_its_study(reference, caplog):
+    with pytest.raises(StudyError, match="the reference of study s2 says nothing"):
+        score_pairs([LEFT, LEFT], [LEFT, reference], names=["s1", "s2"])
+    Composite(weights={"bleu2": 1}, watch=()).components([LEFT, LEFT], [LEFT, reference], ["s1", "s2"])
+    assert caplog.text.count("the reference of study s2 says nothing") == 1
     with pytest.raises(StudyError, match="the reference of study number 1, test, says nothing"):
         metrics.constant_baselines([LEFT], [LEFT, reference])
 
@@ -461,9 +460,42 @@ def test_the_items_of_a_list_end_where_the_next_begins(mark):
     assert default_score([text], [text]) == pytest.approx([1], abs=1e-5) and default_score([turned], [text])[0] > 0.97
 
 
+def test_repetition_costs_on_one_line_and_on_many():
+    for joint in (" ", "\n", "\n- ", "\r\n\r\n"):
+        once, thrice = "No acute disease.", joint.join(["No acute disease."] * 3)
+        assert default_score([thrice], [once])[0] < 0.8 < default_score([once], [thrice])[0] + 1e-6
+    assert metrics.repeated_share("\n".join(["No acute disease"] * 4), "No acute disease") == 0.75
+
+
+def test_rows_of_labels_are_labels():
+    for wrong in ([LEFT], [{}], [None], [{"Edema": 1}]):
+        with pytest.raises(StudyError, match="no row of labels"):
+            metrics.label_scores([chexpert_labels(LEFT)], wrong)
+
+
 def test_a_long_run_of_blanks_costs_nothing():
     text = "No effusion." + " " * 200_000 + "\n" * 200_000 + "The heart is enlarged."
     assert metrics.sentences(text) == ["no effusion.", "the heart is enlarged."]
+
+
+def imports(path):
+    "Modules of the package that one imports, inside functions too."
+    package = ("unirg", *path.relative_to(ROOT / "unirg").parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) + 1 - node.level], *filter(None, [node.module])] if node.level else [node.module]
+            yield from (".".join(base), *(".".join([*base, alias.name]) for alias in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_the_reward_room_is_read_from_left_to_right():
+    "Each module imports only from those before it."
+    order = ["findings", "metrics", "judge", "model_metrics", "composite", "probes", "llm_judge", "agreement"]
+    assert sorted(order) == sorted(path.stem for path in (ROOT / "unirg" / "reward").glob("[a-z]*.py"))
+    for place, name in enumerate(order):
+        found = {other.removeprefix("unirg.reward.").split(".")[0] for other in imports(ROOT / "unirg" / "reward" / f"{name}.py")}
+        assert found.isdisjoint(order[place:]), name
 
 
 def test_importing_the_reward_room_loads_no_torch():

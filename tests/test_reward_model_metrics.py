@@ -117,6 +117,15 @@ def test_a_text_does_not_depend_on_its_batch(chexbert):
         assert np.allclose(together[text][0], alone[text][0], atol=1e-5) and together[text][1] == alone[text][1]
 
 
+def test_labels_of_lists_alone(chexbert):
+    folder, _ = chexbert
+    measure = SembScore(folder, device="cpu")
+    assert len(measure.labels(text for text in TEXTS)) == 3 == len(measure.labels((*TEXTS[:2], "Small \ud83d effusion.")))
+    for call in (measure.labels, measure.readings, lambda texts: measure.score(texts, TEXTS[:1])):
+        with pytest.raises(StudyError, match="a list is wanted, one entry a report, not one text"):
+            call(TEXTS[0])
+
+
 def test_a_plain_vocabulary_is_enough(chexbert):
     "bert-base-uncased is often kept as vocab.txt alone."
     folder, _ = chexbert

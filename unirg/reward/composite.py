@@ -475,7 +475,10 @@ class Composite:
     ) -> dict[str, list[float | None]]:  # component -> one value a report; None only where a judge could not tell
         "Every component, weighted or watched; raises `StudyError` naming component and study where a value is no number."
         labels = check_pairs(predictions, references, names, "reward")
-        check_references(references, labels, "reward")
+        try:
+            check_references(references, labels, "reward")
+        except StudyError as error:  # not the end of a training; and a choice among samples takes each for a reference
+            logging.getLogger(__name__).warning(str(error))
         pairs, wanted = list(dict.fromkeys(zip(predictions, references))), dict.fromkeys([*self.weights, *self.watch])
         known, place = measured(self.measures, self.workers, pairs), {pair: i for i, pair in enumerate(pairs)}
         if self.judge is not None and not wanted.keys().isdisjoint(JUDGED):

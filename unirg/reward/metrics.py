@@ -347,6 +347,9 @@ def label_scores(
     predictions, references = check_list(predictions, "label_scores, predictions"), check_list(references, "label_scores, references")
     if len(predictions) != len(references):
         raise StudyError(f"label_scores: {len(predictions)} predictions but {len(references)} references")
+    for row in itertools.chain(predictions, references):
+        if not isinstance(row, Mapping) or not all(name in row for name in labels):
+            raise StudyError(f"label_scores: a {type(row).__name__} is no row of labels, with an entry for each of: {', '.join(labels)}")
     ours, theirs = (
         np.array([[row[name] in (1, -1) for name in labels] for row in rows], bool).reshape(-1, len(labels))
         for rows in (predictions, references)
@@ -648,10 +651,10 @@ def repeated_share(
     reference: str,  # the report it is compared with
 ) -> float:  # 0..1, of the prediction's words
     "How much of a report is too long because it repeats sentences beyond what the reference does."
-    said, words = Counter(sentences(prediction)), len(prediction.split())
+    said, wanted = (Counter(itertools.chain(*map(sentences, text.splitlines()))) for text in (prediction, reference))
+    words = len(prediction.split())
     if not said or max(said.values()) == 1 or words <= (enough := len(reference.split())):
         return 0.0
-    wanted = Counter(sentences(reference))
     extra = sum(max(0, count - max(1, wanted[sentence])) * len(sentence.split()) for sentence, count in said.items())
     return min(extra, words - enough) / words
 

@@ -267,6 +267,7 @@ class SembScore(ModelMeasure):
         texts: typing.Sequence[str],  # reports
     ) -> list[dict]:  # CheXpert name -> 1, 0, -1 or None; what `metrics.label_scores` takes
         "CheXbert's labels."
+        texts = check_texts(texts, f"{self.name}: the text")
         known = self.readings(texts)
         return [dict(zip(CHEXPERT_NAMES.values(), known[text][1])) for text in texts]
 
@@ -440,6 +441,7 @@ class RateScore(ModelMeasure):
         "Entities of each text, sentence by sentence."
         import torch
 
+        texts = check_texts(texts, f"{self.name}: the text")
         (tokenizer, model), _ = self.load()
         cut = [[part.strip() for part in re.split(r"(?<=[.!?])\s+|\n", unwrapped(text)) if len(part.strip()) > 2] for text in texts]
         found: dict[str, list] = {}
@@ -529,6 +531,7 @@ class Green(ModelMeasure):
         "What the model says."
         import torch
 
+        prompts = check_texts(prompts, f"{self.name}: the prompt")
         tokenizer, model, _ = self.load()
         if tokenizer.chat_template:
             chats = [[{"role": "user", "content": text}] for text in prompts]
