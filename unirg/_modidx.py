@@ -1163,6 +1163,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'unirg.reward.findings.Mention': ('reward/findings.html#mention', 'unirg/reward/findings.py'),
                                        'unirg.reward.findings.Report': ('reward/findings.html#report', 'unirg/reward/findings.py'),
                                        'unirg.reward.findings.Sentence': ('reward/findings.html#sentence', 'unirg/reward/findings.py'),
+                                       'unirg.reward.findings._asserts': ('reward/findings.html#_asserts', 'unirg/reward/findings.py'),
                                        'unirg.reward.findings._before': ('reward/findings.html#_before', 'unirg/reward/findings.py'),
                                        'unirg.reward.findings._behind': ('reward/findings.html#_behind', 'unirg/reward/findings.py'),
                                        'unirg.reward.findings._both': ('reward/findings.html#_both', 'unirg/reward/findings.py'),

@@ -231,7 +231,7 @@ EXTRA_WORDS = {
         failure
     """,
     "vascular_congestion": """
-        (pulmonary |central |perihilar |vascular |venous |hilar |pulm )*(congestion|congestive changes?|engorgement|indistinctness),
+        (pulmonary |central |perihilar |vascular |vasc |venous |hilar |pulm )*(congestion|congestive changes?|engorgement|indistinctness),
         (pulmonary |central |perihilar |vascular |pulm )+prominence, pulmonary venous hypertension, (vascular |pulmonary
         )*redistribution, congested, engorged( vasculature| vessels)?, cephalization, (fluid|volume) overload,
         (indistinct|plethoric) vasculature
@@ -275,7 +275,7 @@ DISEASE_WORDS = {  # kind of another disease -> words
     "aspiration": "aspiration",
     "hemorrhage": "(pulmonary |alveolar )*ha?emorrhage, ha?ematoma",
     "contusion": "(pulmonary |lung )?contusions?, (pulmonary |lung )?laceration",
-    "embolism": "(pulmonary )?(thrombo)?embol(ism|us|i)",
+    "embolism": "(pulmonary )?(thrombo)?embol(ism|us|i), pe",
     "infarction": "(pulmonary )?infarct(ion|s)?",
     "tuberculosis": "(active )?(pulmonary )?tuberculosis( infection)?, tb, tuberculous (disease|infection|process)",
     "sarcoidosis": "sarcoid(osis)?",
@@ -321,7 +321,7 @@ TIP_WORDS = {  # where a device ends, in place of a zone; of several the first o
     """,
     "right_main_bronchus": "(right|r) (main ?(stem)?|mainstem)( bronchus| bronchial)?, bronchus intermedius, right bronchus",
     "left_main_bronchus": "(left|l) (main ?(stem)?|mainstem)( bronchus| bronchial)?, left bronchus",
-    "bronchus": "(main ?stem |main )?bronchus, (left |right )?lower lobe bronch(us|i)",
+    "bronchus": "endobronchial( intubation)?, (main ?stem |main )?bronchus, (left |right )?lower lobe bronch(us|i)",
     "carina": "at (the )?(level of )?(the )?carina, below (the )?carina, beyond (the )?carina",
     "right_ventricle": "(right|r) ventric(le|ular)( apex)?, rv( apex)?",
     "right_atrium": "(right|r) atri(um|al)( appendage)?, ra",
@@ -335,7 +335,7 @@ TIP_WORDS = {  # where a device ends, in place of a zone; of several the first o
     "inferior_vena_cava": "(ivc|inferior vena cava)",
     "esophagus": "(distal |mid |proximal |lower |upper |within the |in the )*o?esophagus, (ge|gastroesophageal|esophagogastric) junction",
     "duodenum": "duodenum, (post|trans) ?pyloric, jejunum",
-    "stomach": "stomach, gastric (fundus|body|antrum|lumen), below the (left )?(hemi)?diaphragm",
+    "stomach": "stomach, gastric (fundus|body|antrum|lumen), below (the )?(left )?(hemi)?diaphragm",
     "cavoatrial_junction": "(cavoatrial|cavo atrial|atriocaval|caval atrial|svc ra|svc / ra|svc right atrial) junction, ca junction",
     "superior_vena_cava": "(lower |mid |upper |distal |proximal |low |high |cavoatrial )*(svc|superior vena cava)",
     "above_carina": "above (the )?(level of )?(the )?carina, (mid |upper |distal |lower |mid to lower )*(thoracic )?trachea",
@@ -425,7 +425,7 @@ STATE_WORDS = {
     """,
     "enlarged": """
         enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging, big,
-        bigger, dilated, dilatation, dilation, elevated, raised, elevation, (twice|double|three times|larger than|bigger
+        bigger, dilated, dilatation, dilation, elevated, raised, elevation, bulky, (twice|double|three times|larger than|bigger
         than|greater than|more than|above| beyond|exceeds?|exceeding|over)( the)?( upper)? (normal( size| limits?)?|limits? of
         normal|limits?), (too|very) (big|large|wide), globular
     """,
@@ -473,7 +473,7 @@ NEGATION_WORDS = {
         )?(seen|identified|
         present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|apparent|noted|observed|found|visible|there|suggested|shown),
         (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?, nowhere( to be)?( seen| found), (does
-        not|doesn't|do not|don't|did not|didn't) (appear|seem) (to exist|to be present|to be there|to be seen|present|visible), no
+        not|doesn't|do not|don't|did not|didn't) (exist|appear to exist), (does not|doesn't|do not|don't|did not|didn't) (appear|seem) (to exist|to be present|to be there|to be seen|present|visible), no
         longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected),
         (isn't|aren't|wasn't| weren't) (clearly |definitely
         )?(seen|identified|present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|visible|there|apparent), (can|could)
@@ -484,7 +484,7 @@ NEGATION_WORDS = {
 }
 DOUBT_WORDS = {
     "before": """
-        (in the )?(right|correct|appropriate|proper) clinical (setting|context), possibl(e|y), probabl(e|y), likely, may, might,
+        (in the )?(right|correct|appropriate|proper) (clinical )?(setting|context), possibl(e|y), probabl(e|y), likely, may, might,
         could, questionable, question(s|ing)?( of)?, questioned, suspected, suspicious for, suspicion (for|of),
         suggest(s|ing|ed|ive)?( of)?, suggestion ( of)?, concern(s|ing)? (for|of|about), worrisome for, worry (for|about), cannot
         exclude, cannot rule out, can not exclude, difficult to exclude, not exclude, could represent, may represent, may reflect,
@@ -495,18 +495,18 @@ DOUBT_WORDS = {
         represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to (represent|be|reflect),
         indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob, susp, uncertain, unclear(
         whether| if)?, if any, whether, wonder( about| if)?, (cannot|can't|can not|difficult to|hard to|unable to|impossible to)
-        (tell|say|know|determine|judge|decide|be sure)( if| whether)?, not (sure|certain|clear) (if|whether|about|of), cannot be
+        (tell|say|know|determine|judge|decide|be sure)( if| whether)?, not (sure|certain|clear) (if|whether|about|of), (cannot|can't|can not) be (certain|sure)( about| of| that| whether)?, cannot be
         distinguished from, impossible to exclude, hard to exclude, differentiate from, conceivabl(e|y), would (represent|suggest),
         suspect, suspects, seems to be, felt to (be|represent) (possible|probable|likely)
     """,
     "list": "differential( diagnosis| considerations)?( of which)?( is| are| includes?| including)?, ddx",
     "versus": "versus, vs",
     "after": """
-        (in the )?(right|correct|appropriate|proper) clinical (setting|context), cannot be excluded, to be (excluded|ruled out),
+        (in the )?(right|correct|appropriate|proper) (clinical )?(setting|context), cannot be excluded, to be (excluded|ruled out),
         (is|are|would be|remains?|seems?) (also |still |certainly )?(a
         )?(possible|suspected|questioned|questionable|likely|probable|equivocal|favou?red|
         considered|suggested|uncertain|doubtful|unclear|possibility|concern|consideration|worrisome|concerning|raised|conceivable)(
-        as well)?, suspected, questioned, (is|are|would be) (a|an|another|the|also a) (possible
+        as well)?, suspected, questioned, (is |are )?not unlikely, (is|are|would be) (a|an|another|the|also a) (possible
         )?(consideration|possibility|concern), ((is|are|remains?) )?in the differential, may be present, may also be present, might
         be present, could be present, cannot be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely),
         (must|should|could|may|might|needs to|has to|can) (also )?be (considered|suspected|entertained|raised|questioned|present),
@@ -530,8 +530,7 @@ HISTORY_WORDS = {
     """,
     "wanted": "(is|are|was|were) (recommended|advised|needed|required|planned)( to| for)?",
     "limit": """
-        (may|could|might|can) (obscure|mask|hide), limited (exam |examination |study |evaluation
-        |assessment | sensitivity )?(for|of), (in|not )?sensitiv(e|ity) (for|to), below the
+        (may|could|might|can) (obscure|mask|hide), (is |are )?limited (exam |examination |study |evaluation |assessment |sensitivity )?(for|of)( the)?( detection of| evaluation of| assessment of| diagnosis of)?, (in|not )?sensitiv(e|ity) (for|to), below the
         (sensitivity|resolution|threshold|limits?)( of| for)?, (cannot|can not|unable to|difficult to|not possible to)
         (assess|evaluate|comment on)( for)?, insensitive (for|to), mask, may mask, could mask, limits?( the)?
         (evaluation|assessment|sensitivity|detection)( of| for)?
@@ -554,7 +553,7 @@ SIDE_WORDS = {
     "bilateral": """
         bilateral(ly)?, bilat, b / l, both( sides| lungs| lung bases| bases| apices| hemithoraces)?, bibasilar, bibasal, biapical,
         bihilar, (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)?
-        (left|right|r|l), (right|left) (and|or) (right|left), the (right|left) is (larger|smaller|greater|bigger), (r|l) (and|or|/)
+        (left|right|r|l), (right|left) (and|or) (right|left), (larger|greater|worse|more|smaller|bigger) on the (left|right) than( on)? the (left|right), the (right|left) is (larger|smaller|greater|bigger), (r|l) (and|or|/)
         (r|l), on both sides, bi lateral, (on )?(either|each) (side|lung|hemithorax|base)
     """,
     "same": "ipsilateral",
@@ -573,7 +572,7 @@ ZONE_WORDS = {
 SEVERITY_WORDS = {
     "mild": """
         mild(ly)?, small, tiny, trace, minimal(ly)?, minor, slight(ly)?, subtle, faint, low grade, minute, (very )?small, little,
-        borderline enlarged, subsegmental, minimal to mild, sm, min, sl, scant, minuscule
+        borderline enlarged, subsegmental, (a )?smaller one, minimal to mild, sm, min, sl, scant, minuscule
     """,
     "moderate": """
         moderate(ly)?( sized)?, moderately large, mild to moderate, medium( sized)?, small to moderate, intermediate, mod
@@ -660,6 +659,7 @@ SKIP_WORDS = """
 # %% ../../nbs/reward/01_findings.ipynb #d03bc56b
 HARMLESS_WORDS = {
     "grammar": """
+        c cp nad o
         a an the this that these those it its he she his her him their they them your my our we i you one ones another other others
         some any all each every either several few many most more much such same own both of in on at to for from by with within
         into onto upon over under through throughout across along around about above below between among near next behind beyond
@@ -780,7 +780,7 @@ ALARMING_WORDS = frozenset(  # words by which people without our phrases tell wh
     air gas fluid liquid water blood bloody pus leak leaks leaking leaked hole holes punctured puncture dropped deflated squashed
     crushed burst bursting broken break breaks cracked snapped torn tear bleeding bleed swollen swelling twisted pushed shifted
     white whited black dark cloudy clouded cloud fog opaque filled full flooded drowned wet trapped missing lost vanished dead dying
-    bad badly terrible serious catastrophic dangerous abnormally diseased infected inflamed thickened growth growing tumourous spot
+    bad badly terrible serious catastrophic dangerous diseased infected inflamed thickened growth growing tumourous spot
     spots blob wrong wrongly misplaced failing obstructed blocked clogged compressed invaded destroyed eroded necrotic huge outside
     emergency fatal tension
 """.split()
@@ -792,7 +792,7 @@ NORMAL_STATEMENTS = (  # regular expressions: these sentences say that all is no
     r"(no|negative for|without|free of)([ /,]+\w+){0,6} (abnormalit(y|ies)|disease|process(es)?|findings?|changes?|pathology)",
     r"(normal|negative|unremarkable|clear)( \w+){0,2} (chest|exam|examination|study|radiographs?|x-?ray|x-xxxx|film|lungs?)",
     r"chest( \w+){0,4} (normal|negative|unremarkable|clear)",
-    r"(?<!not )(?<!n't )(?<!nearly )\b(normal|negative|unremarkable)\b",
+    r"(?<!not )(?<!n't )(?<!nearly )\b(normal|negative|unremarkable|neg|nad)\b",
 )
 LEXICON = {
     **{("finding", name): words for name, words in FINDING_WORDS.items()},
@@ -860,11 +860,12 @@ def search_tree(
                 node = node.setdefault(word, {})
             meaning = node.setdefault(None, {})
             meaning[kind] = (*meaning.get(kind, ()), value)
-            if kind == "finding" and (side := next((word for word in phrase if word in ("left", "right", "bilateral")), None)):
+            if kind == "finding" and (side := next((_SIDE_IN[word] for word in phrase if word in _SIDE_IN), None)):
                 meaning["side"] = (side,)  # "fluid in the left pleural space"
     return tree
 
 
+_SIDE_IN = {"left": "left", "right": "right", "bilateral": "bilateral", "lij": "left", "rij": "right"}
 TREE = search_tree(LEXICON)
 _NORMAL = re.compile("|".join(f"(?:{statement})" for statement in NORMAL_STATEMENTS))
 _WORD = re.compile(r"[a-z0-9'_]+(?:\.\d+)?|[,;/]")
@@ -1041,6 +1042,8 @@ def either_or(
                 if choice and mark.means["finding"] != clause[at].means["finding"]:
                     return True
                 break
+            if mark.says("doubt", "versus") and step == 1:  # "nodule versus vessel"
+                return True
             choice = choice or mark.says("join", "or") or mark.says("doubt", "versus")
             if not (choice or mark.says("join", "and", "slash") or {"side", "location", "severity"} & mark.means.keys()):
                 break
@@ -1235,9 +1238,9 @@ def _shared(clause: list[Mark], said: list[Mention], result: list[list[tuple[str
                 given &= {"change"}
         else:  # "left effusion and right atelectasis are unchanged", "tube, catheter, and wires are unchanged"
             listed_all = all(mark.says("join", "comma") or not _PLACED.isdisjoint(mark.means) for mark in joints)
-            if both and behind and behind[0].says("join", "plural"):
+            if both and any(mark.says("join", "plural") for mark in behind[:2]):
                 plural = True
-            told = (plural and listed_all) or (both and behind and behind[0].says("join", "verb"))
+            told = (plural and (listed_all or both)) or (both and behind and behind[0].says("join", "verb"))
             given = {"change"} - kinds[i - 1] if told else set()
         result[i - 1] += [(kind, value) for kind, value in result[i] if kind in given]
     return result
@@ -1296,7 +1299,7 @@ def described(
 
 # %% ../../nbs/reward/01_findings.ipynb #205e11b4
 _ADVERBS = r"(?:(?:be|been|to|yet|also|well|quite|out|now|here|too|as|so|\w+ly|with (?:any )?(?:certainty|confidence)|[ao]t this time),? )*"
-_NOT = r"(?:can ?not|cant|could not|should not|not|never|\w+n't|difficult|hard|impossible|unable|challenging|insufficient|inadequate),?"
+_NOT = r"(?:(?:may|might|could|can|would|should) )?(?:can ?not|cant|could not|should not|not (?:possible|able|feasible) to|not|never|\w+n't|difficult|hard|impossible|unable|challenging|insufficient|inadequate),?"
 _MANNER = (
     r"(?:(?:any|significant|interval|appreciable|definite|substantial|relevant|major|apparent|obvious|other|further|additional|gross|real|new|"
     r"measurable|convincing|overall|notable|marked|detectable|visible|discernible|evident|radiographic|important|xxxx|clear|more|\w+ly) )*"
@@ -1306,28 +1309,37 @@ _LEFTOVER = (
     r"considerably|marked|markedly|(?:not|n't|nearly|almost) (?:yet |quite )?(?:completely|fully|entirely|totally))"
 )
 REWORDED = (  # guards: ((regular expression, what stands for it), ...)
+    (("neither ",), ((r"\bneither (?:\w+er nor \w+er|\w+ed nor \w+ed)\b", "unchanged"),)),
     (("excl", "rul"), (
         (rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
         (rf"\b(?:should|must|needs? to|has to|have to|ought to|remains? to|is to|are to) {_ADVERBS}(?:excluded|ruled out)\b",
          "cannot be excluded"),
         (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| on | by | with| without | given| due| based)", "cannot be excluded"),
         (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
+        (r"\b(?:without|not) (?:excluding|ruling out)\b", "cannot exclude"),
+        (r"\b(?:can|could) neither be \w+ nor (?:excluded|ruled out)\b", "cannot be excluded"),
+        (r"\b(?:exclusion of|nor can) ([\w ]+?) (?:(?:is|was) (?:not |im)possible|be (?:excluded|ruled out))\b", r"\1 cannot be excluded"),
     )),
     (("resol", "clear", "gone", "disapp"), (
         (rf"\b{_LEFTOVER} (?:(?:complete|completely|entirely|fully|total|totally|interval|\w+ly) )*"
          r"(?:resolved|cleared|gone|disappeared|resolution|clearing)\b(?: of\b)?", "almost resolved"),
+        (r"\b(?:resolved|cleared|disappeared) (?:somewhat|partially|partly|incompletely|slightly|a little|in part|to a \w+ (?:extent|degree))\b",
+         "almost resolved"),
+        (r"\b(?:resolution|clearing) of ([\w ]+?) (?:is|was|remains) (?:incomplete|partial|not complete)\b", r"almost resolved \1"),
+        (r"\b(?:fails?|failed|failure) (?:of ([\w ]+?) )?to (?:resolve|clear)\b", r"\1 unchanged"),
     )),
     (("chang", "crease", "mprov", "wors", "rogress", "largement", "growth", "reduc", "differ", "terior"), (
         (rf"\b(?:no|without|little|absence of|lack of) {_MANNER}(?:changed?|increase|decrease|improvement|worsening|progression|enlargement|"
          r"growth|reduction|difference|deterioration)s?\b(?: (?:in|of|to)\b)?(?: the (?:size|appearance|extent|degree) of\b)?", "unchanged"),
     )),
-    ((" not ", "n't ", "no lack", "no absence", "no shortage", "not "), (
+    (("not ", "n't ", " no "), (
         (rf"\b(?:has|have|had|does|do|did)(?: not|n't)(?: (?:appear|seem)(?:ed)? to(?: have| be)?)? {_ADVERBS}(?:changed|increased|decreased|improved|worsened|progressed|grown|resolved|cleared|enlarged|"
          r"gotten \w+|become \w+er)\b", "unchanged"),
-        (r"\bnot only\b", ""),
+        (r"\bnot (?:only|just|merely|simply)\b", ""),
         (r"\b(?:no|not) (?:lack|absence|shortage) of\b", "present"),
         (r"\b(?:not|isn't|aren't|never) (?:entirely |completely )?(?:free|clear|devoid) of\b", "has"),
         (r"\b(?:not|isn't|aren't) (?:absent|negative|without)\b", "present"),
+        (r"(?<!on the )(?<!in the )(?<!at the )\b(left|right)(?: sided)? (?:but|and) no (?:left|right)(?: sided)?\b", r"\1"),
         (r"\b(left|right)(?: sided| side)?,? (?:but |and |though |yet )+not(?: on| in)?(?: the)? (?:left|right)\b(?: side| sided)?", r"\1"),
     )),
     (("larger", "smaller", "bigger", "wors", "chang", "differ", "progress", "grown", "resol", "clear", "improv"), (
@@ -1342,8 +1354,9 @@ REWORDED = (  # guards: ((regular expression, what stands for it), ...)
 )  # fmt: skip
 _REWORDED = tuple((guards, tuple((re.compile(pattern), by) for pattern, by in rules)) for guards, rules in REWORDED)
 _NONE_THERE = re.compile(
-    r",? ?(?:\b(?:but|and|with)\b )?(?:\b(?:none|nothing|nil)(?: (?:is |are )?(?:seen|identified|present|visible|noted|evident))?|\bnot)"
-    r" (?:on|in|at|over|to|of)(?: the)? (left|right)\b(?: side| lung| hemithorax| base| chest)?|\b(left|right)(?: side| sided)?:? none\b"
+    r"(?:,? ?(?:\b(?:but|and|with)\b )?(?:\b(?:none|nothing|nil)(?: (?:is |are )?(?:seen|identified|present|visible|noted|evident))?|\bnot)"
+    r"|(?:,|\band|\bbut) (?:is |are )?absent)"
+    r" (?:(?:on|in|at|over|to|of)(?: the)?|the) (left|right)\b(?: side| lung| hemithorax| base| chest)?|\b(left|right)(?: side| sided)?:? none\b"
 )
 
 
@@ -1464,7 +1477,8 @@ def _further(clause: Clause, pronoun: bool) -> list[tuple[str, str]]:
             said.append(("status", "uncertain"))
         if mark.says("change", "resolved"):
             said.append(("status", "gone"))
-        said += [(kind, value) for kind in KINDS if kind in means for value in means[kind] if value != "resolved"]
+        kinds = KINDS[1:] if mark.says("join", "all") else KINDS  # "both" is no side
+        said += [(kind, value) for kind in kinds if kind in means for value in means[kind] if value != "resolved"]
     return said
 
 
@@ -1486,11 +1500,12 @@ def added(
         if "gone" in statuses:
             result.append(Fact(fact.finding, "absent", fact.side, None, None, "resolved", fact.kind))
             continue
+        if "absent" in statuses:
+            result += [fact, Fact(fact.finding, "absent", new.get("side", fact.side), kind=fact.kind)]
+            continue
         told = fact._replace(**new, status="uncertain" if "uncertain" in statuses else fact.status)
         other = any(getattr(fact, name) not in (None, value) for name, value in new.items())
         result += [fact, told] if other else [told]
-        if "absent" in statuses:
-            result.append(Fact(fact.finding, "absent", fact.side, kind=fact.kind))
     return result
 
 # %% ../../nbs/reward/01_findings.ipynb #666573c7
@@ -1529,7 +1544,7 @@ def _says_normal(sentence: str) -> bool:
     return any(word in sentence for word in _NORMAL_WORDS) and bool(_NORMAL.search(sentence))
 
 
-_NORMAL_WORDS = ("normal", "negative", "unremarkable", "clear", "disease", "process", "finding", "change", "pathology")
+_NORMAL_WORDS = ("normal", "negative", "unremarkable", "clear", "disease", "process", "finding", "change", "pathology", "neg", "nad")
 
 
 def _unknown(clause: Clause) -> list[str]:
@@ -1584,7 +1599,8 @@ def sentence_facts(
         elif words and latest:
             rest, denied = found[: len(found) - len(latest)], [fact for fact in latest if fact.status == "absent"]
             if len(denied) == len(latest) and clause.opening and any(kind in ("side", "severity") for kind, _ in words):
-                latest = latest + [described(denied[-1].finding, "present", part) for part in by_side(words)]  # "but small on the right"
+                status = "uncertain" if ("status", "uncertain") in words else "present"  # "but small on the right"
+                latest = latest + [described(denied[-1].finding, status, part) for part in by_side(words)]
             else:
                 latest = added(latest, words)
             found = rest + latest
@@ -1608,6 +1624,7 @@ _SIGNS = {
     **dict.fromkeys(map(ord, "\u2022\u2023\u25e6\u25aa\u25cf\u25a0\u25ba\u27a2\u2219\u00b7\u2043\u2713\u2714"), "\n- "),
     **dict.fromkeys(map(ord, "\u2028\u2029\u0085"), "\n"),
     **dict.fromkeys(map(ord, "\u3002\uff61"), ". "),
+    **dict.fromkeys(range(0x2460, 0x249C), "\n- "),  # numbers in circles and brackets
     **{0x3001: ",", 0x0153: "oe", 0x0152: "Oe", 0x00E6: "ae", 0x00C6: "Ae", 0x00D7: " x ", 0x2192: " to "},
     **dict(zip(map(ord, "\u0430\u0435\u043e\u0440\u0441\u0445\u0443\u0456\u0455\u03bf\u03b1"), "aeopcxyisoa")),
     **dict(zip(map(ord, "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406"), "ABEKMHOPCTXI")),
@@ -1685,7 +1702,7 @@ HEADERS = {
     "passed over": """
         indication, clinical indication, history, clinical history, clinical information, clinical data, comparison, comparisons,
         comparison study, comparison exam, technique, examination, exam, reason for exam, reason for examination, reason for study,
-        recommendation, recommendations, notification, procedure, view, views
+        recommendation, recommendations, notification, procedure
     """,
 }
 _SECTION = {header.strip(): section for section, row in HEADERS.items() for header in row.split(",")}
@@ -1695,14 +1712,17 @@ _HEADER = re.compile(rf"(?:^|(?<=[\s.]))({_ANY_HEADER}) *$")
 _LONGEST_HEADER = max(map(len, _SECTION)) + 3
 REWRITTEN = (  # a guard, a regular expression, what stands for it before anything is read
     ("__", r"_{2,}", " xxxx "),  # what was taken out for privacy
+    (" ** ", r" \*\* ", "\n"),
     ("**", r"\*\*", ""),  # headers in bold, as language models write them
     ("\n", rf"(?m)^[ \t]*({_ANY_HEADER})[ \t]*$", r"\1:"),  # a header on a line of its own
     ("vs.", r"\bvs\.", "vs"),
     ("dr.", r"\bdr\. *\w+", "doctor"),
     ("?", r"(?:^|(?<=[\s(.,;:]))\?\s*(?=[a-z])", "possible "),  # "?pneumonia"
-    ("?", r"(?<=[a-z)])\s*\?", " questioned."),  # "pneumonia?"
+    ("?", r"(?<=[a-z)])[\s(\[-]*\?[)\]]*", " questioned."),  # "pneumonia?", "pneumonia (?)"
     (">", r"\b(r|l|right|left) ?> ?(?=(?:r|l|right|left)\b)", r"\1 greater than "),
     ("<", r"\b(r|l|right|left) ?< ?(?=(?:r|l|right|left)\b)", r"\1 less than "),
+    ("]", r"\[\d{1,2}\]", "\n"),
+    (" > ", r" > ", " ; "),
     (" - ", r"(?<=\S) +-+ +(?=\S)", " ; "),  # a dash between blanks parts
     (" * ", r" \*+ ", "\n"),
     ("\t", r"(?<=\S) *\t\s*(?=\S)", " ; "),
@@ -1819,7 +1839,7 @@ class Report(NamedTuple):
 
     facts: tuple[Fact, ...]  # merged
     statements: tuple[Fact, ...]  # as they come
-    unread: tuple[str, ...]
+    unplaced: tuple[str, ...]  # sentences that no rule can place, and all of sections that are passed over, these with a line break in front
 
 
 def _stated(sentences: Iterable[Sentence]) -> list[Fact]:
@@ -1837,16 +1857,23 @@ def _stated(sentences: Iterable[Sentence]) -> list[Fact]:
 
 @functools.lru_cache(maxsize=8192)  # one text is read for several measures, and by many systems
 def _facts(text: str) -> Report:
-    found = [(name, sentence, sentence_facts(sentence)) for name, sentence in pieces(text)]
-    names = dict.fromkeys(name for name, _, _ in found if name != "passed over")
+    found = [(name, sentence, None if name == "passed over" else sentence_facts(sentence)) for name, sentence in pieces(text)]
+    names = dict.fromkeys(name for name, _, said in found if said)
     stated = [fact for read in names for fact in _stated(said for name, _, said in found if name == read)]
     there = {fact.finding for fact in stated if fact.status != "absent"}
-    strange = (
-        sentence for name, sentence, said in found
-        if ((said.facts or said.about or not ALARMING_WORDS.isdisjoint(sentence.split())) if name == "passed over" else
-            said.unread or not there.issuperset(said.about))
+    unplaced = (
+        sentence if said else f"\n{sentence}"
+        for _, sentence, said in found
+        if said is None or said.unread or not there.issuperset(said.about)
     )  # fmt: skip
-    return Report(tuple(merge(stated)), tuple(stated), tuple(strange))
+    return Report(tuple(merge(stated)), tuple(stated), tuple(unplaced))
+
+
+@functools.lru_cache(maxsize=8192)
+def _asserts(sentence: str) -> bool:
+    "Does a sentence of a section that is passed over speak of a finding, or in words that alarm?"
+    said = sentence_facts(sentence)
+    return bool(said.facts or said.about) or not ALARMING_WORDS.isdisjoint(sentence.split())
 
 
 def facts(
@@ -1867,7 +1894,7 @@ def unread(
     text: str,  # a report, with or without headers
 ) -> list[str]:  # sentences in lower case, in the order of the text
     "Sentences with clinical content that no rule can place."
-    return list(_facts(text).unread)
+    return [sentence.strip() for sentence in _facts(text).unplaced if sentence[0] != "\n" or _asserts(sentence.strip())]
 
 
 def section_facts(
