@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SECTION_NAMES', 'SECTION_OF', 'QUALIFIERS', 'JOINT', 'FILM_WORDS', 'INSIDE', 'WANTS', 'FILMS', 'WORDINGS',
            'section_named', 'Piece', 'header_patterns', 'headers', 'pieces', 'end_of_addition', 'with_last_paragraph',
-           'sections', 'clean', 'reference_sections', 'wanted_sections', 'target_text', 'wording_of', 'prior_text',
-           'prompt_parts', 'prompt_text']
+           'ParsedReport', 'normalised', 'read_report', 'sections', 'clean', 'reference_sections', 'wanted_sections',
+           'target_text', 'wording_of', 'prior_text', 'prompt_parts', 'prompt_text']
 
 # %% ../../nbs/data/03_reports.ipynb #0a2f3647
 import functools
@@ -181,17 +181,42 @@ def with_last_paragraph(
     return [*cut[:last], Piece(section, header, body[:at]), Piece("last_paragraph", "", body[at:]), *cut[last + 1 :]]
 
 # %% ../../nbs/data/03_reports.ipynb #56a96f57
+class ParsedReport(NamedTuple):
+    "A report as it was understood."
+
+    sections: dict[str, str]  # section -> text, in the report's order
+    flags: list[str]  # such as 'reading_in_context'
+    unlisted: list[str]  # starts of lines that look like headers and that no list knows, as written
+    fault: str | None = None  # why nothing of it can be read
+
+
+def normalised(
+    text: str | None,  # a report as an archive stores it
+) -> str:  # lines ended by \n
+    "What the way of storing has made of a text made plain again."
+    return (text or "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_report(
+    text: str | None,  # a whole report
+    grammar: str = "plain",  # or 'mimic_cxr'
+    names: dict[str, str] | None = None,  # section -> further header names, comma separated
+) -> ParsedReport:
+    "A report by sections, with what a person should know."
+    found: dict[str, str] = {}
+    for piece in pieces(normalised(text), grammar):
+        if body := piece.body.strip():
+            found[piece.section] = f"{found[piece.section]}\n\n{body}" if piece.section in found else body
+    return ParsedReport(found, [], [])
+
+
 def sections(
     text: str | None,  # a whole report
     grammar: str = "plain",  # or 'mimic_cxr'
+    names: dict[str, str] | None = None,  # section -> further header names, comma separated
 ) -> dict[str, str]:  # section -> text, in the report's order; text before the first header is 'preamble'
     "A report by sections; no text is lost."
-    text = (text or "").replace("\r\n", "\n").replace("\r", "\n")
-    found: dict[str, str] = {}
-    for piece in pieces(text, grammar):
-        if body := piece.body.strip():
-            found[piece.section] = f"{found[piece.section]}\n\n{body}" if piece.section in found else body
-    return found
+    return read_report(text, grammar, names).sections
 
 # %% ../../nbs/data/03_reports.ipynb #0059c1ff
 def clean(
