@@ -7,10 +7,11 @@ __all__ = ['SECTION_NAMES', 'EVERY_SECTION', 'QUALIFIERS', 'JOINT', 'SECTION_OF'
            'SIGN', 'FIRST', 'ORGANS', 'PLACES', 'CONTEXT', 'WANTS', 'FILMS', 'WORDINGS', 'unaccented', 'section_names',
            'section_named', 'no_report', 'unescaped', 'untagged', 'plain_characters', 'unmarked', 'normalised', 'Piece',
            'header_patterns', 'ended', 'is_header', 'headers', 'place_of', 'looks_like_header', 'Like', 'likes',
-           'is_clinical', 'states_reading', 'end_of_context', 'at_known_headers', 'film_section', 'end_of_addition',
-           'parted', 'closed', 'pieces', 'with_diagnosis', 'with_reading_before', 'with_last_paragraph', 'ParsedReport',
-           'read_report', 'tells', 'unlisted_headers', 'sections', 'breaks', 'clean', 'one_line', 'reference_sections',
-           'wanted_sections', 'target_text', 'wording_of', 'prior_text', 'context_of', 'prompt_parts', 'prompt_text']
+           'is_clinical', 'states_reading', 'end_of_context', 'belongs_to_reading', 'at_known_headers', 'film_section',
+           'end_of_addition', 'parted', 'closed', 'pieces', 'with_diagnosis', 'with_reading_before',
+           'with_last_paragraph', 'ParsedReport', 'read_report', 'tells', 'unlisted_headers', 'sections', 'breaks',
+           'clean', 'one_line', 'reference_sections', 'wanted_sections', 'target_text', 'wording_of', 'prior_text',
+           'context_of', 'prompt_parts', 'prompt_text']
 
 # %% ../../nbs/data/03_reports.ipynb #0a2f3647
 import functools
@@ -530,8 +531,8 @@ def likes(
     found = [m for m in _LIKE_LINE.finditer(text) if looks_like_header(m["name"], inside or ended(text, m.start()))]
     if inside:  # in context, a wrapped line may look like a header of the reading, and that is enough
         found = [m for m in found if looks_like_header(m["name"], ended(text, m.start())) or place_of(m["name"]) in _ELSEWHERE]
-    if on_line and found and "\n" not in text[: found[0].start("name")] and place_of(found[0]["name"]) not in _ELSEWHERE:
-        found = found[1:]  # "INDICATION: Chest pain, re: fall"
+    if on_line and found and "\n" not in text[: found[0].start("name")]:  # "INDICATION: Chest pain, re: fall"
+        found = found[not (place_of(found[0]["name"]) in _ELSEWHERE and looks_like_header(found[0]["name"], False)) :]
     if inside:
         found += [m for m in _LIKE_INSIDE.finditer(text) if looks_like_header(m["name"])]
     kept: list[Like] = []
@@ -649,9 +650,19 @@ def end_of_context(
     at = next((i for i, sentence in enumerate(said) if states_reading(sentence, section)), None)
     if at is None:
         return end
-    while at > 1 and is_clinical(said[at - 1]) and not _reads()["asks"].search(said[at - 1]) and section != "comparison":
-        at -= 1  # "Large pneumothorax. Heart size is normal."
+    while at > 1 and belongs_to_reading(said[at - 1], section):
+        at -= 1
     return starts[at]
+
+
+def belongs_to_reading(
+    sentence: str,  # the one before a sentence that states a reading
+    section: str,  # of CONTEXT
+) -> bool:
+    "Whether it belongs to the reading too: `Large pneumothorax. Heart size is normal.`"
+    if section == "comparison":
+        return len(re.findall(r"[^\W\d_]{3,}", sentence)) >= 3 and not _reads()["study"].search(sentence)
+    return is_clinical(sentence) and not _reads()["asks"].search(sentence)
 
 # %% ../../nbs/data/03_reports.ipynb #0059c1ff
 def at_known_headers(
