@@ -712,6 +712,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'unirg.data.reports': { 'unirg.data.reports.Like': ('data/reports.html#like', 'unirg/data/reports.py'),
                                     'unirg.data.reports.ParsedReport': ('data/reports.html#parsedreport', 'unirg/data/reports.py'),
                                     'unirg.data.reports.Piece': ('data/reports.html#piece', 'unirg/data/reports.py'),
+                                    'unirg.data.reports._bold': ('data/reports.html#_bold', 'unirg/data/reports.py'),
                                     'unirg.data.reports._bold_name': ('data/reports.html#_bold_name', 'unirg/data/reports.py'),
                                     'unirg.data.reports._context': ('data/reports.html#_context', 'unirg/data/reports.py'),
                                     'unirg.data.reports._from_json': ('data/reports.html#_from_json', 'unirg/data/reports.py'),

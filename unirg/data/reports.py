@@ -27,10 +27,13 @@ from ..core import StudyError
 SECTION_NAMES = {
     "indication": "indication, indications, idication, ndication, clinical indication, clinical indications, reason for exam, "
     "reason for examination, reason for the exam, reason for this examination, reason for study, reason for the study, reason, "
-    "clinical question, reason for visit, reason for consultation, indikation, fragestellung, klinische fragestellung, "
+    "reason for referral, reason for order, reason for request, reason for imaging, exam indication, indication for exam, "
+    "indication for examination, indication for study, clinical question, reason for visit, chief complaint, "
+    "presenting complaint, reason for consultation, indikation, fragestellung, klinische fragestellung, "
     "rechtfertigende indikation, motivo, motivo de consulta, motivo del estudio, indicación, indication clinique, motif, quesito clinico",
     "history": "history, clinical history, clinical information, clinical data, patient history, clinical details, clinical background, "
-    "clinical notes, history of present illness, klinische angaben, klinische information, anamnese, antecedentes, datos clínicos, "
+    "clinical notes, clinical info, clinical statement, clinical context, relevant history, relevant clinical history, hpi, "
+    "history of present illness, klinische angaben, klinische information, anamnese, antecedentes, datos clínicos, "
     "información clínica, dados clínicos, renseignements cliniques, klinische gegevens",
     "comparison": "comparison, comparisons, comparison exam, comparison exams, comparison film, comparison films, comparison study, "
     "comparison studies, comparision, comparsion, reference exam, reference examination, prior studies, prior exams, previous studies, "
@@ -68,7 +71,7 @@ SECTION_NAMES = {
     "preamble": "final report, final radiology report",
     "end_of_impression": "end of impression",
 }
-EVERY_SECTION = (*SECTION_NAMES, "unplaced", "last_paragraph")  # those two have no header: see below
+EVERY_SECTION = (*SECTION_NAMES, "unplaced", "headerless", "last_paragraph")  # those three have no header: see below
 QUALIFIERS = (
     "final|additional|pertinent|relevant|brief|oncologic|surgical|medical|past medical|overall|main|imaging|radiographic|radiological|"
     "radiologic|radiologist|radiologist's|chest|x-ray|cxr"
@@ -147,9 +150,9 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,
 _HL7 = re.compile(r"\\(\.(?i:br|sp|ce|sk|fi|nf|in|ti)[ \t]*[+-]?\d*|[EFSTRHN]|[Xx](?:[0-9A-Fa-f]{2})+|[CM][0-9A-Fa-f]{4,6})\\")
 _HEADERLIKE = r"[^\W\d_][\w /&()'-]{1,40}:"  # what follows a mark that stands for the end of a line
 _LITERAL = (  # pattern, what it stands for; the last two only where a line could end
-    (re.compile(r"(?:\\+r)?\\+n"), "\n"),
-    (re.compile(r"(?<=[.:;!?)\]])\\+r|\\+r(?=[A-Z\\]|\s*$)"), "\n"),
-    (re.compile(r"(?<=[.:;!?)\]])\\+t|\\+t(?=[A-Z\\]|\s*$)"), "\t"),
+    (re.compile(r"(?<!\\)(?:\\+r)?\\+n"), "\n"),
+    (re.compile(r"(?<=[.:;!?)\]])\\+r|(?<!\\)\\+r(?=[A-Z\\]|\s*$)"), "\n"),
+    (re.compile(r"(?<=[.:;!?)\]])\\+t|(?<!\\)\\+t(?=[A-Z\\]|\s*$)"), "\t"),
 )
 
 
@@ -182,7 +185,7 @@ def unescaped(
         for pattern, meant in _LITERAL:
             text = pattern.sub(meant, text)
         text = re.sub(r'\\(["*_#/])', r"\1", text)
-    text = re.sub(r"(?i)%0d%0a|%0[ad]\b|<(?:CR|LF|CRLF)>", "\n", text)
+    text = re.sub(r"(?i)%0d%0a|%0[ad]\b|<(?:CR|LF|CRLF)>|=0D=0A", "\n", text)
     return _line_marks(text)
 
 # %% ../../nbs/data/03_reports.ipynb #0ca71789
@@ -215,7 +218,7 @@ def untagged(
         return text
     text = re.sub(r"(?is)<!\[CDATA\[(.*?)\]\]>", r"\1", text)
     text = re.sub(r"(?is)<!--.*?-->|<\?xml.*?\?>|<!doctype[^>]*>|<(style|script|head)\b.*?</\1>", "", text)
-    text = re.sub(r"(?i)<br(?:\s[^<>]*)?/?>[ \t]*\n?", "\n", text)
+    text = re.sub(r"(?i)</?br(?:\s[^<>]*)?/?>[ \t]*\n?", "\n", text)
     for _ in range(2):  # <b><u>FINDINGS</u></b>
         text = _BOLD.sub(lambda m: f"\n\n**{m[2]}**\n" if m[1][0] in "hH" else f"**{m[2]}**", text)
     closed = {name.lower() for name in re.findall(r"</([A-Za-z][\w:.-]*)\s*>", text)}
@@ -250,7 +253,9 @@ _SIGNS = {0x2010: "-", 0x2011: "-", 0x2212: "-", 0x2236: ":", 0xA789: ":"} | dic
 _SIGNS |= {0x2460 + n: f"({n + 1})" for n in range(20)} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 _TRANSLATED = _OLD | _UNSEEN | _CONTROL | _BLANK | _BREAK | _SIGNS
 _PLAIN = re.compile(r"[ -~\t\n]*")
-_LOOKS = re.compile("[\uff01-\uffef\ufb00-\ufb06\ufe10-\ufe19\ufe30-\ufe6b\U0001d400-\U0001d7ff\u2160-\u217f\u3300-\u33ff\u2103\u2113]")
+_LOOKS = re.compile(
+    "[\uff01-\uffef\ufb00-\ufb06\ufe10-\ufe19\ufe30-\ufe6b\U0001d400-\U0001d7ff\u2160-\u217f\u24b6-\u24e9\u3300-\u33ff\u2103\u2113]"
+)
 
 
 def plain_characters(
@@ -278,6 +283,12 @@ def _bold_name(match: re.Match) -> str:
     return f"{start}{name.strip()}{ends} " if ends or len(match[2]) > 1 else match[0]
 
 
+def _bold(match: re.Match) -> str:
+    name, inner, outer = match.groups()
+    header = name[0].isupper() and section_named(name) and match.string[: match.start()].rstrip()[-1:] in ".!?:)"
+    return f"\n{name}: " if header else name + (inner or outer)
+
+
 def _heading(match: re.Match) -> str:
     name = match[2].strip("*_ ").rstrip(":")
     known = section_named(name) is not None
@@ -292,7 +303,8 @@ def unmarked(
         text = re.sub(r"^[ \t]{0,3}(#{1,6})[ \t]*(?=\S)([^\n]{1,80}?)[ \t]*#*[ \t]*$", _heading, text, flags=re.MULTILINE)
     if "*" in text or "_" in text:
         text = _BOLD_NAME.sub(_bold_name, text)
-        text = re.sub(r"\*\*(?=[^\s*])([^*\n]+?)\*\*", r"\1", text)
+        text = re.sub(r"\*\*(?=[^\s*])([^*\n]+?)(:?)\*\*(:?)", _bold, text)
+    text = re.sub(r"^([ \t]*)((?:[A-Z] ){4,}[A-Z])(?=[ \t]*:)", lambda m: m[1] + m[2].replace(" ", ""), text, flags=re.MULTILINE)
     if re.search(r"[-=*`]{3}", text):
         text = re.sub(r"^[ \t]*(?:[-=*]{3,}|```\w*)[ \t]*$", "", text, flags=re.MULTILINE)
     text = _BULLET.sub(r"\1- ", text)
@@ -343,8 +355,8 @@ class Piece(NamedTuple):
     body: str  # what follows, untouched
 
 # %% ../../nbs/data/03_reports.ipynb #0063a9f5
-LINE = r"(?:^|(?<=\n))[ \t]*"
-SIGN = r"(?:(?:[-–—>|#=+*]+|\(?\d{1,2}[.)]|(?:[IVX]{1,4}|[A-H])[.)])[ \t]*)?"  # a list's sign
+LINE = r"(?:^|(?<=\n))[ \t]*+"  # possessive, here and below: a page of blanks must not take minutes
+SIGN = r"(?:(?:[-–—>|#=+*]++|\(?\d{1,2}[.)]|(?:[IVX]{1,4}|[A-H])[.)])[ \t]*+)?+"  # a list's sign
 
 
 @functools.lru_cache(maxsize=32)
@@ -358,17 +370,18 @@ def _patterns(names: tuple) -> dict[str, re.Pattern]:
     capitalised = "|".join(re.escape(n.capitalize()).replace(r"\ ", "[ \t]+") for n in inside)
     # WET READ VERSION #1 ___
     added = r"(?-i:(?P<added>WET[ \t]+READ(?:[ \t]+VERSION)?|ADDENDUM)(?:[ \t]*#[ \t]*\d+)?(?:[ \t]*:|(?=[ \t_])))"
-    mark = r"""[\])}>"”*]*[ \t]*(?::[-–—=:]*|[–—]+|--+>?|=+>?|;|\||>+)|[ \t]+-(?=\S)|[ \t]*-(?=\s)|(?<=[A-Z])\.(?=\s)"""
+    mark = r"""[\])}>"”*]*[ \t]*(?::[-–—=:]*|[–—]+|--+>?|=+>?|;|\||>+)|[ \t]+-(?=\S)|[ \t]*-(?=\s)|-(?-i:(?=[A-Z][a-z]))|"""
+    mark += r"[ \t]*\t[ \t]*(?=\S)|[ ]{3,}(?=\S)|(?<=[A-Z])\.(?=\s)"  # a tab or a wide gap, a full stop
     bare = r"(?-i:(?=[ \t]+(?:[A-Z][a-z]|_{2,})))"
     shout = r"(?<=[.!?)])\s+(?P<shout>FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|INTERPRETATION)(?=[ \t]+[A-Z][a-z])"
     film = rf"(?=[^:\n]*\b(?:{FILM_WORDS.upper()})\b)(?![^:\n]*\b(?:IS|ARE|WAS|WERE|NO|HAS|SHOWS)\b)"  # and no sentence
     return {
         "line": re.compile(
-            rf"{LINE}(?:(?P<sign>{SIGN}[\[({{<\"“*]*[ \t]*)(?P<name>{names_})"
+            rf"{LINE}(?:(?P<sign>{SIGN}[\[({{<\"“*]*+[ \t]*+)(?P<name>{names_})"
             rf"(?:(?P<mark>{mark})|(?P<closed>[\])}}<>*=-]+)|(?P<alone>(?=[ \t]*(?:\n|$)))|(?P<bare>{bare}))|{added})",
             re.IGNORECASE,
         ),
-        "inside": re.compile(rf"(?:(?<=[\s.!?;)])(?P<name>{capitals})|(?<=[.!?)])\s*(?P<title>{capitalised}))[ \t]*:|{shout}"),
+        "inside": re.compile(rf"(?:(?<=[\s.!?;)])(?P<name>{capitals})|(?<=[.!?)])(?<!\s\d\.)\s*(?P<title>{capitalised}))[ \t]*:|{shout}"),
         "inside_capitals": re.compile(rf"(?:(?<=[.!?;)])[ \t]*|(?<=[ \t][ \t]))(?P<name>{capitals})[ \t]*:"),
         "film": re.compile(rf"{LINE}(?P<film>{film}[A-Z0-9](?:[A-Z0-9 ()/,&-]|(?<=\b[A-Z])\.|\.(?!\s))*):"),
     }
@@ -405,13 +418,15 @@ def is_header(
     place, plain = match.start(), (groups["mark"] or "").strip().startswith(":")
     if plain and not groups["sign"].strip():
         return not name.islower() or ended(text, place)
-    if re.search(r"[\d*•–—-]", groups["sign"]) and not name.isupper() and name.lower() not in INSIDE:
-        return False  # an item of a list
+    if re.search(r"[\d*•–—-]", groups["sign"]) and not name.isupper():  # or an item of a list: "2. Comparison: unchanged"
+        if not (name.lower() in INSIDE and re.search(r"[\d*•–—-][.)]?[ \t]*(?:Findings|Impression)\b", text)):
+            return False
     first = " ".join(name.lower().split()) in FIRST
     if groups["alone"] is not None and first:
         return not name.islower() or ended(text, place)
     if not name[0].isupper() or (shouted and not ended(text, place)):
-        return plain and bool(groups["sign"].strip(" \t0123456789.)")) and ended(text, place)
+        drawn = re.search(r"[-–—=]", groups["mark"] or "") and name.lower() in INSIDE  # findings - clear
+        return bool(drawn or (plain and groups["sign"].strip(" \t0123456789.)"))) and (ended(text, place) or text.islower())
     if groups["alone"] is not None:
         following = text[match.end() :].lstrip()
         return ended(text, place) and not following[:1].islower()
@@ -493,7 +508,7 @@ def place_of(
 
 # %% ../../nbs/data/03_reports.ipynb #18f41423
 _ELSEWHERE = ("findings", "impression", "wet_read", "addendum", "organ")  # places that end any section but findings and impression
-_LIKE_LINE = re.compile(rf"{LINE}{SIGN}[\[(*\"]*(?P<name>[^\W\d_][^\n:;!?]{{1,60}}?)[\])*\"]*[ \t]*:(?![\d/])")
+_LIKE_LINE = re.compile(rf"{LINE}{SIGN}[\[(*\"]*+(?P<name>[^\W\d_][^\n:;!?]{{1,60}}?)[\]*\"]*[ \t]*:(?![\d/])")
 _LIKE_INSIDE = re.compile(r"(?<=[.!?;)])\s*(?P<name>[A-Z][A-Z/&() -]{2,40}|[A-Z][a-z]+(?:[ -][A-Za-z]+){0,3})[ \t]*:(?![\d/])")
 _SMALL = frozenset("a an and at by de del der die des du el et for in la le of on or per the to und von with y".split())
 
@@ -575,7 +590,7 @@ def _reads() -> dict[str, re.Pattern]:
     apart, few = r"(?:\W+\w+){0,4}?\W+", r"(?:\w+\W+){0,3}?"
     subject = rf"(?:{_ORGAN}|{_FINDING})"
     state = rf"\b{subject}\b{apart}{_IS}\W+{few}(?:{_STATE})\b"
-    there = rf"\bthere\W+(?:is|are|has been|have been|remains?|continues?)\b.*\b{subject}\b"
+    there = rf"\bthere\W+(?:is|are|has been|have been|remains?|continues?)\b.{{0,200}}?\b{subject}\b"
     denied = rf"\b(?:no|without)\W+(?:\w+\W+){{0,4}}?(?:{_FINDING})"
     short = rf"^\W*(?:{_ORGAN})(?:\W+\w+){{0,3}}?\W+(?:{_STATE})\W*$|^\W*(?:clear|normal|unremarkable|stable)\W+(?:\w+\W+)?(?:{_ORGAN})"
     acute = r"^\W*no\W+(?:acute|active)\b"
@@ -584,8 +599,8 @@ def _reads() -> dict[str, re.Pattern]:
         "asserts": rf"{there}|{state}|{denied}|{acute}|\b(?:{_CHANGE})\b|\b(?:again|now)\W+(?:seen|noted|demonstrated)|"
         r"^\W*(?:(?:as|in)\W+)?compar\w+\b[^,]*,|\b(?:has|have)\W+(?:\w+\W+)?(?:developed|received|undergone|appeared)\b",
         "strictly": rf"{there}|{state}|^{denied}|{short}|{acute}|{now}",
-        "clinical": rf"\b(?:{_FINDING}|{_CHANGE})\b|{short}|{state}|{acute}|^\W*(?:normal|negative|unremarkable|clear|unchanged|"
-        rf"stable)\W*$",
+        "clinical": rf"\b(?:{_FINDING}|{_CHANGE})\b|{short}|{state}|{acute}|"
+        r"^\W*(?:normal|negative|unremarkable|clear|unchanged|stable)\b\W*(?:\w+\W*){0,2}$",
         "study": r"\b(?:x-?\w*rays?|x-x+|radiogra\w*|films?|cta?|mr[it]?|pet|tomogra\w*|stud(?:y|ies)|exam\w*|prior|priors|"
         r"previous\w*|earlier|compar\w*|"
         r"dated?|views?|cxr|reports?|imaging|images?|scan|outside|january|february|march|april|june|july|august|september|"
@@ -618,7 +633,9 @@ def states_reading(
 ) -> bool:
     "Whether a sentence under a context's header states what the film shows."
     reads, sentence = _reads(), re.sub(r"^\s*\(?\d{1,2}[.)]\s", "", sentence)
-    if section == "comparison":
+    if section in ("comparison", "technique", "examination"):
+        if section != "comparison" and (reads["asks"].search(sentence) or re.match(r"(?i)\W*(?:for|line|tube|picc)\b", sentence)):
+            return False  # CHEST, FOR PNEUMOTHORAX
         if not reads["clinical"].search(sentence):
             return False
         if reads["no prior"].search(sentence) and not re.search(rf"\b(?:{_FINDING})\b", sentence, re.IGNORECASE):
@@ -674,6 +691,8 @@ def at_known_headers(
     marks: list[tuple[int, int, str]] = []
     until = 0  # headers before this place belong to an addendum or a wet read
     found = headers(text, names)
+    if len(found) > 1 and re.match(r"(?i)\s*(?:radiology[ \t]+)?report[ \t]*\n", text):
+        found = found[1:]  # the title of it all
     for number, (start, end, section) in enumerate(found):
         if start < until:
             continue
@@ -693,7 +712,9 @@ def at_known_headers(
     cut = [Piece("preamble", "", text[: edges[0][0]])]
     for (start, end, section), (following, _, _) in zip(marks, edges[1:], strict=True):
         body = text[end:following]
-        cut.append(Piece(film_section(body) if section == "film" else section, text[start:end], body))
+        first = not {p.section for p in cut} & {"findings", "impression"}
+        titled = first and section == "findings" and re.search(r"(?i)report\W*$", text[start:end])  # RADIOLOGY REPORT: CHEST PA
+        cut.append(Piece(film_section(body) if section == "film" or titled else section, text[start:end], body))
     return cut
 
 # %% ../../nbs/data/03_reports.ipynb #309d349b
@@ -786,10 +807,10 @@ def pieces(
         cut += parted(piece, any(p.section in ("findings", "impression") and p.body.strip() for p in cut))
     cut = with_diagnosis(cut)
     have = {p.section for p in cut if p.body.strip()}
-    if not have & {"findings", "narrative", "unplaced"} and (grammar == "mimic_cxr" or have & {"impression", *CONTEXT}):
+    if not have & {"findings", "narrative", "unplaced"} and (grammar == "mimic_cxr" or have > {"preamble"}):
         cut = with_reading_before(cut)
         have |= {p.section for p in cut}
-    if grammar == "mimic_cxr" and not have & {"findings", "impression", "unplaced"}:
+    if grammar == "mimic_cxr" and not have & {"findings", "impression", "unplaced", "headerless"}:
         cut = with_last_paragraph(cut)
     return cut
 
@@ -815,7 +836,7 @@ def with_reading_before(
             stops = [*starts[1:], len(piece.body)]
             lines = ((a, piece.body[a:b]) for a, b in zip(starts, stops, strict=True))
             at = next((a for a, line in lines if is_clinical(line) and place_of(line.rpartition(":")[0]) != "administrative"), None)
-        made += [piece] if at is None else [piece._replace(body=piece.body[:at]), Piece("unplaced", "", piece.body[at:])]
+        made += [piece] if at is None else [piece._replace(body=piece.body[:at]), Piece("headerless", "", piece.body[at:])]
     return made
 
 
@@ -838,7 +859,7 @@ class ParsedReport(NamedTuple):
     "A report as it was understood."
 
     sections: dict[str, str]  # section -> text, in the report's order; text before the first header is 'preamble'
-    flags: list[str]  # reading_in_context, provisional_only, not_read
+    flags: list[str]  # reading_in_context, reading_without_header, provisional_only, not_read
     unlisted: list[str]  # starts of lines that look like headers and that no list knows, as written
     fault: str | None = None  # why nothing of it can be read
 
@@ -860,7 +881,9 @@ def read_report(
         flags.append("reading_in_context")
         if "findings" not in found:
             found = {"findings" if name == "unplaced" else name: body for name, body in found.items()}
-    for wanted, instead in (("findings", "narrative"), ("impression", "summary")):
+    if "headerless" in found:
+        flags.append("reading_without_header")
+    for wanted, instead in (("findings", "headerless"), ("findings", "narrative"), ("impression", "summary")):
         if wanted not in found and instead in found:
             found = {wanted if name == instead else name: body for name, body in found.items()}
     if "wet_read" in found and not found.keys() & {"findings", "impression"}:
@@ -927,7 +950,8 @@ def breaks(
         return word.split("-")[0].rstrip(".'s") not in _PROPER and (apart or not above.split()[-1].endswith("-"))
     if word[0].isupper():  # CT, PICC, or a report all in capitals
         return fits
-    return fits and (above + below).islower() and word not in _LINKING and not _ITEM.match(above)
+    short = len(above) + 1 + len(word) <= max(width, 50) * 0.6 and is_clinical(above) and is_clinical(below)
+    return (short or (fits and (above + below).islower())) and word not in _LINKING and not _ITEM.match(above)
 
 # %% ../../nbs/data/03_reports.ipynb #12d986fc
 def clean(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..core import StudyError
 from .layouts import archive_root, named
-from .reports import ParsedReport, clean, read_report
+from .reports import CONTEXT, ParsedReport, clean, read_report
 from .studies import Film, Record, Studies, collect, known_text
 from .studies import age as age_of
 from .studies import race as race_of
@@ -137,8 +137,8 @@ def report_sections(
 ) -> dict[str, str | None]:  # findings, impression, indication, comparison
     "What a free-text report says, by section; a note without headers is taken for findings."
     found = dict((report if isinstance(report, ParsedReport) else read_report(report, names=names)).sections)
-    if list(found) == ["preamble"]:
-        found = {"findings": found["preamble"]}
+    if "preamble" in found and not found.keys() & {"findings", "impression", *CONTEXT}:
+        found["findings"] = found["preamble"]
     found.setdefault("indication", found.get("history"))
     return {name: known_text(found.get(name)) for name in ("findings", "impression", "indication", "comparison")}
 
