@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..core import StudyError
 from .layouts import LABELS, FilmFinder, archive_root, find_file, json_entries, label_values, named, stated, table_rows
-from .reports import sections
+from .reports import read_report
 from .studies import Film, Record, Studies, collect
 from .studies import age as age_of
 from .studies import race as race_of
@@ -214,12 +214,15 @@ def complete(
     record: Record,  # filled in place
     reports: str,  # the folder that holds files/, or the .zip
 ) -> None:
-    "Add the report's sections; one whose reading stands under no header, as its last paragraph, is flagged last_paragraph."
+    "Add the report's sections and what `read_report` flags; one with no reading but perhaps its last paragraph is flagged last_paragraph."
     text = report_text(reports, record.patient_id, record.study_id)
     if text is None:
         record.fault = f"its report files/p{record.patient_id[:2]}/p{record.patient_id}/s{record.study_id}.txt is missing"
         return
-    found = sections(text, "mimic_cxr")
+    parsed = read_report(text, "mimic_cxr")
+    found, record.fault = parsed.sections, parsed.fault
+    for flag in parsed.flags:
+        record.flag(flag)
     record.indication = stated(found.get("indication")) or stated(found.get("history"))
     record.comparison, record.findings, record.impression = (stated(found.get(n)) for n in ("comparison", "findings", "impression"))
     if not (record.findings or record.impression) and "last_paragraph" in found:

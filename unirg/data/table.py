@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..core import StudyError
 from .layouts import archive_root, named
-from .reports import clean, sections
+from .reports import CONTEXT, ParsedReport, clean, read_report
 from .studies import Film, Record, Studies, collect, known_text
 from .studies import age as age_of
 from .studies import race as race_of
@@ -132,12 +132,13 @@ def order_keys(
 
 # %% ../../nbs/data/09_table.ipynb #6bf70a03
 def report_sections(
-    report: str | None,  # a cell
+    report: str | ParsedReport | None,  # a cell, or what `read_report` made of it
+    names: dict[str, str] | None = None,  # section -> further header names, comma separated
 ) -> dict[str, str | None]:  # findings, impression, indication, comparison
-    "What a free-text report says, by section."
-    found = sections(report)
-    if list(found) == ["preamble"]:
-        found = {"findings": found["preamble"]}
+    "What a free-text report says, by section; a note without headers is taken for findings."
+    found = dict((report if isinstance(report, ParsedReport) else read_report(report, names=names)).sections)
+    if "preamble" in found and not found.keys() & {"findings", "impression", *CONTEXT}:
+        found["findings"] = found["preamble"]
     found.setdefault("indication", found.get("history"))
     return {name: known_text(found.get(name)) for name in ("findings", "impression", "indication", "comparison")}
 
