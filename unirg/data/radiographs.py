@@ -246,7 +246,7 @@ def the_number(
     value = found.pop()
     if found or math.isnan(value) or (whole and value != int(value)):
         said = dataset.get_item(name).value
-        raise refused(dataset, f"{name} is {short(said)}, which is not one {'whole' if whole else 'finite'} number")
+        raise refused(dataset, f"header that cannot be read: {name} is {short(said)}, not one {'whole' if whole else 'finite'} number")
     return int(value) if whole else value
 
 
@@ -291,16 +291,16 @@ def without_pixels(
     uid = getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID") or ""
     kind = getattr(uid, "name", str(uid))
     if "DirectoryRecordSequence" in dataset or "Directory" in kind:
-        return "a DICOMDIR, the list of a medium's files, not a film"
+        return "not a film: a DICOMDIR, the list of a medium's files"
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-        return f"its pixels are floating-point numbers ({kind}), which say not what is black and what is white"
+        return f"not a film: pixels are floating-point numbers ({kind}), which say not what is black and what is white"
     if "PixelDataProviderURL" in dataset:
-        return f"its pixels are on a server ({short(dataset.get('PixelDataProviderURL'))}), not in the file"
+        return f"no pixel data: the pixels are on a server ({short(dataset.get('PixelDataProviderURL'))}), not in the file"
     if kind and "Image" not in kind and "Rows" not in dataset:
-        return f"not a film but {kind}" if kind != str(uid) else f"no pixel data, and of an unknown SOP class ({uid})"
+        return f"not a film: {kind}" if kind != str(uid) else f"no pixel data: neither is its SOP class known ({uid})"
     if known or kind or "Rows" in dataset:
         encrypted = ", and parts of it are encrypted" if "EncryptedAttributesSequence" in dataset else ""
-        return f"truncated or damaged DICOM: no pixel data{f' in a file of {kind}' if kind else ''}{encrypted}"
+        return f"no pixel data: truncated DICOM, or its pixels were taken out{f' ({kind})' if kind else ''}{encrypted}"
     return "not a DICOM file nor a picture"
 
 # %% ../../nbs/data/02_radiographs.ipynb #25c27226
@@ -329,17 +329,19 @@ def mend(
     shape = {"IDENTITY": "MONOCHROME2", "INVERSE": "MONOCHROME1"}.get(text(dataset, "PresentationLUTShape"))
     said = " ".join(text(dataset, "PhotometricInterpretation").split()) or ("RGB" if samples == 3 else shape)
     if not said:
-        raise refused(dataset, "PhotometricInterpretation is missing: whether low values are black or white is not known")
+        raise refused(dataset, "header that cannot be read: PhotometricInterpretation is missing, so low values may be black or white")
     if said not in (*GREYS, *COLOURS, "PALETTE COLOR"):
-        raise refused(dataset, f"PhotometricInterpretation is {said!r}, which is not read")
+        raise refused(dataset, f"header that cannot be read: PhotometricInterpretation is {said!r}, neither grey nor colour")
     samples = samples or (3 if said in COLOURS else 1)
-    if samples not in (1, 3):
-        raise refused(dataset, f"SamplesPerPixel is {samples}: neither a grey film (1) nor a colour one (3)")
+    if samples not in (1, 3) or (samples == 3 and said in ("MONOCHROME1", "PALETTE COLOR")):
+        raise refused(dataset, f"header that cannot be read: SamplesPerPixel is {samples} with PhotometricInterpretation {said}")
     put(dataset, NumberOfFrames=1, PhotometricInterpretation=said, SamplesPerPixel=samples)
     if samples == 3 or said in COLOURS:
         put(dataset, PlanarConfiguration=the_number(dataset, "PlanarConfiguration") or 0)
     if (sign := the_number(dataset, "PixelRepresentation")) not in (0, 1, None):
-        raise refused(dataset, f"PixelRepresentation is {sign}, which is neither unsigned (0) nor signed (1)")
+        raise refused(dataset, f"header that cannot be read: PixelRepresentation is {sign}, neither unsigned (0) nor signed (1)")
+    if the_number(dataset, "BitsStored") == 1:
+        raise refused(dataset, "not a film: 1 bit a pixel, a mask")
 
 # %% ../../nbs/data/02_radiographs.ipynb #fb632493
 def set_bits(
@@ -489,7 +491,7 @@ def agree_on_samples(
     if "planes" in facts and 8 * facts["planes"] != said * (bits or 0):
         samples, bits = PLANES.get(facts["planes"], (0, 0))
     if bits is None:
-        raise refused(dataset, "BitsAllocated is missing, and the stream does not state its bits")
+        raise refused(dataset, "header that cannot be read: BitsAllocated is missing, and the stream does not state its bits")
     if samples not in (1, 3) or (samples != said and what in ("MONOCHROME1", "PALETTE COLOR")):
         raise refused(dataset, f"header and pixels disagree: {said} sample(s) a pixel by the header ({what}), {samples} in the stream")
     if samples != said:
@@ -578,10 +580,10 @@ def uncompressed(
     rows, columns = the_number(dataset, "Rows"), the_number(dataset, "Columns")
     there, allocated = len(dataset.PixelData), the_number(dataset, "BitsAllocated")
     if not (rows or 0) > 0 or not (columns or 0) > 0:
-        raise refused(dataset, f"Rows x Columns is {rows} x {columns}: the size of the film is not known")
+        raise refused(dataset, f"header that cannot be read: Rows x Columns is {rows} x {columns}, so the size of the film is not known")
     if not (found := laid_out(dataset)):
         if allocated is None:
-            raise refused(dataset, f"BitsAllocated is missing, and {there} bytes of pixels do not tell it")
+            raise refused(dataset, f"header that cannot be read: BitsAllocated is missing, and {there} bytes of pixels do not tell it")
         whole = needed(dataset, dataset.SamplesPerPixel, allocated)
         header = f"{rows} rows x {columns} columns x {dataset.SamplesPerPixel} sample(s) of {allocated} bits"
         if there < whole:
