@@ -312,7 +312,7 @@ def without_pixels(
     if "PixelDataProviderURL" in dataset:
         return f"no pixel data: the pixels are on a server ({short(dataset.get('PixelDataProviderURL'))}), not in the file"
     if kind and "Image" not in kind and "Rows" not in dataset:
-        return f"not a film: {kind}" if kind != str(uid) else f"no pixel data: neither is its SOP class known ({uid})"
+        return f"not a film: {kind}" if kind != str(uid) else f"no pixel data: its SOP class {uid} is none of DICOM's"
     if known or kind or "Rows" in dataset:
         encrypted = ", and parts of it are encrypted" if "EncryptedAttributesSequence" in dataset else ""
         return f"no pixel data: truncated DICOM, or its pixels were taken out{f' ({kind})' if kind else ''}{encrypted}"
@@ -470,14 +470,13 @@ def agree_on_size(
     stream: bytes,
     facts: dict,  # of `stream_facts`
 ) -> None:
-    "Rows and Columns that the stream has; raises `RadiographError` where the two cannot be brought together."
+    "Rows and Columns that the stream has; raises `RadiographError` where neither says them."
     said = rows, columns = header.rows, header.columns
     there = facts.get("rows") or rows, facts.get("columns") or columns  # a JPEG may leave its height open
     if facts.get("kind") == "RLE" and rows_exchanged(stream, rows, columns):
         there = columns, rows
-    if min(there) <= 0 or (said != there and min(said) > 0 and said[::-1] != there):
-        holds = "" if said == there else f"; the {facts['kind']} stream holds {there[0]} x {there[1]} pixels"
-        raise header.refused(f"header and pixels disagree: Rows x Columns is {rows} x {columns}{holds}")
+    if min(there) <= 0:
+        raise header.refused(f"header that cannot be read: Rows x Columns is {rows} x {columns}, and the stream does not state its size")
     if said != there:
         header.note("size_from_stream")
         header.rows, header.columns = there
@@ -690,11 +689,11 @@ def in_stored_bits(
         kept = np.where(padding, pixels, kept)
     if not rougher(kept, pixels):
         return kept
-    if header.dataset.file_meta.TransferSyntaxUID in LOSSY and high - low <= 1.125 * (most - least):  # lossy codecs overshoot a little
-        return pixels
     if signed and low >= 0 and high < 1 << stored:
         header.note("sign_from_stream")
         header.signed = False
+        return pixels
+    if header.dataset.file_meta.TransferSyntaxUID in LOSSY and high - low <= 1.125 * (most - least):  # lossy codecs overshoot a little
         return pixels
     if stored < bits:
         header.note("bits_from_stream")
@@ -1209,8 +1208,8 @@ def upright(
 
 # %% ../../nbs/data/02_radiographs.ipynb #f5f32f21
 TAGS = {
-    "kind": (254, 0), "old_kind": (255, 0), "bits": (258, 1), "photometric": (262, None), "samples": (277, 1), "orientation": (274, 1),
-    "palette": (320, None), "extra": (338, 0), "form": (339, 1),
+    "kind": (254, 0), "old_kind": (255, 0), "width": (256, None), "bits": (258, 1), "photometric": (262, None), "samples": (277, 1),
+    "orientation": (274, 1), "palette": (320, None), "extra": (338, 0), "form": (339, 1),
 }  # fmt: skip
 
 
@@ -1242,6 +1241,8 @@ def tiff_film(
     if len(films) != 1:
         raise RadiographError(path, f"a TIFF of {len(films)} pages: which of them is the film cannot be told")
     number, page = films[0]
+    if page["width"] is None:
+        raise RadiographError(path, "damaged picture: a TIFF that says nothing of its size, cut short perhaps")
     if page["form"] not in (1, 2, 4):
         raise RadiographError(path, "a picture of floating-point values, which says not what is black and what is white")
     if page["photometric"] is None:
@@ -1286,9 +1287,11 @@ def picture_pixels(
     size: int,  # the side that is wanted; large JPEGs are decoded at a fraction of their size, never below twice this
 ) -> np.ndarray:  # integers, rows x columns, uint8 where they are for display; upright
     "A PNG, JPEG, BMP, TIFF or WebP decoded; raises `RadiographError` and whatever the decoders raise."
+    number = 0
     if PICTURES.get(head[:4]) == "TIFF":
         data = file.read()
-        if (pixels := tiff_pixels(data, *tiff_film(path, data))) is not None:
+        number, page = tiff_film(path, data)
+        if (pixels := tiff_pixels(data, number, page)) is not None:
             return pixels
         file.seek(0)
     try:
@@ -1302,6 +1305,8 @@ def picture_pixels(
     with image:
         if getattr(image, "n_frames", 1) > 1 and image.format in ("PNG", "WEBP"):
             raise RadiographError(path, f"{image.n_frames} pictures in one file: which of them is the film cannot be told")
+        if number:
+            image.seek(number)
         see_through = "transparency" in image.info
         if image.format == "PNG" and head[24] == 16 and (head[25] != 0 or see_through):  # 16 bits, colour type
             file.seek(0)
