@@ -758,6 +758,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'unirg/data/radiographs.py'),
                                         'unirg.data.radiographs.stream_of': ( 'data/radiographs.html#stream_of',
                                                                               'unirg/data/radiographs.py'),
+                                        'unirg.data.radiographs.take_from_groups': ( 'data/radiographs.html#take_from_groups',
+                                                                                     'unirg/data/radiographs.py'),
                                         'unirg.data.radiographs.text': ('data/radiographs.html#text', 'unirg/data/radiographs.py'),
                                         'unirg.data.radiographs.thinned': ('data/radiographs.html#thinned', 'unirg/data/radiographs.py'),
                                         'unirg.data.radiographs.tiff_film': ( 'data/radiographs.html#tiff_film',

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['PICTURES', 'SUFFIXES', 'NO_FILMS', 'ENVELOPE', 'NUMBER', 'GREYS', 'COLOURS', 'UIDS', 'RETIRED', 'PLANES', 'LOSSY',
            'WINDOW', 'FOR_PROCESSING', 'TAGS', 'RadiographError', 'no_film', 'open_file', 'is_dicom', 'thinned',
-           'value_range', 'ramp', 'number', 'numbers', 'text', 'Header', 'short', 'read_dicom', 'without_pixels',
-           'fill_in', 'settle_bits', 'jpeg_facts', 'j2k_facts', 'stream_facts', 'ends_of_packets', 'rows_exchanged',
-           'agree_on_syntax', 'agree_on_size', 'agree_on_samples', 'one_stream', 'stream_of', 'needed', 'laid_out',
-           'uncompressed', 'decoded', 'decompressed', 'rougher', 'low_bits', 'in_stored_bits', 'right_sign',
-           'luminance', 'flat_colours', 'words', 'lookup_table', 'looked_up', 'segments_expanded', 'palette_grey',
-           'stored_pixels', 'rescale_of', 'modality', 'padding_values', 'at_border', 'film_values', 'window_of',
-           'voi_function', 'window_ends', 'can_be', 'shown_ends', 'voi_table', 'displayed', 'square', 'uneven',
-           'note_suspicions', 'dicom_grey', 'scaled', 'integer_extremes', 'plain_grey', 'equalised', 'flattened',
-           'upright', 'tiff_pages', 'tiff_film', 'tiff_pixels', 'picture_pixels', 'eight_bits', 'picture_grey',
-           'padded', 'load_radiograph', 'contact_sheet']
+           'value_range', 'ramp', 'number', 'numbers', 'text', 'Header', 'short', 'read_dicom', 'take_from_groups',
+           'without_pixels', 'fill_in', 'settle_bits', 'jpeg_facts', 'j2k_facts', 'stream_facts', 'ends_of_packets',
+           'rows_exchanged', 'agree_on_syntax', 'agree_on_size', 'agree_on_samples', 'one_stream', 'stream_of',
+           'needed', 'laid_out', 'uncompressed', 'decoded', 'decompressed', 'rougher', 'low_bits', 'in_stored_bits',
+           'right_sign', 'luminance', 'flat_colours', 'words', 'lookup_table', 'looked_up', 'segments_expanded',
+           'palette_grey', 'stored_pixels', 'rescale_of', 'modality', 'padding_values', 'at_border', 'film_values',
+           'window_of', 'voi_function', 'window_ends', 'can_be', 'shown_ends', 'voi_table', 'displayed', 'square',
+           'uneven', 'note_suspicions', 'dicom_grey', 'scaled', 'integer_extremes', 'plain_grey', 'equalised',
+           'flattened', 'upright', 'tiff_pages', 'tiff_film', 'tiff_pixels', 'picture_pixels', 'eight_bits',
+           'picture_grey', 'padded', 'load_radiograph', 'contact_sheet']
 
 # %% ../../nbs/data/02_radiographs.ipynb #a51d4a97
 import dataclasses
@@ -282,20 +282,34 @@ def read_dicom(
     "Parse; raises `RadiographError` where there are no pixels or nobody knows how to read them."
     try:
         dataset = pydicom.dcmread(file, force=True)
-        there = bool(dataset.get("PixelData"))
+        if not dataset.get("PixelData"):
+            raise RadiographError(path, without_pixels(dataset, head[128:132] == b"DICM"))
+        if not hasattr(dataset, "file_meta"):
+            dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        if not dataset.file_meta.get("TransferSyntaxUID"):
+            implicit, little = dataset.original_encoding
+            uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+            dataset.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
+        take_from_groups(dataset)
+        header = Header(dataset, str(path))
+        fill_in(header)
+        return header
+    except RadiographError:
+        raise
     except Exception as error:  # pydicom raises many kinds on damaged files; each means the same here
         raise RadiographError(path, f"truncated or damaged DICOM: {short(error)}") from error
-    if not there:
-        raise RadiographError(path, without_pixels(dataset, head[128:132] == b"DICM"))
-    if not hasattr(dataset, "file_meta"):
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    if not dataset.file_meta.get("TransferSyntaxUID"):
-        implicit, little = dataset.original_encoding
-        uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
-        dataset.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
-    header = Header(dataset, str(path))
-    fill_in(header)
-    return header
+
+
+def take_from_groups(
+    dataset: pydicom.Dataset,  # changed in place
+) -> None:
+    "Enhanced objects keep window and rescale in their functional groups: put them where others have them."
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (dataset.get(groups) or [])[:1] if groups in dataset else ():
+            for name in ("FrameVOILUTSequence", "PixelValueTransformationSequence"):
+                for element in (group.get(name) or [()])[0]:
+                    if element.tag not in dataset:
+                        dataset.add(element)
 
 
 def without_pixels(
@@ -314,8 +328,9 @@ def without_pixels(
     if kind and "Image" not in kind and "Rows" not in dataset:
         return f"not a film: {kind}" if kind != str(uid) else f"no pixel data: its SOP class {uid} is none of DICOM's"
     if known or kind or "Rows" in dataset:
-        encrypted = ", and parts of it are encrypted" if "EncryptedAttributesSequence" in dataset else ""
-        return f"no pixel data: truncated DICOM, or its pixels were taken out{f' ({kind})' if kind else ''}{encrypted}"
+        there = ", and parts of it are encrypted" if "EncryptedAttributesSequence" in dataset else ""
+        there += ", a thumbnail is there" if "IconImageSequence" in dataset else ""
+        return f"no pixel data: truncated DICOM, or its pixels were taken out{f' ({kind})' if kind else ''}{there}"
     return "not a DICOM file nor a picture"
 
 # %% ../../nbs/data/02_radiographs.ipynb #25c27226
@@ -871,6 +886,8 @@ def rescale_of(
     slope, intercept = header.number("RescaleSlope", whole=False), header.number("RescaleIntercept", whole=False)
     if slope == 0:
         header.note("slope_of_zero")
+    if (slope or 0) < 0:
+        header.note("polarity_disputed")
     return slope or 1.0, intercept or 0.0
 
 
@@ -1123,8 +1140,8 @@ def dicom_grey(
     header = read_dicom(path, file, head)
     pixels = stored_pixels(header)
     extremes = integer_extremes(path, pixels)
-    note_suspicions(header)
     try:
+        note_suspicions(header)
         if plain:
             grey = plain_grey(pixels, *extremes, inverted=header.colours == "MONOCHROME1")
         elif header.colours in GREYS:
