@@ -583,7 +583,7 @@ def laid_out(
     def fills(samples, bits):
         return bits and there > 1 and there - needed(header, samples, bits) in (0, 1)
 
-    for bits in (8, 16, 32):
+    for bits in (8, 16, 32) if stored > 16 else (8, 16):
         if fills(samples, bits) and stored <= bits and (not allocated or stored > allocated or (bits < allocated and stored)):
             return samples, bits
     if fills(samples, allocated):  # in spite of YBR_FULL_422
@@ -658,16 +658,15 @@ def rougher(
     one: np.ndarray,  # integers: rows x columns, or with 3 samples, of which the second counts
     other: np.ndarray,  # another reading of the same pixels
 ) -> bool:
-    "Whether one reading jumps more than the other between the neighbours where the two part; some 100 rows and columns are looked at."
+    "Whether one reading jumps further than the other between most neighbours where they part, along some 100 rows and columns."
     one, other = (reading if reading.ndim == 2 else reading[..., 1] for reading in (one, other))
-    jumps = [0, 0]
+    votes = 0
     for _ in range(2):  # along rows, then along columns
         step = max(1, len(one) // 100)
-        both = [reading[::step].astype(np.int64) for reading in (one, other)]
-        parting = np.diff(both[0] - both[1], axis=1) != 0
-        jumps = [jump + int(np.abs(np.diff(reading, axis=1)[parting]).sum()) for jump, reading in zip(jumps, both, strict=True)]
+        first, second = (np.abs(np.diff(reading[::step].astype(np.int64), axis=1)) for reading in (one, other))
+        votes += int((first > second).sum()) - int((first < second).sum())
         one, other = one.T, other.T
-    return jumps[0] > jumps[1]
+    return votes > 0
 
 
 def low_bits(
