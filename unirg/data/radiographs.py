@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['PICTURES', 'SUFFIXES', 'NO_FILMS', 'ENVELOPE', 'NUMBER', 'GREYS', 'COLOURS', 'UIDS', 'RETIRED', 'PLANES', 'LOSSY',
            'WINDOW', 'FOR_PROCESSING', 'TAGS', 'RadiographError', 'no_film', 'open_file', 'is_dicom', 'thinned',
-           'value_range', 'ramp', 'number', 'numbers', 'text', 'Header', 'short', 'read_dicom', 'take_from_groups',
-           'without_pixels', 'fill_in', 'settle_bits', 'jpeg_facts', 'j2k_facts', 'stream_facts', 'ends_of_packets',
+           'value_range', 'ramp', 'number', 'numbers', 'term', 'Header', 'short', 'take_from_groups', 'without_pixels',
+           'fill_in', 'settle_bits', 'read_dicom', 'jpeg_facts', 'j2k_facts', 'stream_facts', 'ends_of_packets',
            'rows_exchanged', 'agree_on_syntax', 'agree_on_size', 'agree_on_samples', 'one_stream', 'stream_of',
-           'needed', 'laid_out', 'uncompressed', 'decoded', 'decompressed', 'rougher', 'low_bits', 'in_stored_bits',
-           'right_sign', 'luminance', 'flat_colours', 'words', 'lookup_table', 'looked_up', 'segments_expanded',
-           'palette_grey', 'stored_pixels', 'rescale_of', 'modality', 'padding_values', 'at_border', 'film_values',
-           'window_of', 'voi_function', 'window_ends', 'can_be', 'shown_ends', 'voi_table', 'displayed', 'square',
-           'uneven', 'note_suspicions', 'dicom_grey', 'scaled', 'integer_extremes', 'plain_grey', 'equalised',
-           'flattened', 'upright', 'tiff_pages', 'tiff_film', 'tiff_pixels', 'picture_pixels', 'eight_bits',
-           'picture_grey', 'padded', 'load_radiograph', 'contact_sheet']
+           'needed', 'laid_out', 'uncompressed', 'decoded', 'decompressed', 'padding_values', 'at_border', 'rougher',
+           'low_bits', 'in_stored_bits', 'right_sign', 'luminance', 'flat_colours', 'words', 'lookup_table',
+           'looked_up', 'segments_expanded', 'palette_grey', 'stored_pixels', 'rescale_of', 'modality', 'film_values',
+           'window_of', 'voi_function', 'window_ends', 'can_be', 'shown_ends', 'voi_table', 'displayed',
+           'with_square_pixels', 'uneven', 'note_suspicions', 'dicom_grey', 'scaled', 'integer_extremes', 'plain_grey',
+           'equalised', 'flattened', 'upright', 'tiff_pages', 'tiff_film', 'tiff_pixels', 'picture_pixels',
+           'eight_bits', 'picture_grey', 'padded', 'load_radiograph', 'contact_sheet']
 
 # %% ../../nbs/data/02_radiographs.ipynb #a51d4a97
 import dataclasses
@@ -188,7 +188,7 @@ def number(
         return None if value is None else math.nan
     return float(value) if math.isfinite(value) else math.nan
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #d5d463f8
 def numbers(
     dataset: pydicom.Dataset,
     name: str,  # of an element
@@ -207,7 +207,7 @@ def numbers(
     return [] if value is None else [number(v) for v in value] if isinstance(value, list | MultiValue) else [number(value)]
 
 
-def text(
+def term(
     dataset: pydicom.Dataset,
     name: str,  # of an element
 ) -> str:  # '' where it is missing
@@ -264,7 +264,7 @@ class Header:
             raise self.refused(f"header that cannot be read: {name} is {said}, not one {wanted} number")
         return int(value) if whole else value
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #25774500
 def short(
     error,  # an exception, or anything that has words
 ) -> str:
@@ -273,33 +273,7 @@ def short(
     said = " ".join(line + ("" if line.endswith((":", ",", ".", ";")) else ";") for line in lines).rstrip(";") or type(error).__name__
     return said if len(said) <= 400 else said[:397] + "..."
 
-# %% ../../nbs/data/02_radiographs.ipynb #07b1f57a
-def read_dicom(
-    path,  # for messages
-    file: io.BufferedIOBase,  # at its beginning
-    head: bytes,  # its first 132 bytes
-) -> Header:
-    "Parse; raises `RadiographError` where there are no pixels or nobody knows how to read them."
-    try:
-        dataset = pydicom.dcmread(file, force=True)
-        if not dataset.get("PixelData"):
-            raise RadiographError(path, without_pixels(dataset, head[128:132] == b"DICM"))
-        if not hasattr(dataset, "file_meta"):
-            dataset.file_meta = pydicom.dataset.FileMetaDataset()
-        if not dataset.file_meta.get("TransferSyntaxUID"):
-            implicit, little = dataset.original_encoding
-            uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
-            dataset.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
-        take_from_groups(dataset)
-        header = Header(dataset, str(path))
-        fill_in(header)
-        return header
-    except RadiographError:
-        raise
-    except Exception as error:  # pydicom raises many kinds on damaged files; each means the same here
-        raise RadiographError(path, f"truncated or damaged DICOM: {short(error)}") from error
-
-
+# %% ../../nbs/data/02_radiographs.ipynb #cb17fab9
 def take_from_groups(
     dataset: pydicom.Dataset,  # changed in place
 ) -> None:
@@ -345,8 +319,8 @@ def fill_in(
     if (frames := header.number("NumberOfFrames") or 1) != 1:
         raise header.refused(f"not a single film: {frames} frames")
     samples, unreadable = header.number("SamplesPerPixel"), "header that cannot be read"
-    said = " ".join(text(header.dataset, "PhotometricInterpretation").split())
-    shape = {"IDENTITY": "MONOCHROME2", "INVERSE": "MONOCHROME1"}.get("" if said else text(header.dataset, "PresentationLUTShape"))
+    said = " ".join(term(header.dataset, "PhotometricInterpretation").split())
+    shape = {"IDENTITY": "MONOCHROME2", "INVERSE": "MONOCHROME1"}.get("" if said else term(header.dataset, "PresentationLUTShape"))
     said = said or ("RGB" if samples == 3 else shape)
     if not said:
         raise header.refused(f"{unreadable}: PhotometricInterpretation is missing, so low values may be black or white")
@@ -365,7 +339,7 @@ def fill_in(
     if header.stored == 1:
         raise header.refused("not a film: 1 bit a pixel, a mask")
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #e370c7e5
 def settle_bits(
     header: Header,  # changed in place
     allocated: int,  # of each sample, as the pixels have it
@@ -376,6 +350,32 @@ def settle_bits(
     header.allocated, header.stored = allocated, min(header.stored or allocated, allocated)
     high = header.number("HighBit")
     header.high = high if high is not None and header.stored <= high + 1 <= allocated else header.stored - 1
+
+# %% ../../nbs/data/02_radiographs.ipynb #07b1f57a
+def read_dicom(
+    path,  # for messages
+    file: io.BufferedIOBase,  # at its beginning
+    head: bytes,  # its first 132 bytes
+) -> Header:
+    "Parse; raises `RadiographError` where there are no pixels or nobody knows how to read them."
+    try:
+        dataset = pydicom.dcmread(file, force=True)
+        if not dataset.get("PixelData"):
+            raise RadiographError(path, without_pixels(dataset, head[128:132] == b"DICM"))
+        if not hasattr(dataset, "file_meta"):
+            dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        if not dataset.file_meta.get("TransferSyntaxUID"):
+            implicit, little = dataset.original_encoding
+            uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+            dataset.file_meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
+        take_from_groups(dataset)
+        header = Header(dataset, str(path))
+        fill_in(header)
+        return header
+    except RadiographError:
+        raise
+    except Exception as error:  # pydicom raises many kinds on damaged files; each means the same here
+        raise RadiographError(path, f"truncated or damaged DICOM: {short(error)}") from error
 
 # %% ../../nbs/data/02_radiographs.ipynb #826c77f9
 def jpeg_facts(
@@ -397,7 +397,7 @@ def jpeg_facts(
             at += 2 + int.from_bytes(stream[at + 2 : at + 4])
     return {}
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #825ee386
 def j2k_facts(
     stream: bytes,  # JPEG 2000 or HTJ2K, from its SIZ marker on
 ) -> dict:  # empty where it is cut short
@@ -479,7 +479,7 @@ def agree_on_syntax(
         raise header.refused(f"pixels do not decode: no decoder for the transfer syntax {known}") from None
     header.dataset.file_meta.TransferSyntaxUID = uid
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #4ad9f3f1
 def agree_on_size(
     header: Header,  # changed in place
     stream: bytes,
@@ -536,7 +536,7 @@ def one_stream(
         raise header.refused(f"not a single film: {starts} frames, though NumberOfFrames says 1")
     return b"".join(fragments)
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #5621d778
 def stream_of(
     header: Header,  # its transfer syntax is changed where the pixels lie otherwise
 ) -> bytes | None:  # None where the pixels are not compressed
@@ -619,7 +619,7 @@ def uncompressed(
         return np.frombuffer(data, f"<u{header.allocated // 8}", rows * columns).reshape(rows, columns)
     return decoded(header, data)
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #c5b54bfc
 def decoded(
     header: Header,  # its colours are changed to what they turn out to be
     data: bytes,  # pixels, in items where they are compressed
@@ -652,6 +652,44 @@ def decompressed(
         return decoded(header, pydicom.encaps.encapsulate([stream], has_bot=False))
     header.colours = "RGB" if header.samples == 3 else header.colours
     return imagecodecs.jpeg8_decode(stream)
+
+# %% ../../nbs/data/02_radiographs.ipynb #fb922fd3
+def padding_values(
+    header: Header,
+    values: np.ndarray,  # stored values, any shape
+) -> np.ndarray | None:  # bool, same shape; None where there are none
+    "Which values are those of padding."
+    first = next((value for value in numbers(header.dataset, "PixelPaddingValue") if value is not None), math.nan)
+    last = next((value for value in numbers(header.dataset, "PixelPaddingRangeLimit") if value is not None), first)
+    if math.isnan(first) or values.dtype.kind not in "iu":
+        return None
+    least, whole = (-(1 << 15), 1 << 16) if header.signed else (0, 1 << 16)
+    first, last = ((end - least) % whole + least if -whole < end < whole else end for end in (first, first if math.isnan(last) else last))
+    found = values == first if first == last else (values >= min(first, last)) & (values <= max(first, last))
+    return found if found.any() else None
+
+
+def at_border(
+    found: np.ndarray,  # bool, rows x columns
+) -> np.ndarray | None:  # bool, same shape; None where nothing is left
+    "What of it hangs together with the border."
+    step = max(1, min(found.shape) // 256)
+    height, width = found.shape
+    whole = np.pad(found, ((0, -height % step), (0, -width % step)), constant_values=True)
+    grid = whole.reshape(-1, step, whole.shape[1] // step, step).all(3).all(1)
+    reached, before = grid.copy(), -1
+    reached[1:-1, 1:-1] = False
+    while reached.sum() > before:
+        before = reached.sum()
+        for _ in range(4):  # to the right, then turned: to each side
+            place = np.arange(grid.shape[1])
+            last = [np.maximum.accumulate(np.where(points, place, -1), 1) for points in (reached, ~grid)]
+            reached, grid = np.rot90(grid & (last[0] > last[1])), np.rot90(grid)
+    grown = np.pad(reached, 1, constant_values=True)
+    rows = grown[:-2] | grown[1:-1] | grown[2:]
+    near = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+    kept = found & near.repeat(step, 0).repeat(step, 1)[:height, :width]
+    return kept if kept.any() else None
 
 # %% ../../nbs/data/02_radiographs.ipynb #e85e43b7
 def rougher(
@@ -715,7 +753,7 @@ def in_stored_bits(
         return pixels
     raise header.refused(f"header and pixels disagree: values from {low} to {high} where BitsStored is {stored}, and they are no overlay")
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #c654ae4e
 def right_sign(
     header: Header,  # its sign is changed in place where the other reading is the smoother one
     pixels: np.ndarray,  # rows x columns, of the film's bits
@@ -901,44 +939,6 @@ def modality(
     slope, intercept = rescale_of(header)
     return values if (slope, intercept) == (1, 0) else values.astype(np.float32) * slope + intercept
 
-# %% ../../nbs/data/02_radiographs.ipynb #fb922fd3
-def padding_values(
-    header: Header,
-    values: np.ndarray,  # stored values, any shape
-) -> np.ndarray | None:  # bool, same shape; None where there are none
-    "Which values are those of padding."
-    first = next((value for value in numbers(header.dataset, "PixelPaddingValue") if value is not None), math.nan)
-    last = next((value for value in numbers(header.dataset, "PixelPaddingRangeLimit") if value is not None), first)
-    if math.isnan(first) or values.dtype.kind not in "iu":
-        return None
-    least, whole = (-(1 << 15), 1 << 16) if header.signed else (0, 1 << 16)
-    first, last = ((end - least) % whole + least if -whole < end < whole else end for end in (first, first if math.isnan(last) else last))
-    found = values == first if first == last else (values >= min(first, last)) & (values <= max(first, last))
-    return found if found.any() else None
-
-
-def at_border(
-    found: np.ndarray,  # bool, rows x columns
-) -> np.ndarray | None:  # bool, same shape; None where nothing is left
-    "What of it hangs together with the border."
-    step = max(1, min(found.shape) // 256)
-    height, width = found.shape
-    whole = np.pad(found, ((0, -height % step), (0, -width % step)), constant_values=True)
-    grid = whole.reshape(-1, step, whole.shape[1] // step, step).all(3).all(1)
-    reached, before = grid.copy(), -1
-    reached[1:-1, 1:-1] = False
-    while reached.sum() > before:
-        before = reached.sum()
-        for _ in range(4):  # to the right, then turned: to each side
-            place = np.arange(grid.shape[1])
-            last = [np.maximum.accumulate(np.where(points, place, -1), 1) for points in (reached, ~grid)]
-            reached, grid = np.rot90(grid & (last[0] > last[1])), np.rot90(grid)
-    grown = np.pad(reached, 1, constant_values=True)
-    rows = grown[:-2] | grown[1:-1] | grown[2:]
-    near = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
-    kept = found & near.repeat(step, 0).repeat(step, 1)[:height, :width]
-    return kept if kept.any() else None
-
 # %% ../../nbs/data/02_radiographs.ipynb #0efbbdb5
 def film_values(
     pixels: np.ndarray,  # stored values, rows x columns
@@ -981,12 +981,12 @@ def window_of(
     header.note("window_unusable")
     return None
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #dc41eac1
 def voi_function(
     header: Header,
 ) -> str:  # LINEAR, LINEAR_EXACT or SIGMOID
     "How a window is meant."
-    said = text(header.dataset, "VOILUTFunction") or "LINEAR"
+    said = term(header.dataset, "VOILUTFunction") or "LINEAR"
     if said not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         header.note("voi_function_unknown")
         return "LINEAR"
@@ -1055,7 +1055,7 @@ def voi_table(
             raise ValueError(short(fault)) from fault
     return None
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #40c5857b
 def displayed(
     pixels: np.ndarray,  # stored values, rows x columns
     extremes: list[int],  # the smallest and the largest of them
@@ -1084,7 +1084,7 @@ def displayed(
     return grey if padding is None else np.where(padding, np.uint8(0), grey)
 
 # %% ../../nbs/data/02_radiographs.ipynb #11416c0e
-def square(
+def with_square_pixels(
     grey: np.ndarray,  # uint8, rows x columns
     header: Header,
 ) -> np.ndarray:  # uint8
@@ -1123,12 +1123,12 @@ def note_suspicions(
 ) -> None:
     "Flag films not made for the eye, and those whose polarity viewers disagree about."
     uid = header.dataset.file_meta.get("MediaStorageSOPClassUID") or header.dataset.get("SOPClassUID")
-    if text(header.dataset, "PresentationIntentType").replace("_", " ") == "FOR PROCESSING" or uid in FOR_PROCESSING:
+    if term(header.dataset, "PresentationIntentType").replace("_", " ") == "FOR PROCESSING" or uid in FOR_PROCESSING:
         header.note("for_processing")
-    if (header.colours, text(header.dataset, "PresentationLUTShape")) in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
+    if (header.colours, term(header.dataset, "PresentationLUTShape")) in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
         header.note("polarity_disputed")
 
-# %% ../../nbs/data/02_radiographs.ipynb #8807cc8f
+# %% ../../nbs/data/02_radiographs.ipynb #77757d5c
 def dicom_grey(
     path,  # for messages
     file: io.BufferedIOBase,  # at its beginning
@@ -1147,13 +1147,13 @@ def dicom_grey(
             grey = displayed(pixels, extremes, header)
         else:
             grey = pixels if pixels.dtype == np.uint8 else scaled(pixels, extremes)
-        return square(grey, header), header.flags
+        return with_square_pixels(grey, header), header.flags
     except RadiographError:
         raise
     except Exception as error:  # a LUT or window that nobody can make sense of
         raise RadiographError(path, f"its LUT or window cannot be applied: {short(error)}") from error
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #cbe78980
 def scaled(
     pixels: np.ndarray,  # integers, rows x columns
     extremes: list[int],  # the smallest and the largest of them
@@ -1246,7 +1246,7 @@ def tiff_pages(
         place = directory.next
     return pages
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #333779ce
 def tiff_film(
     path,  # for messages
     data: bytes,  # a TIFF
@@ -1332,7 +1332,7 @@ def picture_pixels(
         image.load()
         return eight_bits(path, ImageOps.exif_transpose(image), see_through)
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #d6fedc51
 def eight_bits(
     path,  # for messages
     image: Image.Image,  # loaded
@@ -1349,7 +1349,7 @@ def eight_bits(
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return np.asarray(image.convert("L"))
 
-
+# %% ../../nbs/data/02_radiographs.ipynb #a1c726f5
 def picture_grey(
     path,  # for messages
     file: io.BufferedIOBase,  # at its beginning
