@@ -397,7 +397,10 @@ def row(
     image = None
     if options.pixels:
         data = io.BytesIO()
-        load_radiograph(Path(options.root) / film.path, options.size, options.equalise).save(data, "JPEG", quality=95)
+        shown = load_radiograph(Path(options.root) / film.path, options.size, options.equalise)
+        for flag in shown.info["flags"]:
+            record.flag(flag)
+        shown.save(data, "JPEG", quality=95)
         image = {"bytes": data.getvalue(), "path": None}
         if not is_frontal(film.view):
             record.flag("view_unknown" if film.view is None else "not_frontal")
