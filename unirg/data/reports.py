@@ -7,11 +7,11 @@ __all__ = ['SECTION_NAMES', 'EVERY_SECTION', 'QUALIFIERS', 'JOINT', 'SECTION_OF'
            'SIGN', 'FIRST', 'ORGANS', 'PLACES', 'CONTEXT', 'WANTS', 'FILMS', 'WORDINGS', 'unaccented', 'section_names',
            'section_named', 'no_report', 'unescaped', 'untagged', 'plain_characters', 'unmarked', 'normalised', 'Piece',
            'header_patterns', 'ended', 'is_header', 'headers', 'place_of', 'looks_like_header', 'Like', 'likes',
-           'is_clinical', 'states_reading', 'end_of_context', 'belongs_to_reading', 'at_known_headers', 'film_section',
-           'end_of_addition', 'parted', 'closed', 'pieces', 'with_diagnosis', 'with_reading_before',
-           'with_last_paragraph', 'ParsedReport', 'read_report', 'tells', 'unlisted_headers', 'sections', 'breaks',
-           'clean', 'one_line', 'reference_sections', 'wanted_sections', 'target_text', 'wording_of', 'prior_text',
-           'context_of', 'prompt_parts', 'prompt_text']
+           'is_clinical', 'states_reading', 'end_of_context', 'belongs_to_reading', 'at_known_headers', 'tells',
+           'film_section', 'end_of_addition', 'parted', 'closed', 'pieces', 'with_diagnosis', 'with_reading_before',
+           'with_last_paragraph', 'ParsedReport', 'read_report', 'unlisted_headers', 'sections', 'breaks', 'clean',
+           'one_line', 'reference_sections', 'wanted_sections', 'target_text', 'wording_of', 'prior_text', 'context_of',
+           'prompt_parts', 'prompt_text']
 
 # %% ../../nbs/data/03_reports.ipynb #0a2f3647
 import functools
@@ -382,6 +382,7 @@ def _patterns(names: tuple) -> dict[str, re.Pattern]:
             re.IGNORECASE,
         ),
         "inside": re.compile(rf"(?:(?<=[\s.!?;)])(?P<name>{capitals})|(?<=[.!?)])(?<!\s\d\.)\s*(?P<title>{capitalised}))[ \t]*:|{shout}"),
+        "mid_line": re.compile(rf"(?<=[\s;,])(?P<name>{capitalised})[ \t]*:"),
         "inside_capitals": re.compile(rf"(?:(?<=[.!?;)])[ \t]*|(?<=[ \t][ \t]))(?P<name>{capitals})[ \t]*:"),
         "film": re.compile(rf"{LINE}(?P<film>{film}[A-Z0-9](?:[A-Z0-9 ()/,&-]|(?<=\b[A-Z])\.|\.(?!\s))*):"),
     }
@@ -436,6 +437,9 @@ def is_header(
     return bool(opened) if groups["closed"] is not None else plain or name.isupper() or ended(text, place)
 
 # %% ../../nbs/data/03_reports.ipynb #b5dc3078
+_LONGER = re.compile(r"(?:^|(?<=\n)|(?<=[.!?;)]))\s*(?P<name>(?:[A-Z][A-Z'’/-]*[ \t]+){1,4}[A-Z ]+)$")  # a name with more before it
+
+
 def headers(
     text: str,  # a report, lines ended by \n
     names: dict[str, str] | None = None,  # section -> further header names
@@ -449,8 +453,12 @@ def headers(
             groups = match.groupdict()
             name = next((groups[g] for g in ("name", "added", "title", "shout") if groups.get(g)), None)
             section = "film" if name is None else section_named(name, known)
+            start = match.start()
+            if kind.startswith("inside") and groups["name"] and (longer := _LONGER.search(text, max(0, start - 60), match.end("name"))):
+                if (place := place_of(longer["name"])) in ("wet_read", "addendum", "note", "administrative"):
+                    start, section = longer.start("name"), place  # RESIDENT'S INTERPRETATION:
             if section and (kind != "line" or is_header(text, match, shouted)):
-                found.append((match.start(), match.end(), section))
+                found.append((start, match.end(), section))
     kept: list[tuple[int, int, str]] = []
     for start, end, section in sorted(found, key=lambda h: (h[0], -h[1])):
         if not kept or start >= kept[-1][1]:
@@ -539,21 +547,29 @@ class Like(NamedTuple):
 
 def likes(
     text: str,  # lines ended by \n
-    inside: bool = False,  # also within lines, after the end of a sentence
-    on_line: bool = False,  # the text begins behind a header
+    context: bool = False,  # it is context: look within lines too, and rather too often
+    on_line: bool = False,  # it begins behind a header
+    names: dict[str, str] | None = None,  # section -> further header names
 ) -> list[Like]:
-    "Starts of lines that look like a header, in order."
-    found = [m for m in _LIKE_LINE.finditer(text) if looks_like_header(m["name"], inside or ended(text, m.start()))]
-    if inside:  # in context, a wrapped line may look like a header of the reading, and that is enough
-        found = [m for m in found if looks_like_header(m["name"], ended(text, m.start())) or place_of(m["name"]) in _ELSEWHERE]
-    if on_line and found and "\n" not in text[: found[0].start("name")]:  # "INDICATION: Chest pain, re: fall"
-        found = found[not (place_of(found[0]["name"]) in _ELSEWHERE and looks_like_header(found[0]["name"], False)) :]
-    if inside:
-        found += [m for m in _LIKE_INSIDE.finditer(text) if looks_like_header(m["name"])]
+    "Starts of lines, in context of sentences too, that look like a header; in order."
+    found = []
+    for match in _LIKE_LINE.finditer(text):
+        name, reads = match["name"], place_of(match["name"]) in _ELSEWHERE
+        if on_line and "\n" not in text[: match.start("name")]:  # "INDICATION: Chest pain, re: fall"
+            like = reads and looks_like_header(name, False)
+        else:  # in context a wrapped line may look like a header of the reading, and that is enough
+            like = looks_like_header(name, ended(text, match.start())) or (context and reads and looks_like_header(name))
+        found += [match] if like else []
+    if context:
+        known = list(header_patterns(names)["mid_line"].finditer(text))  # "Cough; Comparison: None"
+        ends = {m.end("name") for m in known}
+        found = [*(m for m in found if m.end("name") not in ends), *known]
+        found += [m for m in _LIKE_INSIDE.finditer(text) if m.end("name") not in ends and looks_like_header(m["name"])]
     kept: list[Like] = []
     for match in sorted(found, key=lambda m: m.start("name")):
         if not kept or match.start("name") >= kept[-1].end:
-            kept.append(Like(match.start("name"), match.end(), match["name"], place_of(match["name"])))
+            place = section_named(match["name"], section_names(names)) or place_of(match["name"])
+            kept.append(Like(match.start("name"), match.end(), match["name"], place))
     return kept
 
 # %% ../../nbs/data/03_reports.ipynb #56a96f57
@@ -718,12 +734,26 @@ def at_known_headers(
     return cut
 
 # %% ../../nbs/data/03_reports.ipynb #309d349b
+_FILM_ONLY = re.compile(
+    rf"(?i)\b(?:{FILM_WORDS}|views?|laterals?|pa|ap|dated?|radiogra\w+|x-?rays?|xr|cr|dx|films?|images?|single|two|one|upright|erect|supine|"
+    r"semi-?erect|examination|exam|study|report|and|at|of|the|on|from|hours?|jan\w*|feb\w*|mar(?:ch)?|apr\w*|may|june?|july?|aug\w*|sept?\w*|"
+    r"oct\w*|nov\w*|dec(?:ember)?)\b"
+)
+
+
+def tells(
+    text: str | None,
+    least: int = 3,  # words
+) -> bool:
+    "Whether a text can be a reading: a word about a finding, or a few words that do not merely name the film."
+    return bool(text) and (is_clinical(text) or len(re.findall(r"[^\W\d_]{3,}", _FILM_ONLY.sub(" ", text))) >= least)
+
+
 def film_section(
     body: str,  # what stands behind a film's name
 ) -> str:  # findings or examination
-    "Whether a film's name opens the findings: by three words that are not the film's."
-    words = re.findall(r"[A-Za-z]{2,}", re.sub(rf"\b(?:{FILM_WORDS}|views?|lateral|pa|ap|and|dated?|at|of|the)\b", " ", body.lower()))
-    return "findings" if is_clinical(body) or len(words) >= 3 else "examination"
+    "Whether a film's name opens the findings, or says which examination it was."
+    return "findings" if tells(body) else "examination"
 
 
 def end_of_addition(
@@ -747,6 +777,7 @@ _KEEPS = {  # in this section, a header that looks like one of these begins some
 def parted(
     piece: Piece,  # of `at_known_headers`
     read: bool,  # whether findings or an impression stand before it
+    names: dict[str, str] | None = None,  # section -> further header names
 ) -> list[Piece]:
     "A piece cut where something else begins in it."
     section, header, body = piece
@@ -756,7 +787,7 @@ def parted(
     def close(stop):
         made.extend(closed(Piece(opened, header, body[start:stop]), context, read))
 
-    for like in likes(body, context, bool(header)):
+    for like in likes(body, context, bool(header), names):
         begins = _ELSEWHERE if opened not in _KEEPS else _KEEPS[opened]
         if context and opened not in _KEEPS:
             place = like.place or "unplaced"
@@ -804,7 +835,7 @@ def pieces(
         raise StudyError(f"reports have no grammar '{grammar}'; there are plain and mimic_cxr")
     cut: list[Piece] = []
     for piece in at_known_headers(text, grammar, names):
-        cut += parted(piece, any(p.section in ("findings", "impression") and p.body.strip() for p in cut))
+        cut += parted(piece, any(p.section in ("findings", "impression") and p.body.strip() for p in cut), names)
     cut = with_diagnosis(cut)
     have = {p.section for p in cut if p.body.strip()}
     if not have & {"findings", "narrative", "unplaced"} and (grammar == "mimic_cxr" or have > {"preamble"}):
@@ -877,27 +908,20 @@ def read_report(
         if body := piece.body.strip():
             found[piece.section] = f"{found[piece.section]}\n\n{body}" if piece.section in found else body
     unlisted, flags = unlisted_headers(cut, names), []
-    if tells(found.get("unplaced")):
+    if tells(found.get("unplaced"), 1):
         flags.append("reading_in_context")
-        if "findings" not in found:
+        if "findings" not in found and tells(found["unplaced"], 2):
             found = {"findings" if name == "unplaced" else name: body for name, body in found.items()}
     if "headerless" in found:
         flags.append("reading_without_header")
     for wanted, instead in (("findings", "headerless"), ("findings", "narrative"), ("impression", "summary")):
-        if wanted not in found and instead in found:
+        if wanted not in found and tells(found.get(instead)):
             found = {wanted if name == instead else name: body for name, body in found.items()}
     if "wet_read" in found and not found.keys() & {"findings", "impression"}:
         flags.append("provisional_only")
     return ParsedReport(found, flags, unlisted)
 
 # %% ../../nbs/data/03_reports.ipynb #9e89b803
-def tells(
-    text: str | None,  # what no rule has placed
-) -> bool:
-    "Whether it can be a reading: a word about a finding, or a few words at all."
-    return bool(text) and (len(re.findall(r"[^\W\d_]{3,}", text)) >= 3 or is_clinical(text))
-
-
 def unlisted_headers(
     cut: list[Piece],  # a report
     names: dict[str, str] | None = None,  # section -> further header names
@@ -906,7 +930,8 @@ def unlisted_headers(
     film, known, found = header_patterns(names)["film"], section_names(names), []
     for piece in cut:
         if piece.section not in ("addendum", "wet_read"):
-            found += [like.name for like in likes(piece.header + piece.body, inside=piece.section in CONTEXT) if like.place != "organ"]
+            said = likes(piece.header + piece.body, piece.section in CONTEXT, names=names)
+            found += [like.name for like in said if like.place != "organ"]
     return [name for name in found if section_named(name, known) is None and not film.fullmatch(f"{name}:")]
 
 
