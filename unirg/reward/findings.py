@@ -59,11 +59,12 @@ EXTRA_NAMES = {
     "foreign_body": "Foreign Body",
     "bowel_dilatation": "Bowel Dilatation",
     "hernia": "Hernia",
+    "costophrenic_blunting": "Costophrenic Blunting",
     "hyperinflation": "Hyperinflation",
     "diaphragm_elevation": "Diaphragm Elevation",
 }
 EXTRA_FINDINGS = tuple(EXTRA_NAMES)  # facts outside the 13; no label of their own
-GRAVE = tuple(name for name in EXTRA_FINDINGS if name not in ("hyperinflation", "diaphragm_elevation"))  # these forbid No Finding
+GRAVE = tuple(name for name in EXTRA_FINDINGS if name not in ("hyperinflation", "diaphragm_elevation", "costophrenic_blunting"))  # these forbid No Finding
 FINDING_NAMES = {**CHEXPERT_NAMES, **EXTRA_NAMES}
 
 
