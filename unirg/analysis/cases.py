@@ -17,14 +17,13 @@ import pandas as pd
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 
 from .figures import PAGE, colour_of, name_of, set_style
-from ..reward.findings import clauses, facts, mentions, sentences
+from ..reward.findings import clauses, facts, mentions, sentences, words_of
 from ..reward.judge import ERROR_TYPES, UNREAD, find_errors, thing_name
 from ..reward.metrics import strange_sentences
 
 # %% ../../nbs/analysis/10_cases.ipynb #3e25143e
 LETTERS = {kind: said.partition(":")[0] for kind, said in ERROR_TYPES.items()}  # CheXprompt's
 ERROR_COLOURS = dict(zip(ERROR_TYPES, ("#c0392b", "#8e5a00", "#1f5fa8", "#7b3294", "#00695c", "#5d6d1e")))
-_WORD = re.compile(r"[a-z0-9'_]+|[,;/]")  # as the rules count words
 
 # %% ../../nbs/analysis/10_cases.ipynb #a780a34a
 def phrases_of(
@@ -33,7 +32,7 @@ def phrases_of(
     "Where a report speaks of which findings, whether it states or denies them."
     plain, at, found = text.lower().replace("-", " "), 0, []
     for sentence in sentences(text):
-        words = _WORD.findall(sentence.replace("-", " "))
+        words = words_of(sentence)
         for clause in clauses(sentence):
             for mention in mentions(clause):
                 first, last = clause[mention.first].start, clause[mention.last].end

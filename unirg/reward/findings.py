@@ -7,18 +7,20 @@ __all__ = ['CHEXPERT_NAMES', 'FINDINGS', 'EXTRA_NAMES', 'EXTRA_FINDINGS', 'GRAVE
            'OTHER_FINDING_WORDS', 'DEVICE_WORDS', 'EXTRA_WORDS', 'DISEASE_WORDS', 'FINDING_WORDS', 'KIND_WORDS',
            'TIP_WORDS', 'NO_FINDING_WORDS', 'ANATOMY_WORDS', 'STATE_WORDS', 'DENIED_BY_NORMAL', 'SHOWN_BY_ENLARGED',
            'NEGATION_WORDS', 'DOUBT_WORDS', 'HISTORY_WORDS', 'SIDE_WORDS', 'ZONE_WORDS', 'SEVERITY_WORDS',
-           'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS', 'HARMLESS_WORDS', 'ALARMING_WORDS', 'KNOWN_WORDS',
-           'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'REWORDED', 'LONGEST_CLAUSE',
-           'HEADERS', 'REWRITTEN', 'Fact', 'phrases', 'search_tree', 'measured', 'Mark', 'marks', 'Mention', 'parts_of',
-           'mentions', 'reaches', 'either_or', 'status_of', 'descriptions', 'by_side', 'described', 'reworded',
-           'Clause', 'words_of', 'cut', 'clauses', 'Sentence', 'added', 'sentence_facts', 'plain', 'ends', 'unwrapped',
-           'pieces', 'sections', 'sentences', 'merge', 'Report', 'facts', 'statements', 'unread', 'section_facts',
-           'labels_from', 'chexpert_labels']
+           'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS', 'GRAMMAR_WORDS', 'FILM_WORDS', 'TALK_WORDS',
+           'PLACE_WORDS', 'MANNER_WORDS', 'ALARMING_WORDS', 'KNOWN_WORDS', 'NORMAL_STATEMENTS', 'LEXICON', 'TREE',
+           'KINDS', 'SAME_PLACE', 'SIDELESS', 'EXCLUSIONS', 'RESOLUTIONS', 'STANDSTILLS', 'DOUBLE_NEGATIONS',
+           'REWORDED', 'LONGEST_CLAUSE', 'HEADERS', 'REWRITTEN', 'Fact', 'phrases', 'search_tree', 'measured', 'Mark',
+           'marks', 'Mention', 'parts_of', 'mentions', 'reaches', 'either_or', 'status_of', 'descriptions', 'by_side',
+           'described', 'reworded', 'words_of', 'Clause', 'cut', 'clauses', 'unknown_words', 'added', 'Sentence',
+           'sentence_facts', 'plain', 'line_ends_statement', 'unwrapped', 'pieces', 'sections', 'sentences', 'merge',
+           'Report', 'facts', 'statements', 'unread', 'section_facts', 'labels_from', 'chexpert_labels']
 
 # %% ../../nbs/reward/01_findings.ipynb #d94b28a6
 import bisect
 import functools
 import html
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -87,52 +89,51 @@ LUNG_AND_PLEURA_WORDS = {
         consolidating, consol
     """,
     "edema": """
-        (pulmonary |pulm |interstitial |alveolar |airspace |lung |perihilar |subpleural )*(o?edema|oedema), kerley (a |b )?lines, b
-        lines, septal lines, (fluid|water) (in|on) the lungs?, wet lungs?, (congestive |decompensated |left |cardiac
-        )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive failure
+        (pulmonary |pulm |interstitial |alveolar |airspace |lung |perihilar |subpleural )*(o?edema|oedema), kerley (a |b )?lines, b lines,
+        septal lines, (fluid|water) (in|on) the lungs?, wet lungs?, (congestive |decompensated |left |cardiac )*(heart|ventricular)
+        failure, chf, cardiac (failure|decompensation), congestive failure
     """,
     "pneumonia": """
         (broncho)?pneumonias?, pneumonic (infiltrates?|process|consolidation), pneumonitis, pna, pnas, bronchopna, infectious
-        (process|processes|infiltrates?|consolidation|etiology|focus|change|changes|disease), infections?, (lung |chest |pulmonary
-        |lower respiratory tract |respiratory )infections?, infectious( / inflammatory| or inflammatory) process
+        (process|processes|infiltrates?|consolidation|etiology|focus|change|changes|disease), infections?, (lung |chest |pulmonary |lower
+        respiratory tract |respiratory )infections?, infectious( / inflammatory| or inflammatory) process
     """,
     "atelectasis": """
         (linear |platelike |discoid |plate like )*atelecta(sis|ses|tic)( changes?| opacity| opacities| bands?)?, (lobar |lung |lobe
         )?collapse, collapsed( lung| lobe)?, atx, atel
     """,
     "pneumothorax": """
-        (hydro|tension )?pneumothora(x|ces|xes), pneumothoracies, pneumo thorax, (intra)?pleural (air|gas)( collections?)?,
-        (air|gas) (in|within) the (left |right )?pleural (space|cavity), hydropneumothora(x|ces), ptx, ptxs, pnx, tension ptx,
-        punctured (left |right )?lung
+        (hydro|tension )?pneumothora(x|ces|xes), pneumothoracies, pneumo thorax, (intra)?pleural (air|gas)( collections?)?, (air|gas)
+        (in|within) the (left |right )?pleural (space|cavity), hydropneumothora(x|ces), ptx, ptxs, pnx, tension ptx, punctured (left
+        |right )?lung, deep sulcus( sign)?, visceral pleural line
     """,
     "pleural_effusion": """
-        (pleural |parapneumonic |subpulmonic |loculated |layering )*(effusions?|effs?), (hydro|chylo|pyo)thorax, pleural
-        collections?, (pleural |layering |fissural )fluid( collections?)?, ha?emothorax, hydropneumothora(x|ces), empyema, fluid
-        (in|within|along) the (minor |major |right |left |horizontal )*(fissures?|pleural space|pleural cavity|hemithorax), fluid
-        around the (left |right )?lungs?, pleural fluid
+        (pleural |parapneumonic |subpulmonic |loculated |layering )*(effusions?|effs?), (hydro|chylo|pyo)thorax, pleural collections?,
+        (pleural |layering |fissural )fluid( collections?)?, ha?emothorax, hydropneumothora(x|ces), empyema, fluid (in|within|along) the
+        (minor |major |right |left |horizontal )*(fissures?|pleural space|pleural cavity|hemithorax), fluid around the (left |right
+        )?lungs?, pleural fluid
     """,
     "lung_opacity": """
         (increased )?(opacit(y|ies)|opacifications?), (increased |airspace )?densit(y|ies), increased attenuation, increased
-        (interstitial|bronchovascular|lung) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil,
-        infiltrative (change|changes|process), (air ?space|alveolar) (disease|process|changes?), (reticular |prominent
-        )?interstitial (markings?|changes|prominence|disease|pattern|thickening|lung
-        disease|infiltrates?|opacit(y|ies)|fibrosis|abnormalit(y|ies)| process|lung markings|densit(y|ies)), reticula(r|tion)s?,
-        reticulonodular, white ?out, (hazy|streaky|patchy|vague) densit(y|ies), air bronchograms?, scarring, scars?, (pulmonary
-        |lung )?fibrosis, fibrotic changes?, bronchial wall thickening, (peribronchial|interstitial|septal) (thickening|cuffing),
-        mass ?like (opacity|density|consolidation), haziness, haze, ggos?, ground ?glass( opacit(y|ies)| attenuation)?,
-        honeycombing, ild, shadowing, decreased (translucency|lucency|transparency)
+        (interstitial|bronchovascular|lung) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil, infiltrative
+        (change|changes|process), (air ?space|alveolar) (disease|process|changes?), (reticular |prominent )?interstitial
+        (markings?|changes|prominence|disease|pattern|thickening|lung disease|infiltrates?|opacit(y|ies)|fibrosis|abnormalit(y|ies)|
+        process|lung markings|densit(y|ies)), reticula(r|tion)s?, reticulonodular, white ?out, (hazy|streaky|patchy|vague) densit(y|ies),
+        air bronchograms?, scarring, scars?, (pulmonary |lung )?fibrosis, fibrotic changes?, bronchial wall thickening,
+        (peribronchial|interstitial|septal) (thickening|cuffing), mass ?like (opacity|density|consolidation), haziness, haze, ggos?,
+        ground ?glass( opacit(y|ies)| attenuation)?, honeycombing, ild, shadowing, shadows?, silhouette sign, decreased
+        (translucency|lucency|transparency)
     """,
     "lung_lesion": """
         nodules?, ggns?, mass(es)?, (mass ?like |ill defined )*(lung |pulmonary |cavitary )*lesions?, lumps?, nodular
         (opacity|opacities|density|densities|lesions?|focus|foci|shadows?|appearance), cavitations?, nodularity, mass ?like
-        (opacity|density|consolidation), (lung |pulmonary |bronchogenic
-        |adeno)?(carcinoma|neoplasms?|malignancy|malignancies|tumou?rs?), neoplastic (process|disease), metasta(sis|ses|tic
-        disease|tic lesions?), lung cancer, metastatic( nodules?)?, (round|rounded) density, coin lesion
+        (opacity|density|consolidation), (lung |pulmonary |bronchogenic |adeno)?(carcinoma|neoplasms?|malignancy|malignancies|tumou?rs?),
+        neoplastic (process|disease), metasta(sis|ses|tic disease|tic lesions?), lung cancer, metastatic( nodules?)?, (round|rounded)
+        density, coin lesion
     """,
     "pleural_other": """
-        pleural thickening, pleural (based
-        )?(scar|scarring|plaques?|calcifications?|disease|reaction|abnormalit(y|ies)|fibrosis|tags?), pleuro
-        ?(parenchymal|pericardial) (scar|scarring), pleural parenchymal (scar|scarring), fibrothorax, (apical |biapical )pleural
+        pleural thickening, pleural (based )?(scar|scarring|plaques?|calcifications?|disease|reaction|abnormalit(y|ies)|fibrosis|tags?),
+        pleuro ?(parenchymal|pericardial) (scar|scarring), pleural parenchymal (scar|scarring), fibrothorax, (apical |biapical )pleural
         (thickening|capping), (apical|pleural) cap(ping)?, thickened pleura, thickening of the pleura
     """,
 }
@@ -142,8 +143,8 @@ OTHER_FINDING_WORDS = {
     "cardiomegaly": """
         cardiomegaly, cmg, (increase|increased) in size of the (heart|cardiac silhouette), enlargement of (the )?(heart|cardiac
         silhouette|cardiac shadow), cardiac (enlargement|dilatation|dilation), cardiac prominence, cardiac silhouette enlargement,
-        increase in (heart|cardiac) size, increased (heart|cardiac) size, prominence of (the )?(heart|cardiac silhouette),
-        enlargement of (the )?cardiomediastinal silhouette
+        increase in (heart|cardiac) size, increased (heart|cardiac) size, prominence of (the )?(heart|cardiac silhouette), enlargement of
+        (the )?cardiomediastinal silhouette
     """,
     "enlarged_mediastinum": """
         mediastinal widening, mediastinal enlargement, mediastinal prominence, widening of (the )?(superior |upper )?mediastinum,
@@ -155,13 +156,15 @@ OTHER_FINDING_WORDS = {
         )?(fracture )deformit(y|ies)
     """,
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #856e3f7c
 DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
     "endotracheal_tube": """
         (endotracheal |et |breathing |intubation )+(tubes?|cannula), ett, ettube, intubat(ed|ion), extubat(ed|ion)
     """,
     "enteric_tube": """
-        (nasogastric |orogastric |enteric |enteral |feeding |gastric |gastrostomy |dobb?hoff |nasoenteric |nasojejunal |
-        nasoduodenal |jejunal |ng |og )+(tubes?|catheters?), ngt, ogt, dobb?hoff, peg
+        (nasogastric |orogastric |enteric |enteral |feeding |gastric |gastrostomy |dobb?hoff |nasoenteric |nasojejunal | nasoduodenal
+        |jejunal |ng |og )+(tubes?|catheters?), ngt, ogt, dobb?hoff, peg
     """,
     "chest_tube": """
         (chest |thoracostomy |pleural |pigtail |intercostal |thoracic |drainage )+(tubes?|catheters?|drains?), thoracostomy, pleurx,
@@ -169,8 +172,8 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
     """,
     "picc": "picc( lines?| catheters?)?, piccs, peripherally inserted central (venous )?(lines?|catheters?)",
     "port": """
-        port ?a ?cath, portacath, portacatheter, mediport, infusaport, (chest |chest wall |infusion |subclavian |power )*ports?,
-        (chest wall |infusion |subclavian |chest )*port (catheters?|lines?)( fractures?)?
+        port ?a ?cath, portacath, portacatheter, mediport, infusaport, (chest |chest wall |infusion |subclavian |power )*ports?, (chest
+        wall |infusion |subclavian |chest )*port (catheters?|lines?)( fractures?)?
     """,
     "central_line": """
         (central |subclavian |jugular |ij |internal jugular |venous |central venous |pulmonary artery |femoral
@@ -180,8 +183,8 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
     """,
     "pacemaker": """
         pacemakers?, pacers?, ppm, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator|cardioverter)s?, (implanted )?cardiac
-        (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?, cardiac xxxx
-        generator, generator( pack)?
+        (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?, cardiac xxxx generator,
+        generator( pack)?
     """,
     "monitor": "(ecg|ekg|telemetry|monitoring|cardiac monitor|cardiac monitoring) (leads?|electrodes?|wires?|devices?)",
     "sternotomy": "(median )?sternotomy (wires?|sutures?|xxxx|changes), sternal wires?",
@@ -204,44 +207,43 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
     "filter": "ivc filter, vena cava filter",
     "coil": "(embolization )?coils",
     "device": """
-        catheters?( tips?)?, devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus|equipment), (support|vascular)
-        lines, hardware, support line, tubes?, lines and tubes, tubes and lines, wires?, cannula, line tip
+        catheters?( tips?)?, devices?, (support |monitoring |cardiac )(devices?|hardware|apparatus|equipment), (support|vascular) lines,
+        hardware, support line, tubes?, lines and tubes, tubes and lines, wires?, cannula, line tip
     """,
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #8f75e496
 EXTRA_WORDS = {
     "free_air": """
-        free (intra peritoneal |intraperitoneal |intra abdominal |abdominal |subdiaphragmatic |peritoneal )*(air|gas), pneumo
-        ?peritoneum, subdiaphragmatic (free )?(air|gas), (air|gas) (under|beneath|below) (the )?(left |right )?(hemi)?diaphragms?,
+        free (intra peritoneal |intraperitoneal |intra abdominal |abdominal |subdiaphragmatic |peritoneal )*(air|gas), pneumo ?peritoneum,
+        subdiaphragmatic (free )?(air|gas), (air|gas) (under|beneath|below) (the )?(left |right )?(hemi)?diaphragms?,
         (intraperitoneal|extraluminal) (free )?(air|gas)
     """,
     "pneumomediastinum": """
         pneumo ?mediastinum, pneumo ?pericardium, mediastinal (free )?(air|gas|emphysema), (air|gas) (in|within) the mediastinum
     """,
     "subcutaneous_emphysema": """
-        (subcutaneous |soft tissue |chest wall |surgical |subcu |sub q |subq )+(emphysema|air|gas), (air|gas|emphysema) (in|within)
-        the (chest wall |subcutaneous )?soft tissues?
+        (subcutaneous |soft tissue |chest wall |surgical |subcu |sub q |subq )+(emphysema|air|gas), (air|gas|emphysema) (in|within) the
+        (chest wall |subcutaneous )?soft tissues?
     """,
     "mediastinal_shift": """
-        (mediastinal |tracheal |midline |cardiac |cardiomediastinal )+(shift|deviation|displacement), (shift|deviation|displacement)
-        of (the )?(mediastinum|trachea|heart|midline|mediastinal structures|cardiomediastinal silhouette),
-        (trachea|mediastinum|heart|mediastinal structures) (is |are |appears )?(mildly |slightly |markedly
-        )?(deviated|shifted|displaced)
+        (mediastinal |tracheal |midline |cardiac |cardiomediastinal )+(shift|deviation|displacement), (shift|deviation|displacement) of
+        (the )?(mediastinum|trachea|heart|midline|mediastinal structures|cardiomediastinal silhouette),
+        (trachea|mediastinum|heart|mediastinal structures) (is |are |appears )?(mildly |slightly |markedly )?(deviated|shifted|displaced)
     """,
     "heart_failure": """
-        (congestive |decompensated |left |cardiac )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive
-        failure
+        (congestive |decompensated |left |cardiac )*(heart|ventricular) failure, chf, cardiac (failure|decompensation), congestive failure
     """,
     "vascular_congestion": """
         (pulmonary |central |perihilar |vascular |vasc |venous |hilar |pulm )*(congestion|congestive changes?|engorgement|indistinctness),
-        (pulmonary |central |perihilar |vascular |pulm )+prominence, pulmonary venous hypertension, (vascular |pulmonary
-        )*redistribution, congested, engorged( vasculature| vessels)?, cephalization, (fluid|volume) overload,
-        (indistinct|plethoric) vasculature
+        (pulmonary |central |perihilar |vascular |pulm )+prominence, pulmonary venous hypertension, (vascular |pulmonary )*redistribution,
+        congested, engorged( vasculature| vessels)?, cephalization, (fluid|volume) overload, (indistinct|plethoric) vasculature
     """,
     "pericardial_effusion": "pericardial (effusions?|fluid), ha?emopericardium, tamponade",
     "aortic_aneurysm": """
         (aortic |thoracic |ascending |descending |arch )*(aneurysms?|aneurysmal dilat(at)?ion|dissections?|aneurysmal),
-        (dilated|dilat(at)?ion of( the)?) (thoracic |ascending |descending )?(aorta|aortic arch|aortic root), aortic
-        (rupture|transection| dilat(at)?ion|injury)
+        (dilated|dilat(at)?ion of( the)?) (thoracic |ascending |descending )?(aorta|aortic arch|aortic root), aortic (rupture|transection|
+        dilat(at)?ion|injury)
     """,
     "lymphadenopathy": """
         (hilar |mediastinal |paratracheal |bihilar |subcarinal )*(lymph)?adenopathy, enlarged (hilar |mediastinal )?(lymph )?nodes?
@@ -250,19 +252,19 @@ EXTRA_WORDS = {
     "costophrenic_blunting": """
         (blunting|obscuration|obliteration) of (the )?(left |right |bilateral |lateral |posterior )*(costophrenic|cp|costo phrenic)
         (angles?| sulcus|sulci|recess), (costophrenic|cp) (angles?|sulcus) (blunting|obscuration), (costophrenic|cp)
-        (angles?|sulcus|sulci) (is |are |appears? )?(mildly |slightly |minimally |partially )?(blunted|obscured|not clear), blunted
-        (left |right )?(costophrenic|cp) (angles?| sulcus|sulci|xxxx), (angle|costophrenic) (xxxx )?blunting, blunting of (the
-        )?(left |right |bilateral )?costophrenic (xxxx|sinus), costophrenic (xxxx|sinus) (is |are |remains? )?blunted
+        (angles?|sulcus|sulci) (is |are |appears? )?(mildly |slightly |minimally |partially )?(blunted|obscured|not clear), blunted (left
+        |right )?(costophrenic|cp) (angles?| sulcus|sulci|xxxx), (angle|costophrenic) (xxxx )?blunting, blunting of (the )?(left |right
+        |bilateral )?costophrenic (xxxx|sinus), costophrenic (xxxx|sinus) (is |are |remains? )?blunted
     """,
     "emphysema": """
-        (bullous |centrilobular |pulmonary |paraseptal )*emphysema(tous)?( changes?| disease| lungs?)?, copd, bullae?, blebs?,
-        bullous (disease|changes?), chronic obstructive (pulmonary |lung |airways? )?disease, obstructive (lung |pulmonary )?disease
+        (bullous |centrilobular |pulmonary |paraseptal )*emphysema(tous)?( changes?| disease| lungs?)?, copd, bullae?, blebs?, bullous
+        (disease|changes?), chronic obstructive (pulmonary |lung |airways? )?disease, obstructive (lung |pulmonary )?disease
     """,
     "bronchiectasis": "bronchiecta(sis|tic)( changes?)?",
     "foreign_body": "foreign bod(y|ies), (retained )?(bullets?|shrapnel|projectile)( fragments?)?, retained (sponge|instrument)",
     "bowel_dilatation": """
-        (bowel|small bowel|colonic|intestinal) (obstruction|dilat(at)?ion|distention|distension), ileus, volvulus,
-        (dilated|distended) (loops of )?(small |large )?(bowel|colon)( loops)?
+        (bowel|small bowel|colonic|intestinal) (obstruction|dilat(at)?ion|distention|distension), ileus, volvulus, (dilated|distended)
+        (loops of )?(small |large )?(bowel|colon)( loops)?
     """,
     "hernia": "(hiatal |hiatus |diaphragmatic |paraesophageal |morgagni |bochdalek )*hernias?",
     "hyperinflation": """
@@ -272,6 +274,8 @@ EXTRA_WORDS = {
     """,
     "diaphragm_elevation": "eventration",
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #0c50a2a1
 DISEASE_WORDS = {  # kind of another disease -> words
     "aspiration": "aspiration",
     "hemorrhage": "(pulmonary |alveolar )*ha?emorrhage, ha?ematoma",
@@ -290,8 +294,8 @@ DISEASE_WORDS = {  # kind of another disease -> words
     "dislocation": "dislocat(ion|ions|ed)",
     "rupture": "ruptured?, perforation, perforated",
     "bone_lesion": """
-        (lytic|osseous|bone|bony|sclerotic|osteolytic|blastic|skeletal|destructive|lucent|expansile|rib)( bone| bony| osseous)?
-        (lesions?| metasta(sis|ses)|destruction|infections?|foc(us|i)), osteomyelitis
+        (lytic|osseous|bone|bony|sclerotic|osteolytic|blastic|skeletal|destructive|lucent|expansile|rib)( bone| bony| osseous)? (lesions?|
+        metasta(sis|ses)|destruction|infections?|foc(us|i)), osteomyelitis
     """,
 }
 FINDING_WORDS = {
@@ -311,14 +315,16 @@ KIND_WORDS = {  # kind -> words, phrases of the tables above
     "aneurysm": "(aortic |thoracic |ascending |descending |arch )*(aneurysms?|aneurysmal dilat(at)?ion|aneurysmal)",
     "dissection": "(aortic |thoracic |ascending |descending |arch )*dissections?",
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #e5513d8e
 TIP_WORDS = {  # where a device ends, in place of a zone; of several the first of this table counts
     "malpositioned": """
         mal ?position(ed)?, mis ?placed, misposition(ed)?, kink(ed|ing)?, coil(ed|ing), looped, fractured (lead|catheter|line),
         disconnected, too (low|high|deep|far), needs? (to be
         )?(advanced|withdrawn|retracted|repositioned|repositioning|advancement|withdrawal), dislodged, (should|could|must) be
         (advanced|withdrawn|retracted|repositioned|pulled back), poorly positioned, (not|in) (in )?(abnormal |improper ) position,
-        suboptimal(ly)? position(ed)?, retract(ed)?, withdrawn, advance(ment)?, side ?(port|hole) (is )?above the
-        (ge|gastroesophageal) junction
+        suboptimal(ly)? position(ed)?, retract(ed)?, withdrawn, advance(ment)?, side ?(port|hole) (is )?above the (ge|gastroesophageal)
+        junction
     """,
     "right_main_bronchus": "(right|r) (main ?(stem)?|mainstem)( bronchus| bronchial)?, bronchus intermedius, right bronchus",
     "left_main_bronchus": "(left|l) (main ?(stem)?|mainstem)( bronchus| bronchial)?, left bronchus",
@@ -334,48 +340,50 @@ TIP_WORDS = {  # where a device ends, in place of a zone; of several the first o
     "subclavian": "(in|within|into|at|over) (the )?(right |left |distal |proximal |mid )*(subclavian|axillary)( vein)?",
     "brachiocephalic": "(left |right |distal |proximal )*(brachiocephalic|innominate)( vein)?",
     "inferior_vena_cava": "(ivc|inferior vena cava)",
-    "esophagus": "(distal |mid |proximal |lower |upper |within the |in the )*o?esophagus, (ge|gastroesophageal|esophagogastric) junction",
+    "esophagus": """
+        (distal |mid |proximal |lower |upper |within the |in the )*o?esophagus, (ge|gastroesophageal|esophagogastric) junction
+    """,
     "duodenum": "duodenum, (post|trans) ?pyloric, jejunum",
     "stomach": "stomach, gastric (fundus|body|antrum|lumen), below (the )?(left )?(hemi)?diaphragm",
-    "cavoatrial_junction": "(cavoatrial|cavo atrial|atriocaval|caval atrial|svc ra|svc / ra|svc right atrial) junction, ca junction",
+    "cavoatrial_junction": """
+        (cavoatrial|cavo atrial|atriocaval|caval atrial|svc ra|svc / ra|svc right atrial) junction, ca junction
+    """,
     "superior_vena_cava": "(lower |mid |upper |distal |proximal |low |high |cavoatrial )*(svc|superior vena cava)",
     "above_carina": "above (the )?(level of )?(the )?carina, (mid |upper |distal |lower |mid to lower )*(thoracic )?trachea",
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #a695fe34
 NO_FINDING_WORDS = """
-    (joint|knee) effusion, soft tissue (edema|mass|swelling|density|prominence), (skin|nipple) (folds?|shadows?), breast
-    (mass|shadows?|implants?|tissue|attenuation|prosthes(is|es)), degenerative (joint |disc |disk |endplate |spine |osseous |bony
-    |spondylitic | arthritic )*(changes?|disease|spurring|disc disease|disk disease|spondylosis), spondylosis, spondylitic changes,
-    osteophyt(es?|ic)( formation| spurring)?, (dextro|levo|kypho|roto)?scoliosis, kyphosis, curvature, lordosis, arthritic(
-    changes?)?, osteoarthritis, arthrosis, arthritis, arthropathy, spurring, spurs?, dish, (diffuse )?idiopathic skeletal
-    hyperostosis, hyperostosis, (calcified )?granuloma(s|ta)?, granulomatous
-    (disease|changes?|infection|exposure|residuals|process), calcified nodes?, calcifications?, (calcified )?(hilar |mediastinal
-    )*lymph (nodes?|xxxx), nodes?, vascular crowding, crowding, (broncho)?vascular (crowding|markings|structures), (lung
-    |inspiratory )?volumes?, inspiration, inspiratory effort, aortic
-    (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis|contour| unfolding|disease|valve calcification),
-    atherosclero(sis|tic) (vascular )?(changes?|disease|calcifications?|plaques?), tortuosity, ectasia, pulmonary xxxx, pulmonary
-    arter(y|ies), nipple, gallstones?, cholelithiasis, port(able|al), technique, rotation, projection, deformity, deformities,
+    (joint|knee) effusion, soft tissue (edema|mass|swelling|density|prominence), (skin|nipple|breast|vascular|bony|overlapping|nodular
+    nipple) (folds?|shadows?), breast (mass|shadows?|implants?|tissue|attenuation|prosthes(is|es)), degenerative (joint |disc |disk
+    |endplate |spine |osseous |bony |spondylitic | arthritic )*(changes?|disease|spurring|disc disease|disk disease|spondylosis),
+    spondylosis, spondylitic changes, osteophyt(es?|ic)( formation| spurring)?, (dextro|levo|kypho|roto)?scoliosis, kyphosis, curvature,
+    lordosis, arthritic( changes?)?, osteoarthritis, arthrosis, arthritis, arthropathy, spurring, spurs?, dish, (diffuse )?idiopathic
+    skeletal hyperostosis, hyperostosis, (calcified )?granuloma(s|ta)?, granulomatous
+    (disease|changes?|infection|exposure|residuals|process), calcified nodes?, calcifications?, (calcified )?(hilar |mediastinal )*lymph
+    (nodes?|xxxx), nodes?, vascular crowding, crowding, (broncho)?vascular (crowding|markings|structures), (lung |inspiratory )?volumes?,
+    inspiration, inspiratory effort, aortic (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis|contour| unfolding|disease|valve
+    calcification), atherosclero(sis|tic) (vascular )?(changes?|disease|calcifications?|plaques?), tortuosity, ectasia, pulmonary xxxx,
+    pulmonary arter(y|ies), nipple, gallstones?, cholelithiasis, port(able|al), technique, rotation, projection, deformity, deformities,
     (screw|lead|wire) fracture, fractured (leads?|wires?|screws?), mass effect, cardiac (apex|valves?|monitor|leads?|border), tube
-    current, line of, vascular pedicle, trachea, airways?, carina, aeration, (upper )?abdomen, bowel( gas)?( pattern)?, stomach(
-    bubble)?, gastric (bubble|air), colon, liver, spleen, kidneys?, sternotomy, cabg, (coronary artery )?bypass( graft(s|ing)?)?,
-    surgery, surgical changes?, post ?surgical( changes?)?, postoperative( changes?)?, postop( changes?)?, resection, thoracotomy,
-    lobectomy, pneumonectomy, mastectomy, cholecystectomy, splenectomy, thyroidectomy, (lumpectomy|wedge resection)( changes?)?,
-    vertebroplasty, kyphoplasty, (cervical |lumbar |spinal |thoracic |anterior )*fusion, volume loss, loss of (lung )?volume,
-    vertebral (body )?(collapse|height( loss)?|compression), (wedge |wedging |compression )(deformity|deformities|of), wedging, loss
-    of height, height loss, pectus( excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat, epicardial
-    fat, cardiophrenic fat, schmorl'?s? nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)( changes?)?,
-    (reactive |small |chronic )airways? disease, asthma, senescent changes?, age related changes?, chronic (lung |pulmonary
-    )?(changes?|disease), hyperlordosis, ossification, sclerosis, bone island, enchondroma, overlap, overlying
-    (structures|tissues?|soft tissues?), (body )?habitus, cyst, lipoma, goiter, nipple shadows?, summation, superimposition,
-    costochondral (junction|cartilage|calcification)s?, syndesmophytes?, ankylosis, myeloma, bone (mineral )?density,
-    (metallic|bony|osseous|calcific|calcified|radiopaque|bone|soft tissue) densit(y|ies), (metallic|radiopaque|radiodense)
-    (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off), interposition,
-    retrolisthesis, anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing, disc height,
-    narrowing, disc spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural line,
-    companion shadow, collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under
-    ?inflation, atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta,
-    aortic xxxx, soft tissues?
+    current, line of, vascular pedicle, trachea, airways?, carina, aeration, (upper )?abdomen, bowel( gas)?( pattern)?, stomach( bubble)?,
+    gastric (bubble|air), colon, liver, spleen, kidneys?, sternotomy, cabg, (coronary artery )?bypass( graft(s|ing)?)?, surgery, surgical
+    changes?, post ?surgical( changes?)?, postoperative( changes?)?, postop( changes?)?, resection, thoracotomy, lobectomy, pneumonectomy,
+    mastectomy, cholecystectomy, splenectomy, thyroidectomy, (lumpectomy|wedge resection)( changes?)?, vertebroplasty, kyphoplasty,
+    (cervical |lumbar |spinal |thoracic |anterior )*fusion, volume loss, loss of (lung )?volume, vertebral (body )?(collapse|height(
+    loss)?|compression), (wedge |wedging |compression )(deformity|deformities|of), wedging, loss of height, height loss, pectus(
+    excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat, epicardial fat, cardiophrenic fat, schmorl'?s?
+    nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)( changes?)?, (reactive |small |chronic )airways?
+    disease, asthma, senescent changes?, age related changes?, chronic (lung |pulmonary )?(changes?|disease), hyperlordosis, ossification,
+    sclerosis, bone island, enchondroma, overlap, overlying (structures|tissues?|soft tissues?), (body )?habitus, cyst, lipoma, goiter,
+    nipple shadows?, summation, superimposition, costochondral (junction|cartilage|calcification)s?, syndesmophytes?, ankylosis, myeloma,
+    bone (mineral )?density, (metallic|bony|osseous|calcific|calcified|radiopaque|bone|soft tissue) densit(y|ies),
+    (metallic|radiopaque|radiodense) (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off),
+    interposition, retrolisthesis, anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing,
+    disc height, narrowing, disc spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural
+    line, companion shadow, collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under
+    ?inflation, atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta, aortic
+    xxxx, soft tissues?
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #9cfa908c
@@ -390,21 +398,21 @@ ANATOMY_WORDS = {
     """,
     "heart_and_mediastinum": """
         cardio ?mediastinal (silhouettes?|contours?|size|xxxx|outline|structures|shadow|borders?)?, cardio ?mediastinum, cardiac and
-        mediastinal (silhouettes?|contours?|size|structures), heart and mediastin(um|al contours?|al silhouettes?|al structures),
-        cardiac silhouette and mediastin(um|al contours?), cardiac mediastinal (silhouettes?|contours?)
+        mediastinal (silhouettes?|contours?|size|structures), heart and mediastin(um|al contours?|al silhouettes?|al structures), cardiac
+        silhouette and mediastin(um|al contours?), cardiac mediastinal (silhouettes?|contours?)
     """,
     "lungs": """
         (both )?lungs?( fields| parenchyma| xxxx| bases| apices| zones| markings)?, pulmonary parenchyma
     """,
     "chest": "chest, (hemi)?thora(x|ces), lobes?, lung zones?",
     "pleura": """
-        pleura, pleural( spaces?| surfaces?| xxxx| margins?)?, (costophrenic|costo phrenic|cp|cardiophrenic)
-        (angles?|sulci|sulcus|xxxx| recess(es)?), cpas?, costophrenic, cp angles?
+        pleura, pleural( spaces?| surfaces?| xxxx| margins?)?, (costophrenic|costo phrenic|cp|cardiophrenic) (angles?|sulci|sulcus|xxxx|
+        recess(es)?), cpas?, costophrenic, cp angles?
     """,
     "bones": """
         bones, bony (structures|thorax|skeleton|xxxx|elements), osseous (structures|thorax|elements), skeletal structures, (bony
-        )?thoracic cage, ribs?, rib cage, skeleton, (thoracic |lumbar |cervical |thoracolumbar |dorsal )*(spine|vertebrae?|vertebral
-        body| vertebral bodies), clavicles?, bony, osseous, bone, skeletal, sternum, scapulae?, humerus, shoulders?
+        )?thoracic cage, ribs?, rib cage, skeleton, (thoracic |lumbar |cervical |thoracolumbar |dorsal )*(spine|vertebrae?|vertebral body|
+        vertebral bodies), clavicles?, bony, osseous, bone, skeletal, sternum, scapulae?, humerus, shoulders?
     """,
     "vessels": """
         (pulmonary |lung |central |upper lobe )*(vasculatures?|vascularity|vessels|vascular (markings?|xxxx|pattern|structures)),
@@ -413,22 +421,23 @@ ANATOMY_WORDS = {
     "hila": "hila, hilum, hilar( contours?| structures| regions?| shadows?| xxxx| vessels| silhouettes?)?",
     "diaphragm": "(hemi)?diaphragms?, hemi ?diaphragms?, diaphragmatic (contours?|surfaces?|domes?)",
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #034fc4f7
 STATE_WORDS = {
     "normal": """
-        normal( sized)?, unremarkable, within (the )?(limits of normal|normal limits?|limits), within normal, upper (limits? of
-        )?normal( size)?, upper limits normal, at (the )?upper limits? of normal, top normal, upper normal, (high|upper) limits? of
-        normal, not enlarged, nonenlarged, limits of normal, intact, sharp, without abnormality, nl, wnl, not remarkable,
-        nondisplaced and intact, not widened
+        normal( sized)?, unremarkable, within (the )?(limits of normal|normal limits?|limits), within normal, upper (limits? of )?normal(
+        size)?, upper limits normal, at (the )?upper limits? of normal, top normal, upper normal, (high|upper) limits? of normal, not
+        enlarged, nonenlarged, limits of normal, intact, sharp, without abnormality, nl, wnl, not remarkable, nondisplaced and intact, not
+        widened
     """,
     "clear": """
-        clear( bilaterally)?, well (aerated|expanded|inflated) and clear, clear and well (aerated|expanded), normally inflated and
-        clear
+        clear( bilaterally)?, well (aerated|expanded|inflated) and clear, clear and well (aerated|expanded), normally inflated and clear
     """,
     "enlarged": """
-        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging, big,
-        bigger, dilated, dilatation, dilation, elevated, raised, elevation, bulky, (twice|double|three times|larger than|bigger
-        than|greater than|more than|above| beyond|exceeds?|exceeding|over)( the)?( upper)? (normal( size| limits?)?|limits? of
-        normal|limits?), (too|very) (big|large|wide), globular
+        enlarged, enlargement, widened, widening, wide, prominent, prominence, increased( in size)?, large(r)?, enlarging, big, bigger,
+        dilated, dilatation, dilation, elevated, raised, elevation, bulky, (twice|double|three times|larger than|bigger than|greater
+        than|more than|above| beyond|exceeds?|exceeding|over)( the)?( upper)? (normal( size| limits?)?|limits? of normal|limits?),
+        (too|very) (big|large|wide), globular
     """,
     "borderline": """
         borderline, borderline (in size|enlarged|enlargement|size|prominent|prominence|large), upper limits? of normal to (mildly
@@ -436,8 +445,8 @@ STATE_WORDS = {
     """,
     "abnormal": "abnormalit(y|ies), injur(y|ies), findings?, process",
     "plain": """
-        (well |normally |fully |adequately |relatively |grossly |mildly )*(hypo|under)?(aerated|expanded|inflated|ventilated),
-        midline, accentuated, exaggerated, symmetric(al)?, maintained, preserved, well (maintained|preserved|defined), not
+        (well |normally |fully |adequately |relatively |grossly |mildly )*(hypo|under)?(aerated|expanded|inflated|ventilated), midline,
+        accentuated, exaggerated, symmetric(al)?, maintained, preserved, well (maintained|preserved|defined), not
         (displaced|deviated|shifted)
     """,
 }
@@ -459,46 +468,48 @@ SHOWN_BY_ENLARGED = {
 # %% ../../nbs/reward/01_findings.ipynb #fdeb9a5a
 NEGATION_WORDS = {
     "before": """
-        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent, denies, nor, neither, never, lack of,
-        rather than, not, resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no
-        new, not have, non, w / o, wo, devoid of, zero, isn't, aren't, wasn't, weren't, doesn't, don't, hasn't, haven't, didn't,
-        nothing to (suggest|indicate| support), (fails?|failed|failure) to (show|demonstrate|reveal|identify|detect), unable to
-        (identify|see|detect|find|demonstrate), (does not|doesn't|do not|don't|did not) (appear|seem) to
-        (be|represent|have|contain|show), (does|do|did) not (show|demonstrate|reveal|suggest|have|support|see), rul(es|ing) out,
-        exclud(es|ing), argu(es?|ing) against, instead of, lacks?, lacking, (can ?not|could not|couldn't|can't)
-        (identify|see|detect|find|appreciate|visuali(s|z)e), none of, no (radiographic )?signs? of, nil, nothing (like|resembling),
-        not any
+        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent, denies, nor, neither, never, lack of, rather
+        than, not, resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no new, not
+        have, non, w / o, wo, devoid of, zero, isn't, aren't, wasn't, weren't, doesn't, don't, hasn't, haven't, didn't, nothing to
+        (suggest|indicate| support), (fails?|failed|failure) to (show|demonstrate|reveal|identify|detect), unable to
+        (identify|see|detect|find|demonstrate), (does not|doesn't|do not|don't|did not) (appear|seem) to (be|represent|have|contain|show),
+        (does|do|did) not (show|demonstrate|reveal|suggest|have|support|see), rul(es|ing) out, exclud(es|ing), argu(es?|ing) against,
+        instead of, lacks?, lacking, (can ?not|could not|couldn't|can't) (identify|see|detect|find|appreciate|visuali(s|z)e), none of, no
+        (radiographic )?signs? of, nil, nothing (like|resembling), not any
     """,
     "after": """
         (is|are|was|were|has|have)? ?not (been )?(clearly |definitely |definitively |currently |otherwise |convincingly
         )?(seen|identified|
         present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|apparent|noted|observed|found|visible|there|suggested|shown),
         (is|are|has been|have been)? ?(ruled out|excluded|absent), none( seen| identified)?, nowhere( to be)?( seen| found), (does
-        not|doesn't|do not|don't|did not|didn't) (exist|appear to exist), (does not|doesn't|do not|don't|did not|didn't) (appear|seem) (to exist|to be present|to be there|to be seen|present|visible), no
-        longer (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected),
-        (isn't|aren't|wasn't| weren't) (clearly |definitely
-        )?(seen|identified|present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|visible|there|apparent), (can|could)
-        ?not be (seen|identified|detected|found|demonstrated|appreciated|visuali(s|z)ed), (can't|couldn't) be (seen|identified|
+        not|doesn't|do not|don't|did not|didn't) (exist|appear to exist), (does not|doesn't|do not|don't|did not|didn't) (appear|seem) (to
+        exist|to be present|to be there|to be seen|present|visible), no longer
+        (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), (isn't|aren't|wasn't|
+        weren't) (clearly |definitely
+        )?(seen|identified|present|visuali(s|z)ed|evident|appreciated|demonstrated|detected|visible|there|apparent), (can|could) ?not be
+        (seen|identified|detected|found|demonstrated|appreciated|visuali(s|z)ed), (can't|couldn't) be (seen|identified|
         detected|found|demonstrated|appreciated), (is |are )?negative, nil
     """,
     "alone": "no, none, zero, nil",
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #89637c7f
 DOUBT_WORDS = {
     "before": """
-        (in the )?(right|correct|appropriate|proper) (clinical )?(setting|context), possibl(e|y), probabl(e|y), likely, may, might,
-        could, questionable, question(s|ing)?( of)?, questioned, suspected, suspicious for, suspicion (for|of),
-        suggest(s|ing|ed|ive)?( of)?, suggestion ( of)?, concern(s|ing)? (for|of|about), worrisome for, worry (for|about), cannot
-        exclude, cannot rule out, can not exclude, difficult to exclude, not exclude, could represent, may represent, may reflect,
-        equivocal( for)?, presumed, presumably, perhaps, consider(ed|ation|ations)?( of| for)?, query, querying, hint of,
-        (raise|raises|raised|raising) (the |a )? (possibility|question|concern|suspicion)( of| for)?,
-        (possibility|probability|likelihood|chance) of, appearance of possible, borderline, maybe, alternatively, potential,
-        potentially, doubtful, rule out, to (rule out|exclude), exclude, r / o, favou?r(s|ed|ing)?, xxxx representing, xxxx
-        represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to (represent|be|reflect),
-        indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob, susp, uncertain, unclear(
-        whether| if)?, if any, whether, wonder( about| if)?, (cannot|can't|can not|difficult to|hard to|unable to|impossible to)
-        (tell|say|know|determine|judge|decide|be sure)( if| whether)?, not (sure|certain|clear) (if|whether|about|of), (cannot|can't|can not) be (certain|sure)( about| of| that| whether)?, cannot be
-        distinguished from, impossible to exclude, hard to exclude, differentiate from, conceivabl(e|y), would (represent|suggest),
-        suspect, suspects, seems to be, felt to (be|represent) (possible|probable|likely)
+        (in the )?(right|correct|appropriate|proper) (clinical )?(setting|context), possibl(e|y), probabl(e|y), likely, may, might, could,
+        questionable, question(s|ing)?( of)?, questioned, suspected, suspicious for, suspicion (for|of), suggest(s|ing|ed|ive)?( of)?,
+        suggestion ( of)?, concern(s|ing)? (for|of|about), worrisome for, worry (for|about), cannot exclude, cannot rule out, can not
+        exclude, difficult to exclude, not exclude, could represent, may represent, may reflect, equivocal( for)?, presumed, presumably,
+        perhaps, consider(ed|ation|ations)?( of| for)?, query, querying, hint of, (raise|raises|raised|raising) (the |a )?
+        (possibility|question|concern|suspicion)( of| for)?, (possibility|probability|likelihood|chance) of, appearance of possible,
+        borderline, maybe, alternatively, potential, potentially, doubtful, rule out, to (rule out|exclude), exclude, r / o,
+        favou?r(s|ed|ing)?, xxxx representing, xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent,
+        thought to (represent|be|reflect), indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob,
+        susp, uncertain, unclear( whether| if)?, if any, whether, wonder( about| if)?, (cannot|can't|can not|difficult to|hard to|unable
+        to|impossible to) (tell|say|know|determine|judge|decide|be sure)( if| whether)?, not (sure|certain|clear) (if|whether|about|of),
+        (cannot|can't|can not) be (certain|sure)( about| of| that| whether)?, cannot be distinguished from, impossible to exclude, hard to
+        exclude, differentiate from, conceivabl(e|y), would (represent|suggest), suspect, suspects, seems to be, felt to (be|represent)
+        (possible|probable|likely)
     """,
     "list": "differential( diagnosis| considerations)?( of which)?( is| are| includes?| including)?, ddx",
     "versus": "versus, vs",
@@ -506,44 +517,51 @@ DOUBT_WORDS = {
         (in the )?(right|correct|appropriate|proper) (clinical )?(setting|context), cannot be excluded, to be (excluded|ruled out),
         (is|are|would be|remains?|seems?) (also |still |certainly )?(a
         )?(possible|suspected|questioned|questionable|likely|probable|equivocal|favou?red|
-        considered|suggested|uncertain|doubtful|unclear|possibility|concern|consideration|worrisome|concerning|raised|conceivable)(
-        as well)?, suspected, questioned, (is |are )?not unlikely, (is|are|would be) (a|an|another|the|also a) (possible
-        )?(consideration|possibility|concern), ((is|are|remains?) )?in the differential, may be present, may also be present, might
-        be present, could be present, cannot be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely),
+        considered|suggested|uncertain|doubtful|unclear|possibility|concern|consideration|worrisome|concerning|raised|conceivable)( as
+        well)?, suspected, questioned, (is |are )?not unlikely, (is|are|would be) (a|an|another|the|also a) (possible
+        )?(consideration|possibility|concern), ((is|are|remains?) )?in the differential, may be present, may also be present, might be
+        present, could be present, cannot be excluded, (is |are |felt to be |considered )*(less likely|least likely|unlikely),
         (must|should|could|may|might|needs to|has to|can) (also )?be (considered|suspected|entertained|raised|questioned|present),
         equivocal, worrisome, doubtful, questionable, can be considered
     """,
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #4fd62fba
 HISTORY_WORDS = {
     "past": """
-        status post, s / p, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from), sequelae? of(
-        prior| old)?, on (a |the )?(previous|prior)( outside)?
+        status post, s / p, prior, previous, previously, evidence of (prior|previous|old), residuals? (of|from), sequelae? of( prior|
+        old)?, on (a |the )?(previous|prior)( outside)?
     """,
-    "told": "(remote )?history of( prior| previous)?, hx( of)?, h / o, treated for, treatment (of|for), known history of, pmh( of)?",
+    "told": """
+        (remote )?history of( prior| previous)?, hx( of)?, h / o, treated for, treatment (of|for), known history of, pmh( of)?
+    """,
     "asked": """
         evaluate for, evaluation (for|of), to evaluate, assess for, concern for further, if there is (further |clinical |continued
         |persistent )*concern for, if (further |clinical |continued |persistent )*concern for,
-        (further|clinical|continued|persistent|continued clinical|further clinical) (concern|suspicion) for, follow ?up (for|of), f
-        / u( of| for)?, to (document|confirm|ensure|establish), correlate( clinically)?( for| with| as to)?, correlation( for|
-        with)?, symptoms? of, (recommended|recommend|recommendation|suggested|advised|advise)( to| for)?, (is|are|was|were)
-        (recommended|advised|indicated|needed|required| planned)( to| for)?, for (the )?(treatment|management|drainage) of, would
-        better evaluate, obscur(ing|es), indicated for, looking for, look for, (drainage|aspiration|treatment|management|workup) (of|for)
+        (further|clinical|continued|persistent|continued clinical|further clinical) (concern|suspicion) for, follow ?up (for|of), f / u(
+        of| for)?, to (document|confirm|ensure|establish), correlate( clinically)?( for| with| as to)?, correlation( for| with)?,
+        symptoms? of, (recommended|recommend|recommendation|suggested|advised|advise)( to| for)?, (is|are|was|were)
+        (recommended|advised|indicated|needed|required| planned)( to| for)?, for (the )?(treatment|management|drainage) of, would better
+        evaluate, obscur(ing|es), indicated for, looking for, look for, (drainage|aspiration|treatment|management|workup) (of|for)
     """,
     "wanted": "(is|are|was|were) (recommended|advised|needed|required|planned)( to| for)?",
+    "hampered": "(is|are|was|were) (also )?(limited|suboptimal|compromised|degraded|hampered|impaired)",
     "limit": """
-        (may|could|might|can) (obscure|mask|hide), (is |are )?limited (exam |examination |study |evaluation |assessment |sensitivity )?(for|of)( the)?( detection of| evaluation of| assessment of| diagnosis of)?, (in|not )?sensitiv(e|ity) (for|to), below the
+        (may|could|might|can) (obscure|mask|hide), (is |are )?limited (exam |examination |study |evaluation |assessment |sensitivity
+        )?(for|of)( the)?( detection of| evaluation of| assessment of| diagnosis of)?, (in|not )?sensitiv(e|ity) (for|to), below the
         (sensitivity|resolution|threshold|limits?)( of| for)?, (cannot|can not|unable to|difficult to|not possible to)
         (assess|evaluate|comment on)( for)?, insensitive (for|to), mask, may mask, could mask, limits?( the)?
         (evaluation|assessment|sensitivity|detection)( of| for)?
     """,
     "missed": """
-        (could|may|might|can|would) (easily |also |still |well )*(be|have been) (missed|overlooked|obscured|hidden|masked|occult|invisible|
-        below the (sensitivity|resolution|threshold|limits?)), (could|may|might|would) (easily |also |still |well )*not be (seen|visible|
+        (could|may|might|can|would) (easily |also |still |well )*(be|have been)
+        (missed|overlooked|obscured|hidden|masked|occult|invisible| below the (sensitivity|resolution|threshold|limits?)),
+        (could|may|might|would) (easily |also |still |well )*not be (seen|visible|
         visuali(s|z)ed|demonstrated|detected|apparent|detectable|evident|appreciated), (could|may|might) go (unnoticed|undetected|unseen|
-        missed), (is|are)? ?not (be )?(well |fully |adequately |completely |optimally |reliably )?(evaluated|assessed|evaluable|assessable),
-        (cannot|can not|could not|can't) be (well |fully |adequately |reliably |accurately )?(evaluated|assessed|commented on), below the
-        (sensitivity|resolution|threshold|limits?)( of)?, (is|are|was|were) (also )?(limited|suboptimal|compromised|degraded|hampered|
-        impaired), would be (difficult|hard) to (see|detect|appreciate|identify), (difficult|hard) to (evaluate|assess)
+        missed), (is|are)? ?not (be )?(well |fully |adequately |completely |optimally |reliably
+        )?(evaluated|assessed|evaluable|assessable), (cannot|can not|could not|can't) be (well |fully |adequately |reliably |accurately
+        )?(evaluated|assessed|commented on), below the (sensitivity|resolution|threshold|limits?)( of)?, would be (difficult|hard) to
+        (see|detect|appreciate|identify), (difficult|hard) to (evaluate|assess)
     """,
 }
 
@@ -553,9 +571,10 @@ SIDE_WORDS = {
     "right": "(on the )?right( sided| hand)?, rul, rml, rll, r, rt, rightward, r sided, rij",
     "bilateral": """
         bilateral(ly)?, bilat, b / l, both( sides| lungs| lung bases| bases| apices| hemithoraces)?, bibasilar, bibasal, biapical,
-        bihilar, (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)?
-        (left|right|r|l), (right|left) (and|or) (right|left), (larger|greater|worse|more|smaller|bigger) on the (left|right) than( on)? the (left|right), the (right|left) is (larger|smaller|greater|bigger), (r|l) (and|or|/)
-        (r|l), on both sides, bi lateral, (on )?(either|each) (side|lung|hemithorax|base)
+        bihilar, (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)? (left|right|r|l),
+        (right|left) (and|or) (right|left), (larger|greater|worse|more|smaller|bigger) on the (left|right) than( on)? the (left|right),
+        the (right|left) is (larger|smaller|greater|bigger), (r|l) (and|or|/) (r|l), on both sides, bi lateral, (on )?(either|each)
+        (side|lung|hemithorax|base)
     """,
     "same": "ipsilateral",
     "other": "contralateral, opposite side",
@@ -566,8 +585,8 @@ ZONE_WORDS = {
         middle (lobes?|zones?|fields?), mid, midlungs?, mid ?lungs?, mid ?(zones?|fields?), lingula(r)?, rml, perihilar
     """,
     "lower": """
-        lower (lobes?|lungs?|zones?|fields?), lower, bas(e|es|al|ilar|is), (lung )bases?, bibasilar, bibasal, rll, lll,
-        retrocardiac, infrahilar
+        lower (lobes?|lungs?|zones?|fields?), lower, bas(e|es|al|ilar|is), (lung )bases?, bibasilar, bibasal, rll, lll, retrocardiac,
+        infrahilar
     """,
 }
 SEVERITY_WORDS = {
@@ -579,48 +598,48 @@ SEVERITY_WORDS = {
         moderate(ly)?( sized)?, moderately large, mild to moderate, medium( sized)?, small to moderate, intermediate, mod
     """,
     "severe": """
-        severe(ly)?, large, marked(ly)?, massive(ly)?, extensive, gross enlargement, moderate to (large|severe), significant(ly)?,
-        huge, substantial, pronounced, considerable, lg, giant, enormous, big, extreme(ly)?, very large
+        severe(ly)?, large, marked(ly)?, massive(ly)?, extensive, gross enlargement, moderate to (large|severe), significant(ly)?, huge,
+        substantial, pronounced, considerable, lg, giant, enormous, big, extreme(ly)?, very large
     """,
 }
+
+# %% ../../nbs/reward/01_findings.ipynb #f5bc702d
 CHANGE_WORDS = {
     "new": """
-        new(ly)?( developed)?, interval development( of)?, developing, developed, has developed, have developed, (has|have)
-        appeared, interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed, new
-        onset
+        new(ly)?( developed)?, interval development( of)?, developing, developed, has developed, have developed, (has|have) appeared,
+        interval appearance( of)?, newly seen, newly apparent, interval (placement|insertion)( of)?, newly placed, new onset
     """,
     "unchanged": """
         unchanged, unch, stable, not changed, persistent, persists?, persisting, similar( in appearance| to prior)?, (again
-        )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?, redemonstration( of)?, grossly unchanged,
-        as before, redemonstrated, re demonstrated, unaltered, the same( as)?, static, unresolved
+        )(seen|noted|demonstrated|identified|visuali(s|z)ed), again, constant, remains?, redemonstration( of)?, grossly unchanged, as
+        before, redemonstrated, re demonstrated, unaltered, the same( as)?, static, unresolved
     """,
     "improved": """
-        improved, improving, improves, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller(
-        than before)?, less, diminished, diminishing, reduced, reduction( in| of)?, resolving, better, receded, receding, regressed,
-        regressing, almost resolved, almost resolution( of)?, clearing,
-        (is|are|was|were|been|now|slowly|gradually|partially|further) clearing, decr, shrunken, shrunk, subsiding, smaller in size
+        improved, improving, improves, improvement( in| of)?, decreased( in size)?, decreas(e|ing)( in size)?( of| in)?, smaller( than
+        before)?, less, diminished, diminishing, reduced, reduction( in| of)?, resolving, better, receded, receding, regressed,
+        regressing, almost resolved, almost resolution( of)?, clearing, (is|are|was|were|been|now|slowly|gradually|partially|further)
+        clearing, decr, shrunken, shrunk, subsiding, smaller in size
     """,
     "worsened": """
-        worsened, worsening( of)?, worse, increas(ed|e|ing)( in size)?( of| in)?, larger( than before)?, progress(ed|ion|ive)( of)?,
-        more( pronounced| prominent| extensive| conspicuous)?, incr, deteriorat(ed|ing|ion), grown, growing, enlarging, bigger,
-        aggravated, increased compared, (re)?accumulation( of)?, larger in size
+        worsened, worsening( of)?, worse, increas(ed|e|ing)( in size)?( of| in)?, larger( than before)?, progress(ed|ion|ive)( of)?, more(
+        pronounced| prominent| extensive| conspicuous)?, incr, deteriorat(ed|ing|ion), grown, growing, enlarging, bigger, aggravated,
+        increased compared, (re)?accumulation( of)?, larger in size
     """,
     "resolved": """
         resolved, (complete |interval )*resolution( of)?, (complete |interval )+clearing( of)?, (been )?clearing of, extubation, has
         cleared, have cleared, cleared, removed, (interval )?removal( of)?, extubated, no longer
-        (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), no longer,
-        disappeared, gone, resolves
+        (seen|present|visible|visuali(s|z)ed|evident|identified|appreciated|apparent|there|demonstrated|detected), no longer, disappeared,
+        gone, resolves
     """,
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #6829aaa3
 JOIN_WORDS = {
     "stop": """
-        but, however, although, though, even though, albeit, nevertheless, nonetheless, notwithstanding, except( for)?, aside from,
-        apart from, other than, save for, barring, whereas, while, besides, in addition to, in contrast, conversely, on the other
-        hand, meanwhile, otherwise, ;, with the exception of, there, there (is|are|has|have|was|were|remains?|exists?), there's,
-        yet, following, after, post, despite, in spite of, superimposed on, because of, (COMMA |and )(only|just|still), until,
-        unlike, nothing but
+        but, however, although, though, even though, albeit, nevertheless, nonetheless, notwithstanding, except( for)?, aside from, apart
+        from, other than, save for, barring, whereas, while, besides, in addition to, in contrast, conversely, on the other hand,
+        meanwhile, otherwise, ;, with the exception of, there, there (is|are|has|have|was|were|remains?|exists?), there's, yet, following,
+        after, post, despite, in spite of, superimposed on, because of, (COMMA |and )(only|just|still), until, unlike, nothing but
     """,
     "there": "there, there (is|are|has|have|was|were|remains?|exists?), there's",
     "with": """
@@ -634,8 +653,8 @@ JOIN_WORDS = {
     "slash": "/",
     "comma": "COMMA",
     "verb": """
-        is, are, was, were, has, have, had, appears?, demonstrates?, shows?, seen, noted, present, identified, measures?, seems?,
-        be, been, reveal(s|ed)?, visuali(s|z)ed, evident, looks?, became, becomes?, remain
+        is, are, was, were, has, have, had, appears?, demonstrates?, shows?, seen, noted, present, identified, measures?, seems?, be,
+        been, reveal(s|ed)?, visuali(s|z)ed, evident, looks?, became, becomes?, remain
     """,
     "plural": "are, were, have, remain",
     "shows": "demonstrat(e|es|ed|ing), show(s|ed|ing)?, reveal(s|ed|ing)?, has, have, had, display(s|ed)?, exhibits?",
@@ -643,150 +662,146 @@ JOIN_WORDS = {
 # with a change word these do not speak of size: "slightly decreased"
 ADVERBS = "slightly, mildly, minimally, moderately, markedly, significantly, substantially, severely, massively"
 SKIP_WORDS = """
-    (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart, increased lucency,
-    decreased inspiration, more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
-    (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes, increased (lung )?volumes, right
-    paratracheal, l spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?, large (body|habitus|patient), not
-    (well|fully|completely|optimally) (seen|visuali(s|z)ed|imaged), less than, more than, previously
-    (seen|noted|described|identified|visuali(s|z)ed| demonstrated|present|reported|mentioned|questioned), new york, upper
-    abdom(en|inal), lower (cervical|thoracic|neck), upper (thoracic|extremity), mid (thoracic|clavicle|clavicular), better
-    (seen|visuali(s|z)ed|demonstrated|evaluated), technical factors, clinically, if clinically, no comparison, no prior, no
-    previous, no (old|earlier) (films?|studies|exams?), prior
+    (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart, increased lucency, decreased
+    inspiration, more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
+    (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes, increased (lung )?volumes, right paratracheal, l
+    spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?, large (body|habitus|patient), not (well|fully|completely|optimally)
+    (seen|visuali(s|z)ed|imaged), less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
+    demonstrated|present|reported|mentioned|questioned), new york, upper abdom(en|inal), lower (cervical|thoracic|neck), upper
+    (thoracic|extremity), mid (thoracic|clavicle|clavicular), better (seen|visuali(s|z)ed|demonstrated|evaluated), technical factors,
+    clinically, if clinically, no comparison, no prior, no previous, no (old|earlier) (films?|studies|exams?), prior
     (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx), previous
-    (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, most likely, c / w, not yet, as yet, yet
-    to
+    (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, outside
+    (study|exam|examination|ct|hospital|film|films|facility|institution|images?|radiographs?|xxxx|x ray), most likely, c / w, not yet, as
+    yet, yet to
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #d03bc56b
-HARMLESS_WORDS = {
-    "grammar": """
-        c cp nad o
-        a an the this that these those it its he she his her him their they them your my our we i you one ones another other others
-        some any all each every either several few many most more much such same own both of in on at to for from by with within
-        into onto upon over under through throughout across along around about above below between among near next behind beyond
-        beside beneath toward towards against during since before as than then if whether when where which who whose while because
-        so too very quite rather somewhat also only even just here there's now today currently already once again is are was were be
-        been being am do does did has have had having can will would should shall may and or but nor not s t d p m they're it's
-        here's up per via
-    """,
-    "the film": """
-        exam exams examination examinations examined study studies film films image images imaged imaging radiograph radiographs
-        radiograph's radiographic radiographically radiography radiology xray xrays x ray rays cxr ct cta mri pet ultrasound
-        fluoroscopic scan scans scanning tomography tomographic view views viewed series cassette cassettes frontal lateral laterals
-        pa ap oblique obliques decubitus lordotic apical swimmers supine upright erect semi semierect semiupright sitting seated
-        standing expiratory inspiratory portable bedside crosstable cross table technique technically technical quality limited
-        limits limit limitation limitations suboptimal suboptimally underpenetrated underpenetration overpenetrated penetrated
-        penetration exposure exposed rotated rotation rotatory positioning positioned position positions positional motion magnified
-        magnification correction kv contrast noncontrast enhanced diagnostic nondiagnostic dual energy compared comparing comparison
-        comparisons available obtained performed acquired submitted provided reviewed review dated date prior priors previous old
-        earlier recent first initial baseline reference interim interval time times hour hours day days week weeks month months year
-        years ago am pm yesterday today's single two three four five six seven eight nine ten second third fourth fifth sixth
-        seventh eighth ninth tenth number total numbers kub sectional dedicated detailed nonemergent noninvasive serial repeat
-        repeated short term unavailable visualized visualised visible visibly seen projection projections projecting projected
-        projects overlying overlie overlies overlapping overlap superimposed superimposing summation shadow shadows artifact
-        artifactual electronic overlay jewelry clothing piercing piercings shielded chin arm arms hand hands raised tube
-    """,
-    "people and talk": """
-        patient patients patient's age aged gender male female man woman dr doctor physician ordering provider clinician clinical
-        clinically staff radiologist attending resident nurse team service department room emergency icu called call discussed
-        informed notified notification conveyed communicated communication telephone phone verbal message faxed sent receipt
-        accepted documented documentation dictated dictation report reported reports reporting results result findings finding read
-        verify verified veriphy primordial critical please note noted notable notably recommend recommended recommendation
-        recommendations recommending advised advise suggest suggestion warranted needed need needs required require indicated
-        indicate indicates indicating ordered order follow followed following followup up further additional evaluate evaluated
-        evaluation evaluating assess assessed assessment assessing characterize characterized characterization correlate correlation
-        correlated confirm confirmation confirmed ensure document determine clarification clarify identify identity verify helpful
-        useful benefit consider considering considered considerations desired appropriate appropriately necessary feasible possible
-        obtain perform provide given known unknown unclear uncertain history historical treatment treated therapy therapies
-        medication injection procedure procedures operation biopsy operative preoperative postoperative anticipated opportunity
-        assist care questions question thank thanks certified explained explain regarding related relation relative relatively
-        relate due secondary primary result resultant related because reason indication impression conclusion summary opinion end
-        recalled undergone reside approach intervention management monitoring monitored attention short elsewhere made investigation
-        mechanism condition diagnosis differential approach
-    """,
-    "place": """
-        left right anterior anteriorly posterior posteriorly posterolateral anterolateral anteroposterior medial medially lateral
-        laterally inferior inferiorly superior superiorly central centrally peripheral peripherally periphery proximal distal mid
-        middle midline midthoracic top bottom upper lower side sides aspect aspects region regions area areas zone zones site sites
-        segment segments segmental portion portions part parts portion level levels location located border borders margin margins
-        margination edge contour contours silhouette silhouettes shape shaped configuration structure structures internal external
-        superficial deep infrahilar suprahilar juxtahilar parahilar subpleural subcarinal peritracheal paratracheal paraspinal
-        paravertebral retrosternal substernal retrocardiac cardiophrenic costophrenic costochondral infraclavicular supraclavicular
-        axilla axillary axillae neck head shoulder glenohumeral acromioclavicular sternoclavicular humeral humerus clavicle
-        clavicular scapula scapular sternum sternal manubrium rib ribs thoracic thorax intrathoracic extrathoracic cervical
-        cervicothoracic lumbar thoracolumbar lumbosacral sacrum sacroiliac spine spinal vertebra vertebral vertebrae disc disk discs
-        intervertebral endplate hip knee patellofemoral femur foot hand metacarpal scaphoid mandible glenoid body bodies joint
-        joints cortical cortex compartment compartments quadrant quadrants abdomen abdominal intraabdominal midabdomen epigastrium
-        epigastric hepatic splenic renal pancreatic gastric esophageal gallbladder rectum colonic transverse pelvis pelvic flank
-        soft tissue tissues skin fat wall breast breasts nipple lung lungs lobe lobes lobar fissure fissural parenchyma parenchymal
-        intrapulmonary extrapulmonary pulmonary pulmonic cardiopulmonary bronchopulmonary cardio cardiothoracic cardiac coronary
-        aortic aorto arterial artery arteries venous vein veins vascular vessel vessels valve valves mitral tricuspid ventricle
-        ventricles ventricular atrial atrium caval svc ivc azygos subclavian jugular brachiocephalic innominate carotid iliac hilar
-        perihilar mediastinal pleural diaphragmatic subdiaphragmatic subphrenic infradiaphragmatic airway airways tracheal bronchial
-        bronchus alveolar airspace interstitial lymph nodal t1 t2 l1 c7 multilevel multifocal multilobar bilateral bilaterally
-        unilateral apex apices base bases basilar basal hemithorax hemithoraces chest stripe inlet outlet outflow tract interspace
-        interspaces interlobar junction junctions recess sulcus sulci angle angles bony bone bones skeletal osseous osseus chondral
-        thyroid ascending descending arch root cardia fundus tip tips end ends course courses coursing loops loop line lines wire
-    """,
-    "manner": """
-        indeterminate fixation tenderness markings sequela markers marker advanced irregularities alignment aligned fragment
-        fragments suture material highly approximating convex upward downward convexity asbestos monitor annular retained tapering
-        radiation sparing traction passes passing pain dating back outlining resolve resolving clearing varying cystic focus foci
-        true false replacement separation see dextroconvex levoconvex straightening distention stool formed interpretation details
-        residua sequelae appreciable believe believed thought telemetry telemetric exclusion depending arising arise resulting
-        intrathecal discordant concordant define defining states collecting systems biliary ureteral duct cartilage cartilages
-        fossae limbus exchanged exchange formation formations subjacent persistence performance remodeling shortening articulation
-        subchondral synovial element reasonable allow allows complicating suited bordered radiating last subcutaneous enteric
-        pathologic hyperostosis osteodystrophy osteochondromas organomegaly spaces islands midright midlower lower trabecular direct
-        passive epipericardial intra hyper crowded amputation significance free-standing enthesophyte endplates cell acute acutely
-        subacute chronic chronically active inactive remote residual recurrent recurrence evolving indolent transient early late
-        definite definitely definitive definitively obvious obviously convincing convincingly apparent apparently evident overt
-        gross grossly frank discrete specific specifically nonspecific particular particularly special notable significant
-        significantly clinically important remarkable incidental incidentally typical atypical characteristic usual common expected
-        unexpected unchanged suspicious worrisome focal focally multifocal diffuse diffusely generalized localized scattered patchy
-        confluent mixed multiple numerous innumerable single solitary dominant largest larger greatest greater predominantly mostly
-        mainly primarily largely partially partly partial incomplete incompletely complete completely entire entirely essentially
-        overall relatively approximately about roughly exact measuring measure measures measured diameter size sized sizes thickness
-        length width dimension dimensions x amount degree extent ratio grade quality caliber linear curvilinear bandlike bandlike
-        platelike discoid streaky strandy stringy reticular nodular fibronodular hazy vague faint ill defined poorly well
-        circumscribed rounded round ovoid oval oblong irregular irregularity lobulated spiculated thin smooth sharp coarse coarsened
-        punctate tubular wedge triangular ring flowing confluent lucent radiopaque radiodense calcified calcific noncalcified
-        corticated sclerotic nonsclerotic low high higher lower decreased mildly regular symmetric asymmetric asymmetrical
-        consistent compatible representative represent represents representing reflect reflects reflecting corresponding corresponds
-        correspond suggestive indicative due related associated attributed attributable accounting involving involved involves
-        including include includes included consists consist containing contains contain combination component element elements
-        feature features sign signs evidence appearance appearances appearing appear appears appreciated pattern patterns
-        distribution distributed change changes process processes disease diseases etiology etiologies cause causes causing setting
-        context background presence present absence exists exist described seen demonstrated demonstrable identified remains
-        remaining remainder persistent persistently continued stability stable difference differences different similar
-        alternatively alternative otherwise simply readily fully adequately adequate satisfactory optimal good intact normally
-        normal unremarkable benign malignant inflammatory infectious reactive infective traumatic atraumatic posttraumatic
-        nontraumatic congenital developmental anomaly variant variants accessory aberrant anatomic anatomical physiologic
-        degenerative degenerated hypertrophic osteopenic demineralized atherosclerotic tortuous torturous ectatic unfolded senescent
-        kyphotic scoliotic obese granulomatous noncompressive hypoinflated underinflated hypoventilated hypoventilatory expanded
-        inflated aerated healed healing nondisplaced comminuted oblique exaggerated exaggeration prominent prominence conspicuous
-        intervening dependent layering trace technically status post postoperative postsurgical surgical surgically operative
-        implanted implantable placed placement placing inserted terminates terminate terminating terminated traverses enters
-        entering extends extending extend extension ends ending directed oriented orientation centered overlie via seen unfolding
-        elongated elongation dextro levo mechanical prosthetic artificial metallic radiopacity tunneled accessed lumen single double
-        dual triple bipolar multi lead intravenous iv indwelling external better worse best worst probably likely unlikely
-        especially although despite nature certainty certain something whatever example example like account considering given
-        allowing suspicion concern question doubtful positive negative none like rule ruled out excluded exclude suspected seen
-        development developing onset acuity chronicity progression allowing visualization evaluation minor tiny subcentimeter
-        millimetric
-    """,
-}
+GRAMMAR_WORDS = """
+    a about above across again against all along already also am among an and another any are around as at be because been before behind
+    being below beneath beside between beyond both but by c can cp currently d did do does during each either even every few for from had
+    has have having he her here here's him his i if in into is it it's its just m many may more most much my nad near next nor not now o of
+    on once one ones only onto or other others our over own p per quite rather s same several shall she should since so some somewhat such t
+    than that the their them then there's these they they're this those through throughout to today too toward towards under up upon very
+    via was we were when where whether which while who whose will with within would you your
+"""
+
+# %% ../../nbs/reward/01_findings.ipynb #3ed3808e
+FILM_WORDS = """
+    acquired ago am ap apical arm arms artifact artifactual available baseline bedside cassette cassettes chin clothing compared comparing
+    comparison comparisons contrast correction cross crosstable ct cta cxr date dated day days decubitus dedicated detailed diagnostic dual
+    earlier eight eighth electronic energy enhanced erect exam examination examinations examined exams expiratory exposed exposure fifth
+    film films first five fluoroscopic four fourth frontal hand hands hour hours image imaged images imaging initial inspiratory interim
+    interval jewelry kub kv lateral laterals limit limitation limitations limited limits lordotic magnification magnified month months
+    motion mri nine ninth noncontrast nondiagnostic nonemergent noninvasive number numbers oblique obliques obtained old overlap overlapping
+    overlay overlie overlies overlying overpenetrated pa penetrated penetration performed pet piercing piercings pm portable position
+    positional positioned positioning positions previous prior priors projected projecting projection projections projects provided quality
+    radiograph radiograph's radiographic radiographically radiographs radiography radiology raised ray rays recent reference repeat repeated
+    review reviewed rotated rotation rotatory scan scanning scans seated second sectional seen semi semierect semiupright serial series
+    seven seventh shielded short single sitting six sixth standing studies study submitted suboptimal suboptimally summation superimposed
+    superimposing supine swimmers table technical technically technique ten tenth term third three time times today's tomographic tomography
+    total tube two ultrasound unavailable underpenetrated underpenetration upright view viewed views visible visibly visualised visualized
+    week weeks x xray xrays year years yesterday
+"""
+
+# %% ../../nbs/reward/01_findings.ipynb #29c5d374
+TALK_WORDS = """
+    accepted additional advise advised age aged anticipated approach appropriate appropriately assess assessed assessing assessment assist
+    attending attention because benefit biopsy call called care certified characterization characterize characterized clarification clarify
+    clinical clinically clinician communicated communication conclusion condition confirm confirmation confirmed consider considerations
+    considered considering conveyed correlate correlated correlation critical department desired determine diagnosis dictated dictation
+    differential discussed doctor document documentation documented dr due elsewhere emergency end ensure evaluate evaluated evaluating
+    evaluation explain explained faxed feasible female finding findings follow followed following followup further gender given helpful
+    historical history icu identify identity impression indicate indicated indicates indicating indication informed injection intervention
+    investigation known made male man management mechanism medication message monitored monitoring necessary need needed needs notable
+    notably note noted notification notified nurse obtain operation operative opinion opportunity order ordered ordering patient patient's
+    patients perform phone physician please possible postoperative preoperative primary primordial procedure procedures provide provider
+    question questions radiologist read reason recalled receipt recommend recommendation recommendations recommended recommending regarding
+    relate related relation relative relatively report reported reporting reports require required reside resident result resultant results
+    room secondary sent service short staff suggest suggestion summary team telephone thank thanks therapies therapy treated treatment
+    uncertain unclear undergone unknown up useful verbal verified verify veriphy warranted woman
+"""
+
+# %% ../../nbs/reward/01_findings.ipynb #22272c98
+PLACE_WORDS = """
+    abdomen abdominal acromioclavicular airspace airway airways alveolar angle angles anterior anteriorly anterolateral anteroposterior
+    aortic aorto apex apices arch area areas arterial arteries artery ascending aspect aspects atrial atrium axilla axillae axillary azygos
+    basal base bases basilar bilateral bilaterally bodies body bone bones bony border borders bottom brachiocephalic breast breasts
+    bronchial bronchopulmonary bronchus c7 cardia cardiac cardio cardiophrenic cardiopulmonary cardiothoracic carotid caval central
+    centrally cervical cervicothoracic chest chondral clavicle clavicular colonic compartment compartments configuration contour contours
+    coronary cortex cortical costochondral costophrenic course courses coursing deep descending diaphragmatic disc discs disk distal edge
+    end endplate ends epigastric epigastrium esophageal external extrapulmonary extrathoracic fat femur fissural fissure flank foot fundus
+    gallbladder gastric glenohumeral glenoid hand head hemithoraces hemithorax hepatic hilar hip humeral humerus iliac inferior inferiorly
+    infraclavicular infradiaphragmatic infrahilar inlet innominate interlobar internal interspace interspaces interstitial intervertebral
+    intraabdominal intrapulmonary intrathoracic ivc joint joints jugular junction junctions juxtahilar knee l1 lateral laterally left level
+    levels line lines lobar lobe lobes located location loop loops lower lumbar lumbosacral lung lungs lymph mandible manubrium margin
+    margination margins medial medially mediastinal metacarpal mid midabdomen middle midline midthoracic mitral multifocal multilevel
+    multilobar neck nipple nodal osseous osseus outflow outlet pancreatic parahilar paraspinal paratracheal paravertebral parenchyma
+    parenchymal part parts patellofemoral pelvic pelvis perihilar peripheral peripherally periphery peritracheal pleural portion portions
+    posterior posteriorly posterolateral proximal pulmonary pulmonic quadrant quadrants recess rectum region regions renal retrocardiac
+    retrosternal rib ribs right root sacroiliac sacrum scaphoid scapula scapular segment segmental segments shape shaped shoulder side sides
+    silhouette silhouettes site sites skeletal skin soft spinal spine splenic sternal sternoclavicular sternum stripe structure structures
+    subcarinal subclavian subdiaphragmatic subphrenic subpleural substernal sulci sulcus superficial superior superiorly supraclavicular
+    suprahilar svc t1 t2 thoracic thoracolumbar thorax thyroid tip tips tissue tissues top tracheal tract transverse tricuspid unilateral
+    upper valve valves vascular vein veins venous ventricle ventricles ventricular vertebra vertebrae vertebral vessel vessels wall wire
+    zone zones
+"""
+
+# %% ../../nbs/reward/01_findings.ipynb #1b3cf836
+MANNER_WORDS = """
+    aberrant about absence accessed accessory account accounting active acuity acute acutely adequate adequately advanced aerated aligned
+    alignment allow allowing allows alternative alternatively although amount amputation anatomic anatomical annular anomaly apparent
+    apparently appear appearance appearances appearing appears appreciable appreciated approximately approximating arise arising
+    articulation artificial asbestos associated asymmetric asymmetrical atherosclerotic atraumatic attributable attributed atypical back
+    background bandlike believe believed benign best better biliary bipolar bordered calcific calcified caliber cartilage cartilages cause
+    causes causing cell centered certain certainty change changes characteristic chronic chronically chronicity circumscribed clearing
+    clinically coarse coarsened collecting combination comminuted common compatible complete completely complicating component concern
+    concordant confluent congenital considering consist consistent consists conspicuous contain containing contains context continued convex
+    convexity convincing convincingly correspond corresponding corresponds corticated crowded curvilinear cystic dating decreased define
+    defined defining definite definitely definitive definitively degenerated degenerative degree demineralized demonstrable demonstrated
+    dependent depending described despite details developing development developmental dextro dextroconvex diameter difference differences
+    different diffuse diffusely dimension dimensions direct directed discoid discordant discrete disease diseases distention distributed
+    distribution dominant double doubtful downward dual duct due early ectatic element elements elongated elongation ending endplates ends
+    enteric entering enters enthesophyte entire entirely epipericardial especially essentially etiologies etiology evaluation evidence
+    evident evolving exact exaggerated exaggeration example exchange exchanged exclude excluded exclusion exist exists expanded expected
+    extend extending extends extension extent external faint false feature features fibronodular fixation flowing focal focally foci focus
+    formation formations formed fossae fragment fragments frank free-standing fully generalized given good grade granulomatous greater
+    greatest gross grossly hazy healed healing high higher highly hyper hyperostosis hypertrophic hypoinflated hypoventilated
+    hypoventilatory identified ill implantable implanted important inactive incidental incidentally include included includes including
+    incomplete incompletely indeterminate indicative indolent indwelling infectious infective inflammatory inflated innumerable inserted
+    intact interpretation intervening intra intrathecal intravenous involved involves involving irregular irregularities irregularity
+    islands iv kyphotic largely larger largest last late layering lead length levo levoconvex like likely limbus linear lobulated localized
+    low lower lucent lumen mainly malignant marker markers markings material measure measured measures measuring mechanical metallic
+    midlower midright mildly millimetric minor mixed monitor mostly multi multifocal multiple nature negative nodular noncalcified
+    noncompressive nondisplaced none nonsclerotic nonspecific nontraumatic normal normally notable numerous obese oblique oblong obvious
+    obviously onset operative optimal organomegaly orientation oriented osteochondromas osteodystrophy osteopenic otherwise out outlining
+    oval overall overlie overt ovoid pain partial partially particular particularly partly passes passing passive patchy pathologic pattern
+    patterns performance persistence persistent persistently physiologic placed placement placing platelike poorly positive post
+    postoperative postsurgical posttraumatic predominantly presence present primarily probably process processes progression prominence
+    prominent prosthetic punctate quality question radiating radiation radiodense radiopacity radiopaque ratio reactive readily reasonable
+    recurrence recurrent reflect reflecting reflects regular related relatively remainder remaining remains remarkable remodeling remote
+    replacement represent representative representing represents residua residual resolve resolving resulting retained reticular ring
+    roughly round rounded rule ruled satisfactory scattered sclerotic scoliotic see seen senescent separation sequela sequelae setting sharp
+    shortening sign significance significant significantly signs similar simply single size sized sizes smooth solitary something spaces
+    sparing special specific specifically spiculated stability stable states status stool straightening strandy streaky stringy subacute
+    subcentimeter subchondral subcutaneous subjacent suggestive suited surgical surgically suspected suspicion suspicious suture symmetric
+    synovial systems tapering technically telemetric telemetry tenderness terminate terminated terminates terminating thickness thin thought
+    tiny tortuous torturous trabecular trace traction transient traumatic traverses triangular triple true tubular tunneled typical
+    unchanged underinflated unexpected unfolded unfolding unlikely unremarkable upward ureteral usual vague variant variants varying via
+    visualization wedge well whatever width worrisome worse worst x
+"""
+
+# %% ../../nbs/reward/01_findings.ipynb #a35817b8
 ALARMING_WORDS = frozenset(  # words by which people without our phrases tell what is wrong; one of them is enough
     """
-    air gas fluid liquid water blood bloody pus leak leaks leaking leaked hole holes punctured puncture dropped deflated squashed
-    crushed burst bursting broken break breaks cracked snapped torn tear bleeding bleed swollen swelling twisted pushed shifted
-    white whited black dark cloudy clouded cloud fog opaque filled full flooded drowned wet trapped missing lost vanished dead dying
-    bad badly terrible serious catastrophic dangerous diseased infected inflamed thickened growth growing tumourous spot
-    spots blob wrong wrongly misplaced failing obstructed blocked clogged compressed invaded destroyed eroded necrotic huge outside
-    emergency fatal tension
-""".split()
+    air bad badly black bleed bleeding blob blocked blood bloody break breaks broken burst bursting catastrophic clogged cloud clouded
+    cloudy compressed cracked crushed dangerous dark dead deflated destroyed diseased dropped drowned dying emergency eroded failing
+    fatal filled flooded fluid fog full gas growing growth hole holes huge infected inflamed invaded leak leaked leaking leaks liquid
+    lost misplaced missing necrotic obstructed opaque outside puncture punctured pus pushed serious shifted snapped spot spots squashed
+    swelling swollen tear tension terrible thickened torn trapped tumourous twisted vanished water wet white whited wrong wrongly
+    """.split()
 )
-KNOWN_WORDS = frozenset(word for row in HARMLESS_WORDS.values() for word in row.split())
+KNOWN_WORDS = frozenset(" ".join([GRAMMAR_WORDS, FILM_WORDS, TALK_WORDS, PLACE_WORDS, MANNER_WORDS]).split()) - ALARMING_WORDS
 
 # %% ../../nbs/reward/01_findings.ipynb #8777a01d
 NORMAL_STATEMENTS = (  # regular expressions: these sentences say that all is normal, if they name no finding that is there
@@ -868,10 +883,12 @@ def search_tree(
 
 _SIDE_IN = {"left": "left", "right": "right", "bilateral": "bilateral", "lij": "left", "rij": "right"}
 TREE = search_tree(LEXICON)
-_NORMAL = re.compile("|".join(f"(?:{statement})" for statement in NORMAL_STATEMENTS))
+
+# %% ../../nbs/reward/01_findings.ipynb #c177e756
 _WORD = re.compile(r"[a-z0-9'_]+(?:\.\d+)?|[,;/]")
-_FIGURE = r"(\d+(?:[.,]\d+)?)"
-_SIZE = re.compile(rf"{_FIGURE}(?: ?(?:x|by) ?{_FIGURE})?(?: ?(?:x|by) ?{_FIGURE})? ?(mm|cm|millimet(?:er|re)s?|centimet(?:er|re)s?)\b")
+_FIGURE = r"(\d{1,4}(?:[.,]\d{1,4})?)"
+_UNIT = "(mm|cm|millimet(?:er|re)s?|centimet(?:er|re)s?)"
+_SIZE = re.compile(rf"(?<![\d.]){_FIGURE}(?: ?(?:x|by) ?{_FIGURE})?(?: ?(?:x|by) ?{_FIGURE})? ?{_UNIT}\b")
 
 
 def measured(
@@ -904,7 +921,7 @@ class Mark(NamedTuple):
             return found is not None
         return found[0] in values or (len(found) > 1 and any(value in values for value in found))
 
-
+# %% ../../nbs/reward/01_findings.ipynb #0788e093
 def marks(
     words: list[str],  # a sentence's words in lower case
 ) -> list[Mark]:  # non-overlapping, longest phrase at each place
@@ -938,7 +955,7 @@ class Mention(NamedTuple):
     first: int  # number of the first mark that belongs to it
     last: int  # number of the last
     at: int  # number of the mark that says it
-    state: str | None  # normal, clear, enlarged, borderline, abnormal; None for a finding by name
+    state: str | None  # normal, clear, plain, enlarged, borderline, abnormal; None for a finding by name
 
 
 def parts_of(
@@ -946,20 +963,7 @@ def parts_of(
     at: int,  # number of the mark of a state
 ) -> list[int]:  # numbers of the marks of anatomy it speaks of
     "Find the parts of the body that a state belongs to."
-    ahead = at + 1
-    while ahead < len(clause) and (
-        clause[ahead].means.keys() <= {"side", "location"} or clause[ahead].says("finding", "hyperinflation", "emphysema")
-    ):  # "elevated right hemidiaphragm", "clear hyperinflated lungs"
-        ahead += 1
-    told = at and clause[at - 1].says("join", "verb") and not clause[at - 1].says("join", "shows")  # "is enlarged", not "shows enlarged"
-    if ahead < len(clause) and clause[ahead].says("part") and not (told and any(mark.says("part") for mark in clause[:at])):
-        found = [ahead]  # "normal heart and mediastinum"
-        for step in range(ahead + 1, len(clause)):
-            mark, then = clause[step], clause[step + 1 : step + 2]
-            if mark.says("part") and not (then and (then[0].says("join", "verb") or then[0].says("state"))):
-                found.append(step)
-            elif not (mark.says("finding", "other") or mark.says("join", "and", "or", "comma", "slash")):
-                break
+    if found := _parts_behind(clause, at):
         return found
     found, joined = [], True  # "heart size and mediastinum are normal"
     for step in range(at - 1, -1, -1):
@@ -981,6 +985,28 @@ def parts_of(
     return found
 
 
+def _parts_behind(clause: list[Mark], at: int) -> list[int]:
+    "Parts behind a state that stands in front of them: `normal heart and mediastinum`, `shows an enlarged heart`, not `heart is enlarged`."
+    ahead = at + 1  # "elevated right hemidiaphragm", "clear hyperinflated lungs"
+    while ahead < len(clause) and (
+        clause[ahead].means.keys() <= {"side", "location"} or clause[ahead].says("finding", "hyperinflation", "emphysema")
+    ):
+        ahead += 1
+    if ahead == len(clause) or not clause[ahead].says("part"):
+        return []
+    told = at and clause[at - 1].says("join", "verb") and not clause[at - 1].says("join", "shows")
+    if told and any(mark.says("part") for mark in clause[:at]):
+        return []
+    found = [ahead]
+    for step in range(ahead + 1, len(clause)):
+        mark, then = clause[step], clause[step + 1 : step + 2]
+        if mark.says("part") and not (then and (then[0].says("join", "verb") or then[0].says("state"))):
+            found.append(step)
+        elif not (mark.says("finding", "other") or mark.says("join", "and", "or", "comma", "slash")):
+            break
+    return found
+
+# %% ../../nbs/reward/01_findings.ipynb #7c684e59
 def mentions(
     clause: list[Mark],
 ) -> list[Mention]:  # in the order of the text
@@ -1022,7 +1048,7 @@ def reaches(
                 return False
             behind, comma = clause[number + 1 : target], mark.says("join", "comma")
             sized = any(m.says("severity", "mild", "moderate") or m.says("change", "unchanged") for m in behind)
-            sized = sized or not to_come and any(m.says("severity") or m.says("change") for m in behind)
+            sized = sized or (not to_come and any(m.says("severity") or m.says("change") for m in behind))
             sided = any(m.says("side") for m in behind) and not (to_come and comma)
             if named and (sized or sided or (doubt and comma and not to_come)):
                 return False
@@ -1057,16 +1083,17 @@ def status_of(
     mention: Mention,
 ) -> tuple[str, bool]:  # present, absent, uncertain; asked, past or limit where it is not about this film. Whether it is said to be gone
     "Read a mention's status from the words around it."
-    by_name = mention.state is None
     said = _before(clause, mention)
     if "past" in said:
         return "past", False
     said |= _behind(clause, mention)
+    if "asked" in said and "hampered" not in said:  # "evaluate for effusion", not "evaluation for effusion is limited"
+        return "asked", False
     if "limit" in said or "asked" in said:
-        return "limit" if "limit" in said else "asked", False
+        return "limit", False
     if "absent" in said:
         return "absent", "gone" in said
-    if "doubt" in said or mention.state == "borderline" or (by_name and either_or(clause, mention.at)):
+    if "doubt" in said or mention.state == "borderline" or (mention.state is None and either_or(clause, mention.at)):
         return "uncertain", False
     return "present", False
 
@@ -1116,10 +1143,9 @@ def _behind(clause: list[Mark], mention: Mention) -> set[str]:
         joint = joint or (told and mark.says("join", "and", "comma"))
         if mark.says("no", "after"):
             said |= {"absent", "gone"} if mark.says("change", "resolved") else {"absent"}
-        elif mark.says("history", "missed"):
-            said.add("limit")
-        elif mark.says("history", "wanted"):
-            said |= set() if any(m.says("join", "and", "comma") for m in clause[mention.last + 1 : number]) else {"asked"}
+        elif mark.says("history", "missed", "wanted", "hampered"):
+            if _of_list(clause, number):
+                said.add(_SAID[mark.means["history"][-1]])
         elif mark.says("doubt", "after"):
             said.add("doubt")
         elif mark.says("no", "alone") and number == mention.last + 1 == len(clause) - 1:  # "pneumothorax: no"
@@ -1129,6 +1155,15 @@ def _behind(clause: list[Mark], mention: Mention) -> set[str]:
         elif mark.says("change", "resolved") and mention.state is None:
             said |= {"absent", "gone"}
     return said
+
+
+_SAID = {"missed": "limit", "wanted": "asked", "hampered": "hampered"}
+
+
+def _of_list(clause: list[Mark], number: int) -> bool:
+    "Does a word that looks back follow a list: `nodules and fractures may be missed`, not `effusion, and chest tube is advised`?"
+    last = max((at for at in range(number) if clause[at].says("finding")), default=-1)
+    return not any(mark.says("join", "and", "comma", "with") for mark in clause[last + 1 : number])
 
 # %% ../../nbs/reward/01_findings.ipynb #ab059b85
 KINDS = ("side", "location", "severity", "change", "tip", "size")
@@ -1160,6 +1195,7 @@ def descriptions(
     for mention, words in zip(said, result, strict=True):
         words += [("kind", kind) for kind in clause[mention.at].means.get("kind", ())]
     return result
+
 
 
 def _owner(clause: list[Mark], said: list[Mention], number: int) -> int | None:
@@ -1299,72 +1335,84 @@ def described(
     return Fact(finding, status, side, location, None if device else severity, change, kind, max(words.get("size", ()), default=None))
 
 # %% ../../nbs/reward/01_findings.ipynb #205e11b4
-_ADVERBS = r"(?:(?:be|been|to|yet|also|well|quite|out|now|here|too|as|so|\w+ly|with (?:any )?(?:certainty|confidence)|[ao]t this time),? )*"
-_NOT = r"(?:(?:may|might|could|can|would|should) )?(?:can ?not|cant|could not|should not|not (?:possible|able|feasible) to|not|never|\w+n't|difficult|hard|impossible|unable|challenging|insufficient|inadequate),?"
+_ADVERBS = r"(?:(?:be|been|to|yet|also|well|quite|out|now|here|too|as|so|\w+ly|with (?:any )?(?:certainty|confidence)|at this time),? )*"
+_NOT = (
+    r"(?:(?:may|might|could|can|would|should) )?(?:can ?not|cant|not (?:possible|able|feasible) to|not|never|\w+n't|difficult|hard|"
+    r"impossible|unable|challenging|insufficient|inadequate),?"
+)
 _MANNER = (
-    r"(?:(?:any|significant|interval|appreciable|definite|substantial|relevant|major|apparent|obvious|other|further|additional|gross|real|new|"
-    r"measurable|convincing|overall|notable|marked|detectable|visible|discernible|evident|radiographic|important|xxxx|clear|more|\w+ly) )*"
+    r"(?:(?:any|significant|interval|appreciable|definite|substantial|relevant|major|apparent|obvious|other|further|additional|gross|real|"
+    r"new|measurable|convincing|overall|notable|marked|detectable|visible|discernible|evident|radiographic|"
+    r"important|xxxx|clear|more|\w+ly) )*"
 )
 _LEFTOVER = (
-    r"(?:almost|all but|practically|virtually|near|nearly|mostly|largely|partial|partially|partly|incomplete|incompletely|substantial|substantially|significant|significantly|considerable|"
-    r"considerably|marked|markedly|(?:not|n't|nearly|almost) (?:yet |quite )?(?:completely|fully|entirely|totally))"
+    r"(?:almost|all but|practically|virtually|near|nearly|mostly|largely|partial|partially|partly|incomplete|incompletely|substantial|"
+    r"substantially|significant|significantly|considerable|considerably|marked|markedly|"
+    r"(?:not|n't|nearly|almost) (?:yet |quite )?(?:completely|fully|entirely|totally))"
 )
-REWORDED = (  # guards: ((regular expression, what stands for it), ...)
-    (("neither ",), ((r"\bneither (?:\w+er nor \w+er|\w+ed nor \w+ed)\b", "unchanged"),)),
-    (("excl", "rul"), (
-        (rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
-        (rf"\b(?:should|must|needs? to|has to|have to|ought to|remains? to|is to|are to) {_ADVERBS}(?:excluded|ruled out)\b",
-         "cannot be excluded"),
-        (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| on | by | with| without | given| due| based)", "cannot be excluded"),
-        (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
-        (r"\b(?:without|not) (?:excluding|ruling out)\b", "cannot exclude"),
-        (r"\b(?:can|could) neither be \w+ nor (?:excluded|ruled out)\b", "cannot be excluded"),
-        (r"\b(?:exclusion of|nor can) ([\w ]+?) (?:(?:is|was) (?:not |im)possible|be (?:excluded|ruled out))\b", r"\1 cannot be excluded"),
-    )),
-    (("resol", "clear", "gone", "disapp"), (
-        (rf"\b{_LEFTOVER} (?:(?:complete|completely|entirely|fully|total|totally|interval|\w+ly) )*"
-         r"(?:resolved|cleared|gone|disappeared|resolution|clearing)\b(?: of\b)?", "almost resolved"),
-        (r"\b(?:resolved|cleared|disappeared) (?:somewhat|partially|partly|incompletely|slightly|a little|in part|to a \w+ (?:extent|degree))\b",
-         "almost resolved"),
-        (r"\b(?:resolution|clearing) of ([\w ]+?) (?:is|was|remains) (?:incomplete|partial|not complete)\b", r"almost resolved \1"),
-        (r"\b(?:fails?|failed|failure) (?:of ([\w ]+?) )?to (?:resolve|clear)\b", r"\1 unchanged"),
-    )),
-    (("chang", "crease", "mprov", "wors", "rogress", "largement", "growth", "reduc", "differ", "terior"), (
-        (rf"\b(?:no|without|little|absence of|lack of) {_MANNER}(?:changed?|increase|decrease|improvement|worsening|progression|enlargement|"
-         r"growth|reduction|difference|deterioration)s?\b(?: (?:in|of|to)\b)?(?: the (?:size|appearance|extent|degree) of\b)?", "unchanged"),
-    )),
-    (("not ", "n't ", " no "), (
-        (rf"\b(?:has|have|had|does|do|did)(?: not|n't)(?: (?:appear|seem)(?:ed)? to(?: have| be)?)? {_ADVERBS}(?:changed|increased|decreased|improved|worsened|progressed|grown|resolved|cleared|enlarged|"
-         r"gotten \w+|become \w+er)\b", "unchanged"),
-        (r"\bnot (?:only|just|merely|simply)\b", ""),
-        (r"\b(?:no|not) (?:lack|absence|shortage) of\b", "present"),
-        (r"\b(?:not|isn't|aren't|never) (?:entirely |completely )?(?:free|clear|devoid) of\b", "has"),
-        (r"\b(?:not|isn't|aren't) (?:absent|negative|without)\b", "present"),
-        (r"(?<!on the )(?<!in the )(?<!at the )\b(left|right)(?: sided)? (?:but|and) no (?:left|right)(?: sided)?\b", r"\1"),
-        (r"\b(left|right)(?: sided| side)?,? (?:but |and |though |yet )+not(?: on| in)?(?: the)? (?:left|right)\b(?: side| sided)?", r"\1"),
-    )),
-    (("larger", "smaller", "bigger", "wors", "chang", "differ", "progress", "grown", "resol", "clear", "improv"), (
-        (rf"\b(?:not|no|isn't|aren't|nor) {_ADVERBS}(?:any )?(?:larger|smaller|bigger|worse|changed|different|progressed|grown|resolved|cleared|"
-         r"improved|worsened)\b(?: than| from)?", "unchanged"),
-    )),
-    (("air space",), ((r"\bair space\b", "airspace"),)),
-    (("cause", "source", "explan", "etiolog", "reason"), (
-        (r"\bno (?:\w+ )?(?:source|cause|causes|explanation|etiology|reason) (?:for|of)\b", ""),
-    )),
-    ((", however", ", though"), ((r", (?:however|though),", ""),)),
+_SMALLER = "larger|smaller|bigger|worse|changed|different|progressed|grown|resolved|cleared|improved|worsened"
+
+# %% ../../nbs/reward/01_findings.ipynb #11bd734f
+EXCLUSIONS = (  # regular expression, what stands for it
+    (rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
+    (rf"\b(?:should|must|(?:needs?|has|have|ought|remains?|is|are) to) {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
+    (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| on | by | with| without | given| due| based)", "cannot be excluded"),
+    (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
+    (r"\b(?:without|not) (?:excluding|ruling out)\b", "cannot exclude"),
+    (r"\b(?:can|could) neither be \w+ nor (?:excluded|ruled out)\b", "cannot be excluded"),
+    (r"\b(?:exclusion of|nor can) ((?:\w+ ){1,4})(?:(?:is|was) (?:not |im)possible|be (?:excluded|ruled out))\b", r"\1 cannot be excluded"),
+)
+RESOLUTIONS = (
+    (rf"\b{_LEFTOVER} (?:(?:complete|completely|entirely|fully|total|totally|interval|\w+ly) )*"
+     r"(?:resolved|cleared|gone|disappeared|resolution|clearing)\b(?: of\b)?", "almost resolved"),
+    (r"\b(?:resolved|cleared|disappeared) (?:somewhat|partially|partly|incompletely|slightly|a little|in part|to a \w+ (?:extent|degree))",
+     "almost resolved"),
+    (r"\b(?:resolution|clearing) of ((?:\w+ ){1,4})(?:is|was|remains) (?:incomplete|partial|not complete)\b", r"almost resolved \1"),
+    (r"\b(?:fails?|failed|failure) (?:of ((?:\w+ ){1,4}))?to (?:resolve|clear)\b", r"\1 unchanged"),
 )  # fmt: skip
+STANDSTILLS = (
+    (rf"\b(?:no|without|little|absence of|lack of) {_MANNER}(?:changed?|increase|decrease|improvement|worsening|progression|enlargement|"
+     r"growth|reduction|difference|deterioration)s?\b(?: (?:in|of|to)\b)?(?: the (?:size|appearance|extent|degree) of\b)?", "unchanged"),
+)  # fmt: skip
+DOUBLE_NEGATIONS = (
+    (rf"\b(?:has|have|had|does|do|did)(?: not|n't)(?: (?:appear|seem)(?:ed)? to(?: have| be)?)? {_ADVERBS}(?:changed|increased|decreased|"
+     r"improved|worsened|progressed|grown|resolved|cleared|enlarged|gotten \w+|become \w+er)\b", "unchanged"),
+    (r"\bnot (?:only|just|merely|simply)\b", ""),
+    (r"\b(?:no|not) (?:lack|absence|shortage) of\b", "present"),
+    (r"\b(?:not|isn't|aren't|never) (?:entirely |completely )?(?:free|clear|devoid) of\b", "has"),
+    (r"\b(?:not|isn't|aren't) (?:absent|negative|without)\b", "present"),
+    (r"(?<!on the )(?<!in the )(?<!at the )\b(left|right)(?: sided)? (?:but|and) no (?:left|right)(?: sided)?\b", r"\1"),
+    (r"\b(left|right)(?: sided| side)?,? (?:but |and |though |yet )+not(?: on| in)?(?: the)? (?:left|right)\b(?: side| sided)?", r"\1"),
+)  # fmt: skip
+REWORDED = (  # guards, rules
+    (("neither ",), ((r"\bneither (?:\w+er nor \w+er|\w+ed nor \w+ed)\b", "unchanged"),)),
+    (("excl", "rul"), EXCLUSIONS),
+    (("resol", "clear", "gone", "disapp"), RESOLUTIONS),
+    (("chang", "crease", "mprov", "wors", "rogress", "largement", "growth", "reduc", "differ", "terior"), STANDSTILLS),
+    (("not ", "n't ", " no "), DOUBLE_NEGATIONS),
+    (
+        ("larger", "smaller", "bigger", "wors", "chang", "differ", "progress", "grown", "resol", "clear", "improv"),
+        ((rf"\b(?:not|no|isn't|aren't|nor) {_ADVERBS}(?:any )?(?:{_SMALLER})\b(?: than| from)?", "unchanged"),),
+    ),
+    (("air space",), ((r"\bair space\b", "airspace"),)),
+    (("cause", "source", "explan", "etiol"), ((r"\bno (?:\w+ )?(?:source|causes?|explanation|etiology) (?:for|of)\b", ""),)),
+    ((", however", ", though"), ((r", (?:however|though),", ""),)),
+)
 _REWORDED = tuple((guards, tuple((re.compile(pattern), by) for pattern, by in rules)) for guards, rules in REWORDED)
+
+# %% ../../nbs/reward/01_findings.ipynb #623d95f4
 _NONE_THERE = re.compile(
     r"(?:,? ?(?:\b(?:but|and|with)\b )?(?:\b(?:none|nothing|nil)(?: (?:is |are )?(?:seen|identified|present|visible|noted|evident))?|\bnot)"
     r"|(?:,|\band|\bbut) (?:is |are )?absent)"
-    r" (?:(?:on|in|at|over|to|of)(?: the)?|the) (left|right)\b(?: side| lung| hemithorax| base| chest)?|\b(left|right)(?: side| sided)?:? none\b"
+    r" (?:(?:on|in|at|over|to|of)(?: the)?|the) (left|right)\b(?: side| lung| hemithorax| base| chest)?"
+    r"|\b(left|right)(?: side| sided)?:? none\b"
 )
 
 
 def reworded(
     sentence: str,  # lower case
 ) -> str:
-    "A sentence in words that the tables hold: wordings with any adverb, `none on the left`, measures."
+    "A sentence in words that the tables hold: wordings with any adverb, `none on the left`, sizes."
     sentence = sentence.replace("-", " ")
     for guards, rules in _REWORDED:
         for guard in guards:
@@ -1376,6 +1424,13 @@ def reworded(
         rest = sentence[: found.start()] + sentence[found.end() :]
         sentence = rest if {"left": "right", "right": "left"}[found[1] or found[2]] in rest else sentence
     return measured(sentence)
+
+
+def words_of(
+    sentence: str,  # lower case
+) -> list[str]:  # the words that marks count
+    "A sentence in words."
+    return _WORD.findall(reworded(sentence))
 
 # %% ../../nbs/reward/01_findings.ipynb #1919249e
 LONGEST_CLAUSE = 32  # marks; people stay below it, and a policy that repeats itself must not make its reward slow
@@ -1389,17 +1444,10 @@ class Clause(NamedTuple):
     opening: Mark | None  # the stop before it
 
 
-def words_of(
-    sentence: str,  # lower case
-) -> list[str]:  # the words that marks count
-    "A sentence in words."
-    return _WORD.findall(reworded(sentence))
-
-
 def _goes_on(following: list[Mark]) -> bool:
     "Do the marks behind a stop look back, so that the clause goes on?"
     for mark in following:
-        if mark.means.get("doubt") == ("after",) or mark.says("no") and not mark.says("no", "before"):
+        if mark.means.get("doubt") == ("after",) or (mark.says("no") and not mark.says("no", "before")):
             return True
         if not mark.says("join", "comma"):
             break
@@ -1408,6 +1456,9 @@ def _goes_on(following: list[Mark]) -> bool:
     if mark.means.keys() == {"state"}:  # "hypoinflated but clear"
         return not any("part" in after.means or "finding" in after.means for after in following[following.index(mark) + 1 :][:1])
     return mark.says("join", "verb") and not mark.says("join", "shows")
+
+
+_SCOPED = {"finding", "state", "no", "doubt", "history"}
 
 
 def cut(
@@ -1434,45 +1485,70 @@ def cut(
     return parts
 
 
-_SCOPED = {"finding", "state", "no", "doubt", "history"}
-
-
 def clauses(
     sentence: str,  # lower case
 ) -> list[list[Mark]]:
     "Marks of a sentence, cut where scopes end."
     return [clause.marks for clause in cut(sentence)]
 
-# %% ../../nbs/reward/01_findings.ipynb #61d5c6b3
-class Sentence(NamedTuple):
-    "What one sentence states."
-
-    facts: tuple[Fact, ...]  # in order
-    normal: bool  # says, without naming a finding that is there, that all is normal
-    further: tuple[tuple[str, str], ...] = ()  # (kind, value) said of what the sentence before named; kinds as in `KINDS`, and status
-    about: tuple[str, ...] = ()  # findings that it speaks of and does not state: asked for, or of the past
-    unread: bool = False  # has clinical content that no rule can place
+# %% ../../nbs/reward/01_findings.ipynb #1c1695d1
+_TOLD = {"discussed", "notified", "informed", "called", "telephone", "phone", "paged", "communicated", "conveyed", "doctor", "physician"}
 
 
+def unknown_words(
+    clause: Clause,
+) -> list[str]:
+    "Words of a clause that neither a phrase nor the list of harmless words holds."
+    return [word for word in clause.loose if word not in KNOWN_WORDS and not (word[0].isdigit() or word[-1].isdigit() or "xxxx" in word)]
+
+
+def _foreign(clause: Clause, speaks: bool) -> bool:
+    "Is a clause, which names something or not, in words that we do not know?"
+    unknown = unknown_words(clause)
+    if len(unknown) > speaks:
+        return speaks or _TOLD.isdisjoint(clause.loose) or any("part" in mark.means for mark in clause.marks)  # "told to Dr Smith"
+    return not ALARMING_WORDS.isdisjoint(unknown)
+
+
+def _puzzles(clause: Clause) -> bool:
+    "Does a clause that names nothing say something of the body all the same?"
+    if "xxxx" in clause.loose:  # the noun was taken out for privacy
+        return False
+    body = any("part" in mark.means for mark in clause.marks)
+    denied = any("no" in mark.means for mark in clause.marks)
+    if body and any("." in word and word[0].isdigit() for word in clause.loose):  # "cardiothoracic ratio 0.7"
+        return True
+    for mark in clause.marks:
+        means = mark.means
+        if ("severity" in means and "adverb" not in means) or "tip" in means or "size" in means:
+            return True
+        if mark.says("state", "enlarged", "borderline") or (denied and (body or "state" in means)):
+            return True
+        if mark.says("change", "new", "worsened") or (body and mark.says("change", "resolved")):
+            return True
+    return False
+
+# %% ../../nbs/reward/01_findings.ipynb #1f11e0d7
 _FILLER = frozenset(
-    "the a an of on in at it is its to for as and now side size this these also still both again only one ones largest larger smaller measuring "
-    "approximately about posteriorly anteriorly seen noted located most up than there".split()
+    "the a an of on in at it is its to for as and now side size this these also still both again only one ones largest larger smaller "
+    "measuring approximately about posteriorly anteriorly seen noted located most up than there".split()
 )
-_PRONOUN = re.compile(r"(?:it|this|these|they|both|those|that|which|such|all of (?:it|these|them))\b(?! (?:exam|study|film|radiograph|patient))")
+_PRONOUN = re.compile(
+    r"(?:it|this|these|they|both|those|that|which|such|all of (?:it|these|them))\b(?! (?:exam|study|film|radiograph|patient))"
+)
 
 
 def _further(clause: Clause, pronoun: bool) -> list[tuple[str, str]]:
     "What a clause without a finding says of the one before: words of side, place, size and change, and whether it is there at all."
     said: list[tuple[str, str]] = []
-    if not _FILLER.issuperset(clause.loose) and not (pronoun and not _unknown(clause)):
+    if not _FILLER.issuperset(clause.loose) and (not pronoun or unknown_words(clause)):
         return said
     for mark in clause.marks:
         means = mark.means
-        if "part" in means and not (pronoun and mark.says("part", "lungs", "pleura", "chest", "bones")) or mark.says("no", "before") or "history" in means:
+        elsewhere = "part" in means and not (pronoun and mark.says("part", "lungs", "pleura", "chest", "bones"))
+        if elsewhere or "history" in means or means.keys() == {"state"} or mark.says("no", "before"):
             return []
-        if "state" in means and means.keys() == {"state"}:
-            return []
-        if mark.says("no", "after"):
+        if "no" in means:
             said.append(("status", "absent"))
         elif mark.says("doubt", "after"):
             said.append(("status", "uncertain"))
@@ -1482,7 +1558,7 @@ def _further(clause: Clause, pronoun: bool) -> list[tuple[str, str]]:
         said += [(kind, value) for kind in kinds if kind in means for value in means[kind] if value != "resolved"]
     return said
 
-
+# %% ../../nbs/reward/01_findings.ipynb #4bce9c48
 def added(
     earlier: list[Fact],  # what was said before, in order
     words: Iterable[tuple[str, str]],  # what is said of it, as `Sentence.further` has it
@@ -1500,17 +1576,29 @@ def added(
         new = {name: value for name in ("side", "location", "severity", "change", "size") if (value := getattr(more, name)) is not None}
         if "gone" in statuses:
             result.append(Fact(fact.finding, "absent", fact.side, None, None, "resolved", fact.kind))
-            continue
-        if "absent" in statuses:
+        elif "absent" in statuses:
             result += [fact, Fact(fact.finding, "absent", new.get("side", fact.side), kind=fact.kind)]
-            continue
-        told = fact._replace(**new, status="uncertain" if "uncertain" in statuses else fact.status)
-        other = any(getattr(fact, name) not in (None, value) for name, value in new.items())
-        result += [fact, told] if other else [told]
+        else:
+            told = fact._replace(**new, status="uncertain" if "uncertain" in statuses else fact.status)
+            other = any(getattr(fact, name) not in (None, value) for name, value in new.items())
+            result += [fact, told] if other else [told]
     return result
 
-# %% ../../nbs/reward/01_findings.ipynb #666573c7
-def _clause_facts(clause: list[Mark], last_side: str | None) -> tuple[list[Fact], list[str], bool | None]:
+# %% ../../nbs/reward/01_findings.ipynb #61d5c6b3
+class Sentence(NamedTuple):
+    "What one sentence states."
+
+    facts: tuple[Fact, ...]  # in order
+    normal: bool  # says, without naming a finding that is there, that all is normal
+    further: tuple[tuple[str, str], ...] = ()  # (kind, value) said of what the sentence before named; kinds as in `KINDS`, and status
+    about: tuple[str, ...] = ()  # findings that it speaks of and does not state: asked for, or of the past
+    unread: bool = False  # has clinical content that no rule can place
+
+
+_SIDES = {("same", "left"): "left", ("same", "right"): "right", ("other", "left"): "right", ("other", "right"): "left"}
+
+
+def _clause_facts(clause: list[Mark], side: str | None) -> tuple[list[Fact], list[str], bool | None]:
     "Facts of a clause; findings it asks for; whether it says of a part that it is not normal, and no more (None: it names nothing)."
     found: list[Fact] = []
     about: list[str] = []
@@ -1530,103 +1618,69 @@ def _clause_facts(clause: list[Mark], last_side: str | None) -> tuple[list[Fact]
             continue
         if status in ("asked", "past"):
             about += mention.findings
-        elif status in ("present", "absent", "uncertain"):
-            words = [("side", _SIDES.get((value, last_side))) if value in ("same", "other") else (kind, value) for kind, value in words]
+        elif status in ("present", "absent", "uncertain"):  # `side` is the last one named, for "ipsilateral"
+            words = [("side", _SIDES.get((value, side))) if value in ("same", "other") else (kind, value) for kind, value in words]
             parts = by_side([word for word in words if word[1] is not None])
             found += [described(finding, status, part, gone) for finding in mention.findings for part in parts]
-            last_side = found[-1].side or last_side
+            side = found[-1].side or side
     return found, about, strange
 
-
-_SIDES = {("same", "left"): "left", ("same", "right"): "right", ("other", "left"): "right", ("other", "right"): "left"}
-
-
-def _says_normal(sentence: str) -> bool:
-    return any(word in sentence for word in _NORMAL_WORDS) and bool(_NORMAL.search(sentence))
-
-
+# %% ../../nbs/reward/01_findings.ipynb #10fc7db9
+_NORMAL = re.compile("|".join(f"(?:{statement})" for statement in NORMAL_STATEMENTS))
 _NORMAL_WORDS = ("normal", "negative", "unremarkable", "clear", "disease", "process", "finding", "change", "pathology", "neg", "nad")
-
-
-def _unknown(clause: Clause) -> list[str]:
-    "Words of a clause that neither a phrase nor the list of harmless words holds."
-    return [word for word in clause.loose if word not in KNOWN_WORDS and not word[-1].isdigit() and not word[0].isdigit() and "xxxx" not in word]
-
-
-def _foreign(clause: Clause, speaks: bool) -> bool:
-    "Is a clause in words that we do not know? One may stand beside a finding that we know, unless it alarms."
-    unknown = _unknown(clause)
-    if len(unknown) > speaks:
-        return speaks or _TOLD.isdisjoint(clause.loose) or any("part" in mark.means for mark in clause.marks)  # "told to Dr Smith"
-    return not ALARMING_WORDS.isdisjoint(unknown)
-
-
-_TOLD = {"discussed", "notified", "informed", "called", "telephone", "phone", "paged", "communicated", "conveyed", "dr", "doctor", "physician"}
-
-
-def _puzzles(clause: Clause) -> bool:
-    "Does a clause that names nothing say something of the body all the same?"
-    body = any("part" in mark.means for mark in clause.marks)
-    if "xxxx" in clause.loose:  # the noun was taken out for privacy
-        return False
-    for mark in clause.marks:
-        means = mark.means
-        if "severity" in means and "adverb" not in means or "tip" in means or "size" in means:
-            return True
-        if mark.says("state", "enlarged", "borderline") or (body and mark.says("no")):
-            return True
-        if mark.says("change", "new", "worsened") or (body and mark.says("change", "resolved")):
-            return True
-    return False
 
 
 @functools.lru_cache(maxsize=65536)
 def sentence_facts(
     sentence: str,  # lower case
-) -> Sentence:  # whose first two are the facts and whether it says that all is normal
-    "Facts of one sentence."
+) -> Sentence:
+    "What one sentence states."
     found: list[Fact] = []
     latest: list[Fact] = []  # of the clause that spoke last; they close `found`
     about: list[str] = []
     further: list[tuple[str, str]] = []
     unread, named, puzzled = not sentence.isascii(), False, False
     for clause in cut(sentence):
-        facts, asked, strange = _clause_facts(clause.marks, next((fact.side for fact in reversed(found) if fact.side), None))
+        own, asked, strange = _clause_facts(clause.marks, next((fact.side for fact in reversed(found) if fact.side), None))
         about += asked
         unread |= bool(strange) or _foreign(clause, strange is not None)
         words = _further(clause, _PRONOUN.match(sentence) is not None) if strange is None else []
-        if facts:
-            found, latest = found + facts, facts
+        if own:
+            found, latest = found + own, own
         elif words and latest:
-            rest, denied = found[: len(found) - len(latest)], [fact for fact in latest if fact.status == "absent"]
-            if len(denied) == len(latest) and clause.opening and any(kind in ("side", "severity") for kind, _ in words):
-                status = "uncertain" if ("status", "uncertain") in words else "present"  # "but small on the right"
-                latest = latest + [described(denied[-1].finding, status, part) for part in by_side(words)]
-            else:
-                latest = added(latest, words)
-            found = rest + latest
+            found, latest = found[: len(found) - len(latest)], _told_more(latest, clause, words)
+            found = found + latest
         elif words and not named and not clause.opening:
             further += words
         elif strange is None:
             puzzled |= _puzzles(clause)
         named |= strange is not None
-    normal = not any(fact.finding in CHEXPERT_NAMES or fact.status != "absent" for fact in found) and _says_normal(sentence)
+    normal = not any(fact.finding in CHEXPERT_NAMES or fact.status != "absent" for fact in found)
+    normal = normal and any(word in sentence for word in _NORMAL_WORDS) and bool(_NORMAL.search(sentence))
     unread |= puzzled and not normal
     return Sentence(tuple(found), normal and not unread, tuple(further), tuple(about), unread)
 
-# %% ../../nbs/reward/01_findings.ipynb #a62d40b2
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u202a\u202b\u202c\u202d\u202e"))
+
+def _told_more(latest: list[Fact], clause: Clause, words: list[tuple[str, str]]) -> list[Fact]:
+    "What the clause before stated, with what this one adds; `no effusion on the left, but small on the right` states another."
+    if any(fact.status != "absent" for fact in latest) or not clause.opening or not any(kind in ("side", "severity") for kind, _ in words):
+        return added(latest, words)
+    status = "uncertain" if ("status", "uncertain") in words else "present"
+    return latest + [described(latest[-1].finding, status, part) for part in by_side(words)]
+
+# %% ../../nbs/reward/01_findings.ipynb #1475845a
 _SIGNS = {
-    **_INVISIBLE,
+    **dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u202a\u202b\u202c\u202d\u202e")),  # invisible
     **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u2032`\u00b4"), "'"),
     **dict.fromkeys(map(ord, "\u201c\u201d\u00ab\u00bb\u2033"), '"'),
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212"), "-"),
     **dict.fromkeys(map(ord, "\u2014\u2015"), " - "),
-    **dict.fromkeys(map(ord, "\u2022\u2023\u25e6\u25aa\u25cf\u25a0\u25ba\u27a2\u2219\u00b7\u2043\u2713\u2714"), "\n- "),
+    **dict.fromkeys(map(ord, "\u2022\u2023\u25e6\u25aa\u25cf\u25a0\u25ba\u27a2\u2219\u00b7\u2043\u2713\u2714"), "\n- "),  # signs of lists
+    **dict.fromkeys(range(0x2460, 0x249C), "\n- "),  # numbers in circles and brackets
     **dict.fromkeys(map(ord, "\u2028\u2029\u0085"), "\n"),
     **dict.fromkeys(map(ord, "\u3002\uff61"), ". "),
-    **dict.fromkeys(range(0x2460, 0x249C), "\n- "),  # numbers in circles and brackets
     **{0x3001: ",", 0x0153: "oe", 0x0152: "Oe", 0x00E6: "ae", 0x00C6: "Ae", 0x00D7: " x ", 0x2192: " to "},
+    # Cyrillic and Greek letters that look like ours
     **dict(zip(map(ord, "\u0430\u0435\u043e\u0440\u0441\u0445\u0443\u0456\u0455\u03bf\u03b1"), "aeopcxyisoa")),
     **dict(zip(map(ord, "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406"), "ABEKMHOPCTXI")),
 }
@@ -1661,19 +1715,19 @@ _GOING_ON = frozenset(
     "and or nor of with without in on at is are was were has have which that than to from by as for since due not seen noted identified "
     "present versus vs but although may likely compatible consistent suggestive suggesting representing".split()
 )
-_ADJECTIVE = re.compile(r"(?:left|right|acute|small|large|mild|moderate|severe|tiny|upper|lower|middle|mid|\w+(?:al|ar|ary|ic|ous|ive|ial|ed))$")
+_ADJECTIVE = re.compile(r"(?:left|right|acute|small|large|mild|moderate|severe|tiny|upper|lower|middle|\w+(?:a[lr]|ary|ic|ous|ive|ed))$")
 _WIDTH = 60  # nobody wraps lines below it
 
 
-def ends(
-    line: str,
+def line_ends_statement(
+    line: str,  # without blanks around it
     following: str,  # the next line
     width: int,  # letters that a line may have
     cased: bool = True,  # whether the text has capital and small letters
     stopped: bool = True,  # whether its lines end in full stops
 ) -> bool:
     "Does the statement end with the line?"
-    if not line or not following or line[-1] in ".!?:;" or _LIST_SIGN.match(following) or _ALONE.fullmatch(following) or _ALONE.fullmatch(line):
+    if not line or not following or line[-1] in ".!?:;" or _LIST_SIGN.match(following):
         return True
     last, first = line.rsplit(None, 1)[-1].lower(), following.split(None, 1)[0]
     if line[-1] in ",-/(" or last in _UNFINISHED:
@@ -1689,14 +1743,16 @@ def unwrapped(
 ) -> str:  # with line breaks only where a statement ends
     "Join lines that were merely full."
     rows = [" ".join(row.split()) for row in text.split("\n")]
-    width, letters = max(_WIDTH, *map(len, rows)), [row for row in rows if row and not _ALONE.fullmatch(row)]
-    cased, stopped = not (text.isupper() or text.islower()), any(row.endswith(".") for row in letters)
-    pieces = rows[:1]
-    for line, following in zip(rows, rows[1:]):
-        pieces += ["\n" if ends(line, following, width, cased, stopped) else " ", following]
-    return "".join(pieces)
+    width, cased = max(_WIDTH, *map(len, rows)), not (text.isupper() or text.islower())
+    stopped = any(row.endswith(".") for row in rows)
+    joined, header = rows[:1], _ALONE.fullmatch(rows[0]) is not None
+    for line, following in itertools.pairwise(rows):
+        before, header = header, _ALONE.fullmatch(following) is not None  # a header on a line of its own
+        ended = before or header or line_ends_statement(line, following, width, cased, stopped)
+        joined += ["\n" if ended else " ", following]
+    return "".join(joined)
 
-# %% ../../nbs/reward/01_findings.ipynb #62f5f7e3
+# %% ../../nbs/reward/01_findings.ipynb #66b1bbb9
 HEADERS = {
     "findings": "findings, finding, chest, report, final report, result, results",
     "impression": "impression, conclusion, conclusions, summary, opinion",
@@ -1709,6 +1765,8 @@ HEADERS = {
 _SECTION = {header.strip(): section for section, row in HEADERS.items() for header in row.split(",")}
 _ANY_HEADER = "|".join(sorted(_SECTION, key=len, reverse=True))  # the longest first
 _ALONE = re.compile(rf"(?:{_ANY_HEADER})[ :]*", re.IGNORECASE)
+
+# %% ../../nbs/reward/01_findings.ipynb #62f5f7e3
 _HEADER = re.compile(rf"(?:^|(?<=[\s.]))({_ANY_HEADER}) *$")
 _LONGEST_HEADER = max(map(len, _SECTION)) + 3
 REWRITTEN = (  # a guard, a regular expression, what stands for it before anything is read
@@ -1742,14 +1800,15 @@ _SENTENCE = re.compile(
     r"[.!?:\n](?:(?<=\n)|(?<=[a-z_)\]%'\"][.!?])[.!?]*(?=\s|$|[a-z]|\d{1,2}[.)])|(?<=\d.)[.!?:]*(?=\s|$)|(?<=\s[.])[.]*(?=\s|$))"
 )
 _OPENERS = (
-    "No|There|The|Small|Large|Mild|Mildly|Moderate|Severe|Trace|Tiny|New|Stable|Unchanged|Heart|Lungs|Cardiac|Cardiomegaly|Cardiomediastinal|"
-    "Normal|Left|Right|Bilateral|Interval|Possible|Pleural|Bibasilar|Increased|Low|Otherwise|Findings|Patchy|Persistent|Minimal|Diffuse"
+    "No|There|The|Small|Large|Mild|Mildly|Moderate|Severe|Trace|Tiny|New|Stable|Unchanged|Heart|Lungs|Cardiac|Cardiomegaly|"
+    "Cardiomediastinal|Normal|Left|Right|Bilateral|Interval|Possible|Pleural|Bibasilar|"
+    "Increased|Low|Otherwise|Findings|Patchy|Persistent|Minimal|Diffuse"
 )
 _CAPITAL = re.compile(rf"\b(?!(?:{_OPENERS})\b)[A-Z][a-z]")
 _RUN_ON = re.compile(rf"(?<=[a-z)%]) +(?=(?:{_OPENERS})\b)")
 
 
-def _parted(found: re.Match) -> str:
+def _run_on(found: re.Match) -> str:
     "A blank, or a line break before a capital letter that begins a statement."
     word = found.string[: found.start()].rsplit(None, 1)[-1]
     return " " if word.lower() in _UNFINISHED or (word[0].isupper() and _ADJECTIVE.match(word.lower())) else "\n"
@@ -1757,13 +1816,13 @@ def _parted(found: re.Match) -> str:
 
 def pieces(
     text: str,  # a report in any case
-) -> list[tuple[str, str]]:  # section ("text", "findings", "impression", "passed over") and sentence in lower case, in the order of the text
+) -> list[tuple[str, str]]:  # in order: section ("text", "findings", "impression", "passed over") and sentence in lower case
     "Part a report into sections and these into sentences."
     text = plain(text)
     if "\n" in text:
         text = unwrapped(text)
     if _RUN_ON.search(text) and 3 * len(_CAPITAL.findall(text)) < len(text.split()):  # and no Title Case
-        text = _RUN_ON.sub(_parted, text)
+        text = _RUN_ON.sub(_run_on, text)
     text = f" {text.lower()}"
     for guard, pattern, by in _REWRITTEN:
         if guard in text:
@@ -1772,17 +1831,17 @@ def pieces(
     name, start, colon = "text", 0, text.find(":")
     while colon >= 0:
         if header := _HEADER.search(text, max(start, colon - _LONGEST_HEADER), colon):
-            found += [(name, sentence) for sentence in _parts(text[start : header.start()])]
+            found += [(name, sentence) for sentence in _split(text[start : header.start()])]
             name, start = _SECTION[header[1]], colon + 1
         colon = text.find(":", colon + 1)
-    return found + [(name, sentence) for sentence in _parts(text[start:])]
+    return found + [(name, sentence) for sentence in _split(text[start:])]
 
 
-def _parts(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     "The sentences of a section."
     return [" ".join(words) for sentence in _SENTENCE.split(text) if (words := sentence.split())]
 
-
+# %% ../../nbs/reward/01_findings.ipynb #699df6af
 def sections(
     text: str,  # a report in any case
 ) -> dict[str, list[str]]:  # "text" (under no header), "findings", "impression" -> sentences in lower case
@@ -1840,43 +1899,48 @@ class Report(NamedTuple):
 
     facts: tuple[Fact, ...]  # merged
     statements: tuple[Fact, ...]  # as they come
-    unplaced: tuple[str, ...]  # sentences that no rule can place, and all of sections that are passed over, these with a line break in front
+    unread: tuple[str, ...]  # sentences that no rule can place, and all of the sections that are passed over
+    passed: tuple[bool, ...]  # which of these are of a section that is passed over
+    normal: bool  # a sentence says, without naming a finding, that all is normal
+    strange: bool  # a sentence has clinical content that no rule can place
 
 
-def _stated(sentences: Iterable[Sentence]) -> list[Fact]:
-    "Statements of a section's sentences."
+def _stated(sentences: Iterable[Sentence]) -> tuple[list[Fact], list[int]]:
+    "Statements of a section's sentences, and the numbers of those that add to a sentence that states nothing."
     stated: list[Fact] = []
     latest: list[Fact] = []
-    for said in sentences:
-        if said.further and latest:
+    dangling: list[int] = []
+    for number, said in enumerate(sentences):
+        if said.further and any(fact.status != "absent" for fact in latest):
             stated[len(stated) - len(latest) :] = latest = added(latest, said.further)
         else:
+            dangling += [number] if any(kind != "change" for kind, _ in said.further) else []
             latest = list(said.facts)
             stated += latest
-    return stated
+    return stated, dangling
 
 
 @functools.lru_cache(maxsize=8192)  # one text is read for several measures, and by many systems
 def _facts(text: str) -> Report:
     found = [(name, sentence, None if name == "passed over" else sentence_facts(sentence)) for name, sentence in pieces(text)]
-    names = dict.fromkeys(name for name, _, said in found if said)
-    stated = [fact for read in names for fact in _stated(said for name, _, said in found if name == read)]
+    stated: list[Fact] = []
+    lost: set[int] = set()
+    for section in dict.fromkeys(name for name, _, said in found if said):
+        numbers = [number for number, (name, _, _) in enumerate(found) if name == section]
+        own, dangling = _stated(found[number][2] for number in numbers)
+        stated += own
+        lost.update(numbers[number] for number in dangling)
     there = {fact.finding for fact in stated if fact.status != "absent"}
-    unplaced = (
-        sentence if said else f"\n{sentence}"
-        for _, sentence, said in found
-        if said is None or said.unread or not there.issuperset(said.about)
-    )  # fmt: skip
-    return Report(tuple(merge(stated)), tuple(stated), tuple(unplaced))
+    unread = [
+        (sentence, said is None)
+        for number, (_, sentence, said) in enumerate(found)
+        if said is None or said.unread or number in lost or not there.issuperset(said.about)
+    ]
+    read = [said for _, _, said in found if said]
+    flags = any(said.normal for said in read), any(said.unread for said in read)
+    return Report(tuple(merge(stated)), tuple(stated), *(tuple(row) for row in zip(*unread)) if unread else ((), ()), *flags)
 
-
-@functools.lru_cache(maxsize=8192)
-def _asserts(sentence: str) -> bool:
-    "Does a sentence of a section that is passed over speak of a finding, or in words that alarm?"
-    said = sentence_facts(sentence)
-    return bool(said.facts or said.about) or not ALARMING_WORDS.isdisjoint(sentence.split())
-
-
+# %% ../../nbs/reward/01_findings.ipynb #037ec262
 def facts(
     text: str,  # a report, with or without headers
 ) -> list[Fact]:  # in the order in which the findings are first mentioned
@@ -1891,22 +1955,28 @@ def statements(
     return list(_facts(text).statements)
 
 
+def _speaks_of_findings(sentence: str) -> bool:
+    said = sentence_facts(sentence)
+    return bool(said.facts or said.about) or not ALARMING_WORDS.isdisjoint(sentence.split())
+
+
 def unread(
     text: str,  # a report, with or without headers
 ) -> list[str]:  # sentences in lower case, in the order of the text
     "Sentences with clinical content that no rule can place."
-    return [sentence.strip() for sentence in _facts(text).unplaced if sentence[0] != "\n" or _asserts(sentence.strip())]
+    report = _facts(text)
+    return [sentence for sentence, passed in zip(report.unread, report.passed) if not passed or _speaks_of_findings(sentence)]
 
 
 def section_facts(
     text: str,  # a report with headers
 ) -> dict[str, list[Fact]]:  # section, as in `sections` -> its facts
     "What each section of a report states, for whoever scores findings and impression apart."
-    return {name: merge(_stated(map(sentence_facts, parts))) for name, parts in sections(text).items()}
+    return {name: merge(_stated(map(sentence_facts, parts))[0]) for name, parts in sections(text).items()}
 
 # %% ../../nbs/reward/01_findings.ipynb #46501523
 def labels_from(
-    stated: list[Fact],  # a report's facts
+    stated: Iterable[Fact],  # a report's facts
     normal: bool = False,  # whether the text says, without naming a finding, that all is normal
 ) -> dict[str, int | None]:  # CheXpert name -> 1, 0, -1 or None
     "Labels of a report from its facts."
@@ -1926,8 +1996,8 @@ def chexpert_labels(
     text: str,  # a report
 ) -> dict[str, int | None]:  # CheXpert name -> 1, 0, -1 or None
     "The 14 labels of a report."
-    read = [sentence_facts(sentence) for sentence in sentences(text)]
-    labels = labels_from(facts(text), any(said.normal for said in read))
-    if labels["No Finding"] == 1 and any(said.unread for said in read):
+    report = _facts(text)
+    labels = labels_from(report.facts, report.normal)
+    if labels["No Finding"] == 1 and report.strange:
         labels["No Finding"] = None
     return labels
