@@ -776,6 +776,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'unirg/data/radiographs.py'),
                                         'unirg.data.radiographs.uneven': ('data/radiographs.html#uneven', 'unirg/data/radiographs.py'),
                                         'unirg.data.radiographs.upright': ('data/radiographs.html#upright', 'unirg/data/radiographs.py'),
+                                        'unirg.data.radiographs.value_of': ('data/radiographs.html#value_of', 'unirg/data/radiographs.py'),
                                         'unirg.data.radiographs.value_range': ( 'data/radiographs.html#value_range',
                                                                                 'unirg/data/radiographs.py'),
                                         'unirg.data.radiographs.voi_function': ( 'data/radiographs.html#voi_function',
