@@ -21,7 +21,8 @@ from pathlib import Path
 from ..core import StudyError
 from .layouts import LABELS, FilmFinder, archive_root, find_file, json_entries, label_values, named, stated, table_rows
 from .reports import sections
-from .studies import Film, Record, Studies, collect
+from .studies import Film, Record, Studies, Tally, collect
+from .words import Words
 from .studies import age as age_of
 from .studies import race as race_of
 from .studies import sex as sex_of
@@ -164,19 +165,22 @@ def demographics(
 def metadata(
     root: Path,  # the folder with the tables
     films: Path,  # the folder with files/
+    tally: Tally | None = None,  # counts the rows
 ) -> Iterator[dict[str, str]]:  # rows with dicom_id, subject_id, study_id, ViewPosition, StudyDate, StudyTime, code meanings
     "One row an image, from the metadata table or from the headers; raises `StudyError` where there is neither."
-    table = find_file(root, "mimic-cxr-2*-metadata.csv*")
+    table, tally = find_file(root, "mimic-cxr-2*-metadata.csv*"), Tally() if tally is None else tally
     if table is not None:
-        yield from table_rows(table, ["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"], CODES)
+        tally.of = f"rows of {table.name}"
+        yield from table_rows(table, ["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"], CODES, tally)
         return
+    tally.of = "films below files/"
     paths = sorted([*films.glob("files/p1?/p*/s*/*.dcm"), *films.glob("files/p1?/p*/s*/*.dcm.gz")])
     if not paths:
         table = "mimic-cxr-2.0.0-metadata.csv.gz (of MIMIC-CXR-JPG)"
         raise StudyError(f"{root} holds no {table}, and {films} no files/p1*/p*/s*/*.dcm to read instead")
     for path in paths:
         row = {"dicom_id": path.name.partition(".dcm")[0], "study_id": path.parent.name[1:], "subject_id": path.parents[1].name[1:]}
-        header = dicom_header(path, "StudyDate", "StudyTime", "ViewPosition")
+        header, tally.read = dicom_header(path, "StudyDate", "StudyTime", "ViewPosition"), tally.read + 1
         yield {**row, **{name: str(header.get(name) or "") for name in ("StudyDate", "StudyTime", "ViewPosition")}}
 
 
@@ -258,6 +262,7 @@ def records(
     release: str = "auto",  # which films: "dicom", "jpg", or "auto": the first that is there
     rexrank: str | Path | None = None,  # ReXrank's JSON, whose studies get the flag rexrank_test
     texts: bool = True,  # False: leave the reports closed, see `complete`
+    tally: Tally | None = None,  # filled: what became of the rows
 ) -> Iterator[Record]:
     "One record a study, without pixels; raises `StudyError` for what is missing."
     root = archive_root(root, "mimic_cxr")
@@ -269,7 +274,8 @@ def records(
     splits, people = official_split(root), demographics(root, mimic_iv)
     marked = {key for key, _ in json_entries(rexrank)} if rexrank else set()
     found: dict[str, Record] = {}
-    for row in metadata(root, films):
+    tally = Tally() if tally is None else tally
+    for row in metadata(root, films, tally):
         subject, study, when = row["subject_id"], row["study_id"], moment(row["StudyDate"], row["StudyTime"])
         record = found.get(study)
         if record is None:
@@ -283,6 +289,8 @@ def records(
             record.order_key = min(when, record.order_key or when)
         path = f"files/p{subject[:2]}/p{subject}/s{study}/{row['dicom_id']}.dcm"
         record.films.append(Film(prefix + (finder.find(path) or path), film_view(row)))
+    tally["studies"] = len(found)
+    tally["further films of a study"] = sum(len(record.films) for record in found.values()) - len(found)
     for record in found.values():
         with_header_views(record, films)
         if texts:
@@ -301,6 +309,8 @@ def read(
     encounters: str = "patient",  # numbered within the "patient", the "admission", or an episode ended by a "gap 30" (days)
     source: str = "mimic_cxr",  # the source's name
     institution: str | None = None,  # the institution's name; None leaves what the archive says
+    words: Words | None = None,  # the person's own words
+    unreadable_limit: float = 0.5,  # share of studies whose film may be unreadable
     **options,  # for `records`: images, reports, mimic_iv, release, rexrank
 ) -> Studies:
     "MIMIC-CXR as studies; raises `StudyError` where folder, tables or reports are missing."
@@ -308,10 +318,11 @@ def read(
     place = reports_place(root, options.get("reports"))
     later = functools.partial(complete, reports=place)
     notes = {"rexrank_studies_listed": sum(1 for _ in json_entries(options["rexrank"]))} if options.get("rexrank") else None
-    found = named(records(root, **options, texts=False), source, institution)
+    tally = Tally()
+    found = named(records(root, **options, texts=False, tally=tally), source, institution)
     return collect(
         source, found, root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
-        encounters=encounters, complete=later, notes=notes,
+        encounters=encounters, complete=later, notes=notes, words=words, tally=tally, unreadable_limit=unreadable_limit,
     )  # fmt: skip
 
 # %% ../../nbs/data/04_mimic_cxr.ipynb #b9ebd6b8
