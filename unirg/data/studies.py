@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core import StudyError, digest, read_json, study_root, whole_file, write_json, write_whole, whole_folder
-from .leaks import counted_in_train, flags_in_train, patients_in_two_splits, training_texts
+from .leaks import counted_in_train, flags_in_train, patients_in_two_splits, prompt_leaks, training_texts
 from .radiographs import RadiographError, load_radiograph
 from .shards import Listing, shard_path, write_shards
 from .words import UNCLEAR, Unheard, Words, age, is_frontal, is_posture, known_text, race, remarks, sex, split, untold, view
@@ -703,5 +703,9 @@ def count(
         "with_prior": number(there["prior_study_id"]),
         "encounter": dict(sorted(encounters.items())),
         "flags": dict(sorted(flags.items())),
-        "leaks": {"patients_in_two_splits": len(patients_in_two_splits(table)), "in_train": counted_in_train(table)},
+        "leaks": {
+            "patients_in_two_splits": len(patients_in_two_splits(table)),
+            "in_train": counted_in_train(table),
+            "prompts": prompt_leaks(table),
+        },
     }

@@ -24,7 +24,7 @@ from pathlib import Path
 from ..core import StudyError
 from .delimited import AGAIN, EMPTY, Delimited, Row, column_name
 from .layouts import archive_root, named, with_header_views
-from .reports import ParsedReport, clean, read_report
+from .reports import CONTEXT, ParsedReport, clean, read_report
 from .studies import Film, Record, Studies, Tally, collect, is_nobody, scratch
 from .words import INVISIBLE, Words, known_text
 from .words import age as age_of
@@ -367,8 +367,8 @@ def report_sections(
 ) -> dict[str, str | None]:  # findings, impression, indication, comparison
     "What a free-text report says, by section; a note without headers is taken for findings."
     found = dict((report if isinstance(report, ParsedReport) else read_report(report, names=names)).sections)
-    if list(found) == ["preamble"]:
-        found = {"findings": found["preamble"]}
+    if "preamble" in found and not found.keys() & {"findings", "impression", *CONTEXT}:
+        found["findings"] = found["preamble"]
     found.setdefault("indication", found.get("history"))
     return {name: known_text(found.get(name)) for name in ("findings", "impression", "indication", "comparison")}
 
