@@ -11,8 +11,9 @@ import scale
 from unirg.core import StudyError, digest
 from unirg.data import mimic_cxr
 from unirg.data import studies as module
-from unirg.data.shards import Listing, work_off
-from unirg.data.studies import Record, Studies, collect, join_in
+from unirg.data import shards
+from unirg.data.shards import Listing, join_in, work_off
+from unirg.data.studies import Record, Studies, collect
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_others_join_in_by_the_folder_alone(archive, whole, tmp_path, monkeypatc
     def nothing_left(*args):
         raise AssertionError("the helpers left a shard")
 
-    monkeypatch.setattr(module, "write_shard", nothing_left)
+    monkeypatch.setattr(shards, "do_shard", nothing_left)
     prepared(archive, out)
     assert digest(out) == digest(archive.parent / "data" / "whole")
 

@@ -6,7 +6,7 @@
 __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'OTHER_PRIORS', 'TEMPLATE', 'STARTING', 'Task', 'parameters_of', 'Plan',
            'read_by_consensus', 'record_path', 'given_prior', 'modules_of', 'Digests', 'contents', 'identity',
            'differences', 'stale', 'accept', 'execute', 'template', 'ForkedKernel', 'hanging', 'Gate', 'run_notebook',
-           'surroundings', 'Runner', 'Clock', 'Screen', 'Reporter', 'run', 'last_screen', 'status', 'verify']
+           'surroundings', 'Runner', 'Clock', 'Screen', 'Reporter', 'meant', 'run', 'last_screen', 'status', 'verify']
 
 # %% ../nbs/90_study.ipynb #4f594eab
 import argparse
@@ -36,7 +36,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import NOT_CONTENT, Settings, StudyError, digest, duration, ends_in_a_line, read_json, speed, study_root
+from .core import NOT_CONTENT, Settings, StudyError, digest, duration, ends_in_a_line, files_below, read_json, speed, study_root
 from .core import typed, write_json
 
 # %% ../nbs/90_study.ipynb #78ce13c3
@@ -547,23 +547,14 @@ class Digests:
     @staticmethod
     def _mark(path: Path) -> str:
         sha = hashlib.sha256()
-        waiting = [str(path)]
-        while waiting:
-            here = waiting.pop()
+        for file in sorted(map(str, files_below(path))) if path.is_dir() else [str(path)]:
+            if os.path.basename(file).startswith(NOT_CONTENT) and file != str(path):
+                continue
             try:
-                if os.path.isdir(here):
-                    entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-                    for entry in entries:
-                        if entry.is_dir():
-                            waiting.append(entry.path)
-                        elif not entry.name.startswith(NOT_CONTENT):
-                            stat = entry.stat()
-                            sha.update(f"{entry.path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-                else:
-                    stat = os.stat(here)
-                    sha.update(f"{here} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+                stat = os.stat(file)
+                sha.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
             except OSError:
-                sha.update(f"{here} missing\n".encode())
+                sha.update(f"{file} missing\n".encode())
         return sha.hexdigest()[:16]
 
 # %% ../nbs/90_study.ipynb #91095cf6
@@ -1183,6 +1174,11 @@ class Reporter:
     def add_success(self, task):
         self.clock.finish(task.name)
         self.screen.line(f"{self.clock.count()} {task.name:<24} done in {duration(self.clock.over[task.name])}")
+        from unirg.data.words import remarks  # here: a process that is forked for a task has nothing of the package in it
+
+        for counts in (made / "counts.json" for made in self.runner.plan.tasks[task.name].makes):
+            for line in remarks(read_json(counts)) if counts.is_file() else ():  # what of an archive was not understood
+                self.screen.line(f"  {line}")
 
     def add_failure(self, task, fail):
         self.clock.drop(task.name)
@@ -1248,6 +1244,15 @@ def _plan_from(options: argparse.Namespace) -> Plan:
     return Plan(Settings(options.profile, overrides))
 
 # %% ../nbs/90_study.ipynb #b321b335
+def meant(
+    name: str,  # as typed
+    tasks: list[str],
+) -> str:
+    "Which tasks a person may have meant: those that go on from the name, else the one most like it."
+    near = [task for task in tasks if task.startswith(f"{name}-")] or get_close_matches(name, tasks, 1)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are: {' '.join(tasks)}"
+
+# %% ../nbs/90_study.ipynb #1322f23e
 def run(
     arguments: list[str] | None = None,  # the command line; sys.argv if None
 ) -> None:
@@ -1257,10 +1262,7 @@ def run(
         plan = _plan_from(options)
         for name in options.tasks:
             if name not in plan.tasks:
-                near = get_close_matches(name, plan.tasks, 1)
-                raise StudyError(
-                    f"there is no task '{name}'" + (f"; did you mean '{near[0]}'?" if near else f"; there are: {' '.join(plan.tasks)}")
-                )
+                raise StudyError(f"there is no task '{name}'; {meant(name, list(plan.tasks))}")
         if options.accept and not options.tasks:
             raise StudyError("--accept wants the names of the tasks to accept")
         for line in plan.skipped:
