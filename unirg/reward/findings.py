@@ -55,6 +55,7 @@ EXTRA_NAMES = {
     "aortic_aneurysm": "Aortic Aneurysm or Dissection",
     "lymphadenopathy": "Lymphadenopathy",
     "hilar_enlargement": "Hilar Enlargement",
+    "costophrenic_blunting": "Costophrenic Blunting",
     "emphysema": "Emphysema",
     "bronchiectasis": "Bronchiectasis",
     "other_disease": "Other Disease",
@@ -65,7 +66,7 @@ EXTRA_NAMES = {
     "diaphragm_elevation": "Diaphragm Elevation",
 }
 EXTRA_FINDINGS = tuple(EXTRA_NAMES)  # facts outside the 13; no label of their own
-GRAVE = tuple(name for name in EXTRA_FINDINGS if name not in ("hyperinflation", "diaphragm_elevation"))  # these forbid No Finding
+GRAVE = tuple(name for name in EXTRA_FINDINGS if name not in ("hyperinflation", "diaphragm_elevation", "costophrenic_blunting"))  # these forbid No Finding
 FINDING_NAMES = {**CHEXPERT_NAMES, **EXTRA_NAMES}
 
 
@@ -401,7 +402,7 @@ ANATOMY_WORDS = {
         silhouette and mediastin(um|al contours?), cardiac mediastinal (silhouettes?|contours?)
     """,
     "lungs": """
-        (both )?lungs?( fields| parenchyma| xxxx| bases| apices| zones| markings)?, pulmonary parenchyma
+        both lungs, lungs?( fields| parenchyma| xxxx| bases| apices| zones| markings)?, pulmonary parenchyma
     """,
     "chest": "chest, (hemi)?thora(x|ces), lobes?, lung zones?",
     "pleura": """
@@ -569,7 +570,7 @@ SIDE_WORDS = {
     "left": "(on the )?left( sided| hand)?, lul, lll, lingula(r)?, retrocardiac, l, lt, leftward, l sided, lij",
     "right": "(on the )?right( sided| hand)?, rul, rml, rll, r, rt, rightward, r sided, rij",
     "bilateral": """
-        bilateral(ly)?, bilat, b / l, both( sides| lungs| lung bases| bases| apices| hemithoraces)?, bibasilar, bibasal, biapical,
+        bilateral(ly)?, bilat, b / l, both( sides| lungs| hemithoraces)?, bibasilar, bibasal, biapical,
         bihilar, (right|left|r|l)( is| are| side| sided)? (greater|worse|larger|more|smaller|less) than( the| on the)? (left|right|r|l),
         (right|left) (and|or) (right|left), (larger|greater|worse|more|smaller|bigger) on the (left|right) than( on)? the (left|right),
         the (right|left) is (larger|smaller|greater|bigger), (r|l) (and|or|/) (r|l), on both sides, bi lateral, (on )?(either|each)
@@ -687,6 +688,7 @@ GRAMMAR_WORDS = """
 
 # %% ../../nbs/reward/01_findings.ipynb #3ed3808e
 FILM_WORDS = """
+    narrative
     acquired ago am ap apical arm arms artifact artifactual available baseline bedside cassette cassettes chin clothing compared comparing
     comparison comparisons contrast correction cross crosstable ct cta cxr date dated day days decubitus dedicated detailed diagnostic dual
     earlier eight eighth electronic energy enhanced erect exam examination examinations examined exams expiratory exposed exposure fifth
@@ -797,7 +799,7 @@ ALARMING_WORDS = frozenset(  # words by which people without our phrases tell wh
     cloudy compressed cracked crushed dangerous dark dead deflated destroyed diseased dropped drowned dying emergency eroded failing
     fatal filled flooded fluid fog full gas growing growth hole holes huge infected inflamed invaded leak leaked leaking leaks liquid
     lost misplaced missing necrotic obstructed opaque outside puncture punctured pus pushed serious shifted snapped spot spots squashed
-    swelling swollen tear tension terrible thickened torn trapped tumourous twisted vanished water wet white whited wrong wrongly
+    tear tension terrible thickened torn trapped tumourous twisted vanished water wet white whited wrong wrongly
     """.split()
 )
 KNOWN_WORDS = frozenset(" ".join([GRAMMAR_WORDS, FILM_WORDS, TALK_WORDS, PLACE_WORDS, MANNER_WORDS]).split()) - ALARMING_WORDS
@@ -1044,6 +1046,8 @@ def reaches(
             return False
         elif mark.says("join", "and", "comma", "slash"):
             if verb and (named or part) and not mark.says("join", "slash"):
+                return False
+            if named and clause[target].says("state", "normal", "clear", "plain"):  # "no edema, normal heart"
                 return False
             behind, comma = clause[number + 1 : target], mark.says("join", "comma")
             sized = any(m.says("severity", "mild", "moderate") or m.says("change", "unchanged") for m in behind)
@@ -1377,13 +1381,13 @@ DOUBLE_NEGATIONS = (
     (rf"\b(?:has|have|had|does|do|did)(?: not|n't)(?: (?:appear|seem)(?:ed)? to(?: have| be)?)? {_ADVERBS}(?:changed|increased|decreased|"
      r"improved|worsened|progressed|grown|resolved|cleared|enlarged|gotten \w+|become \w+er)\b", "unchanged"),
     (r"\bnot (?:only|just|merely|simply)\b", ""),
-    (r"\b(?:no|not) (?:lack|absence|shortage) of\b", "present"),
     (r"\b(?:not|isn't|aren't|never) (?:entirely |completely )?(?:free|clear|devoid) of\b", "has"),
     (r"\b(?:not|isn't|aren't) (?:absent|negative|without)\b", "present"),
     (r"(?<!on the )(?<!in the )(?<!at the )\b(left|right)(?: sided)? (?:but|and) no (?:left|right)(?: sided)?\b", r"\1"),
     (r"\b(left|right)(?: sided| side)?,? (?:but |and |though |yet )+not(?: on| in)?(?: the)? (?:left|right)\b(?: side| sided)?", r"\1"),
 )  # fmt: skip
 REWORDED = (  # guards, rules
+    (("lack of", "absence of", "shortage of"), ((r"\b(?:no|not|without) (?:a |any )?(?:lack|absence|shortage) of\b", "present"),)),
     (("neither ",), ((r"\bneither (?:\w+er nor \w+er|\w+ed nor \w+ed)\b", "unchanged"),)),
     (("excl", "rul"), EXCLUSIONS),
     (("resol", "clear", "gone", "disapp"), RESOLUTIONS),
@@ -1521,7 +1525,7 @@ def _puzzles(clause: Clause) -> bool:
         means = mark.means
         if ("severity" in means and "adverb" not in means) or "tip" in means or "size" in means:
             return True
-        if mark.says("state", "enlarged", "borderline") or (denied and (body or "state" in means)):
+        if mark.says("state", "enlarged", "borderline") or (denied and (body or mark.says("state", "normal", "clear"))):
             return True
         if mark.says("change", "new", "worsened") or (body and mark.says("change", "resolved")):
             return True

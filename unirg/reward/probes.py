@@ -13,7 +13,7 @@ import typing
 
 # %% ../../nbs/reward/06_probes.ipynb #3172807e
 from ..core import StudyError
-from .findings import CHEXPERT_NAMES, Fact, facts, sentence_facts, sentences
+from .findings import CHEXPERT_NAMES, FINDING_NAMES, Fact, facts, sentence_facts, sentences
 from .metrics import positive_labels, score_pairs
 
 # %% ../../nbs/reward/06_probes.ipynb #dd4eaa8a
@@ -79,7 +79,7 @@ def told(
     "A fact in one plain sentence."
     opening = {"present": "There is", "absent": "There is no", "uncertain": "Possible"}[status]
     detail = (fact.severity, fact.side, fact.location and f"{fact.location} lung") if status != "absent" else ()
-    return " ".join([opening, *filter(None, detail), CHEXPERT_NAMES[fact.finding].lower()]) + "."
+    return " ".join([opening, *filter(None, detail), FINDING_NAMES[fact.finding].lower()]) + "."
 
 
 def turned(
