@@ -230,8 +230,8 @@ READINGS = [
     "INDICATION: Cough.\nLUNGS: LEAK. HEART: Normal.\nIMPRESSION: Normal.",
     "INDICATION: Cough.\nLungs and pleura: LEAK.\nHeart: Normal.\nImpression: Normal.",
     "INDICATION: Cough.\nCHEST: LEAK is seen in the left lung.\nIMPRESSION: Normal.",
-    "INDICATION: COUGH. OUTCOME: LEAK. IMPRESSION: NORMAL.",
-    "INDICATION: Cough. Outcome: LEAK. Impression: Normal.",
+    "INDICATION: COUGH. OUTCOME: LEAK ON THE RIGHT. IMPRESSION: NORMAL.",
+    "INDICATION: Cough. Outcome: LEAK on the right. Impression: Normal.",
     "HISTORY: Cough.\n\nThe film shows LEAK.\n\nIMPRESSION: Normal.",
     "HISTORY: Cough.\n ______________________\n The film shows LEAK.\n\nIMPRESSION: Normal.",
     "HISTORY: Cough\n-----------\nThe film shows LEAK.\n\nIMPRESSION: Normal.",
@@ -263,7 +263,7 @@ READINGS = [
     "INDICATION: Cough.\\n\\nThe film shows LEAK.\\nIMPRESSION: Normal.",
     "<p>INDICATION: Cough.</p><p>The film shows LEAK.</p><p>IMPRESSION: Normal.</p>",
     "INDICATION: Cough.\u2028\u2028The film shows LEAK.\u2028IMPRESSION: Normal.",
-    "ＩＮＤＩＣＡＴＩＯＮ：Cough.\nＯＵＴＣＯＭＥ：LEAK.\nIMPRESSION: Normal.",
+    "ＩＮＤＩＣＡＴＩＯＮ：Cough.\nＯＵＴＣＯＭＥ：LEAK on the right.\nIMPRESSION: Normal.",
     "INDICATION: Cough.\n**Findings** LEAK.\n**Impression** Normal.",
 ]
 
