@@ -264,6 +264,14 @@ READINGS = [
     "<p>INDICATION: Cough.</p><p>The film shows LEAK.</p><p>IMPRESSION: Normal.</p>",
     "INDICATION: Cough.\u2028\u2028The film shows LEAK.\u2028IMPRESSION: Normal.",
     "ＩＮＤＩＣＡＴＩＯＮ：Cough.\nＯＵＴＣＯＭＥ：LEAK on the right.\nIMPRESSION: Normal.",
+    "INDICATION: Cough\nLarge right mass with a cavity, LEAK.\nIMPRESSION: Normal.",
+    "INDICATION: Cough.\n\nRADIOGRAPHIC OUTCOME\nSmall mass, LEAK.\nIMPRESSION: Normal.",
+    "indication: cough\nlarge right mass, LEAK\nimpression: normal",
+    "INDICATION: COUGH\nLARGE RIGHT MASS WITH SHIFT, LEAK\nIMPRESSION: NORMAL",
+    "HISTORY: Cough. Frontal and lateral views demonstrate a mass, LEAK.\nIMPRESSION: Normal.",
+    "COMPARISON: None. The tube ends above the carina, LEAK.\nIMPRESSION: Normal.",
+    "Clinical Information: Cough Findings: Small mass, LEAK Impression: Normal",
+    "INDICATION: Cough. RESIDENT'S INTERPRETATION: LEAK. IMPRESSION: Normal.",
     "INDICATION: Cough.\n**Findings** LEAK.\n**Impression** Normal.",
 ]
 
@@ -291,6 +299,10 @@ CONTEXTS = [
     ("indication", "Shortness of breath, lungs clear to auscultation."),
     ("indication", "There is concern for pneumonia. CT showed a nodule."),
     ("indication", "1. Cough\n2. Fever"),
+    ("indication", "s/p sternotomy, chest tube removed"),
+    ("indication", "Patient with scoliosis and CHF\nwith increasing effusion."),
+    ("indication", "COUGH AND FEVER, PLEASE EVALUATE FOR PNEUMONIA VERSUS\nPLEURAL EFFUSION OR EDEMA"),
+    ("indication", "60F with dyspnea.\nRight effusion known, for follow up."),
     ("indication", "Chest pain, re: fall from a ladder"),
     ("history", "Smoker; COPD. Known emphysema and fibrosis."),
     ("history", "No fever. No known lung disease."),
@@ -425,6 +437,9 @@ LINES_KEPT = [
     "Lungs: clear\nHeart: normal",
     "ET tube in place\nPICC in the SVC",
     "Findings: none\nCT is better",
+    "-No pneumothorax\n-Effusion",
+    "1 No pneumothorax\n2 Effusion",
+    "I. No pneumothorax.\nII. Effusion.",
 ]
 LINES_JOINED = [
     "The  lungs\n are clear. ",

@@ -7,7 +7,7 @@ __all__ = ['SECTION_NAMES', 'EVERY_SECTION', 'QUALIFIERS', 'JOINT', 'SECTION_OF'
            'SIGN', 'FIRST', 'ORGANS', 'PLACES', 'CONTEXT', 'WANTS', 'FILMS', 'WORDINGS', 'unaccented', 'section_names',
            'section_named', 'no_report', 'unescaped', 'untagged', 'plain_characters', 'unmarked', 'normalised', 'Piece',
            'header_patterns', 'ended', 'is_header', 'headers', 'place_of', 'looks_like_header', 'Like', 'likes',
-           'is_clinical', 'states_reading', 'breaks', 'end_of_context', 'is_own_line', 'belongs_to_reading',
+           'is_clinical', 'states_reading', 'breaks', 'is_own_line', 'belongs_to_reading', 'end_of_context',
            'at_known_headers', 'tells', 'film_section', 'end_of_addition', 'parted', 'closed', 'pieces',
            'with_diagnosis', 'with_reading_before', 'with_last_paragraph', 'ParsedReport', 'read_report',
            'without_names', 'unlisted_headers', 'sections', 'clean', 'one_line', 'reference_sections',
@@ -310,7 +310,7 @@ def unmarked(
     text = _BULLET.sub(r"\1- ", text)
     return text if text.isascii() else re.sub(r"[ \t]*(?:[•▪●■►➢❖◆‣]|(?<=\s)·(?=\s))[ \t]*", "\n- ", text)
 
-
+# %% ../../nbs/data/03_reports.ipynb #48994752
 def normalised(
     text: str | None,  # a report as an archive stores it
 ) -> str:  # lines ended by \n; '' for None
@@ -512,7 +512,7 @@ PLACES = (  # section, words of a header that no list knows; the first that fits
 )
 _PLACES = tuple((section, re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)) for section, words in PLACES)
 
-
+# %% ../../nbs/data/03_reports.ipynb #ae013f32
 def place_of(
     name: str,  # a header that no list knows, without its colon
 ) -> str | None:  # a section, or 'organ'; None where nothing tells
@@ -541,7 +541,7 @@ def looks_like_header(
         return True
     return fresh and len(words) <= 4 and (name[0].isupper() or (len(words) <= 3 and place_of(name) is not None))
 
-
+# %% ../../nbs/data/03_reports.ipynb #87b61336
 class Like(NamedTuple):
     "What looks like a header and is in no list."
 
@@ -558,6 +558,8 @@ def likes(
     names: dict[str, str] | None = None,  # section -> further header names
 ) -> list[Like]:
     "Starts of lines, in context of sentences too, that look like a header; in order."
+    if ":" not in text and not context:
+        return []
     found = []
     for match in _LIKE_LINE.finditer(text):
         name, reads = match["name"], place_of(match["name"]) in _ELSEWHERE
@@ -585,7 +587,9 @@ _FINDING = (
     r"pneumothora\w*|effusions?|consolidat\w*|opaci\w*|atelecta\w*|o?edema\w*|infiltrat\w*|cardiomegaly|nodul\w*|mass(?:es)?|lesions?|"
     r"fractures?|pneumonia|congest\w*|emphysema\w*|fibro\w*|scarring|granuloma\w*|calcifi\w*|hyperinflat\w*|hernia\w*|hydropneumo\w*|"
     r"pneumoperitoneum|pneumomediastinum|free (?:intraperitoneal )?air|thickening|air ?spaces?|abnormalit\w*|blunting|interstitial|"
-    r"densit(?:y|ies)|widening|cavit\w*|neumot[óo]rax|derrame|erguss|infiltrad\w*"
+    r"densit(?:y|ies)|widening|cavit\w*|neumot[óo]rax|derrame|erguss|infiltrad\w*|"
+    r"degenerative|osteopeni\w*|scolio\w*|kypho\w*|spondyl\w*|sternotom\w*|clips|carina|endotracheal|nasogastric|ett|tortuo\w*|"
+    r"hypoinflat\w*|collapse|basilar|bibasilar|perihilar|engorge\w*"
 )
 _ORGAN = (
     r"lungs?|lung fields?|heart|cardiac|cardio\w*|mediastin\w*|hil(?:a|ar|um)|pleura\w*|(?:hemi)?diaphragm\w*|costophrenic|vasculature|"
@@ -617,11 +621,12 @@ def _reads() -> dict[str, re.Pattern]:
     denied = rf"\b(?:no|without)\W+(?:\w+\W+){{0,4}}?(?:{_FINDING})"
     short = rf"^\W*(?:{_ORGAN})(?:\W+\w+){{0,3}}?\W+(?:{_STATE})\W*$|^\W*(?:clear|normal|unremarkable|stable)\W+(?:\w+\W+)?(?:{_ORGAN})"
     acute = r"^\W*no\W+(?:acute|active)\b"
+    views = rf"\b(?:frontal|lateral|pa|ap|portable|upright|views?)\b.{{0,80}}?\b(?:demonstrates?|shows?|reveals?)\b.{{0,120}}?\b{subject}\b"
     now = r"\binterval\W+(?:increase|decrease|improvement|worsening|placement|removal|development|resolution|enlargement)"
     words = {
-        "asserts": rf"{there}|{state}|{denied}|{acute}|\b(?:{_CHANGE})\b|\b(?:again|now)\W+(?:seen|noted|demonstrated)|"
+        "asserts": rf"{there}|{state}|{views}|{denied}|{acute}|\b(?:{_CHANGE})\b|\b(?:again|now)\W+(?:seen|noted|demonstrated)|"
         r"^\W*(?:(?:as|in)\W+)?compar\w+\b[^,]*,|\b(?:has|have)\W+(?:\w+\W+)?(?:developed|received|undergone|appeared)\b",
-        "strictly": rf"{there}|{state}|^{denied}|{short}|{acute}|{now}",
+        "strictly": rf"{there}|{state}|{views}|^{denied}|{short}|{acute}|{now}",
         "clinical": rf"\b(?:{_FINDING}|{_CHANGE})\b|{short}|{state}|{acute}|"
         r"^\W*(?:normal|negative|unremarkable|clear|unchanged|stable)\b\W*(?:\w+\W*){0,2}$",
         "study": r"\b(?:x-?\w*rays?|x-x+|radiogra\w*|films?|cta?|mr[it]?|pet|tomogra\w*|stud(?:y|ies)|exam\w*|prior|priors|"
@@ -673,7 +678,7 @@ _ITEM = re.compile(
 )
 _LINKING = frozenset(
     "a an the of in on at to from by with without and or nor but for is are was were be been has have had may might could can not than as "
-    "that which this these those via into over under near between its their dated since".split()
+    "that which this these those versus vs via into over under near between its their dated since".split()
 )
 _PROPER = frozenset(
     "Kerley Swan Hickman Dobbhoff Dobhoff Port Groshong Quinton Dr Mr Mrs Ms Harrington Hampton Ghon Bochdalek "
@@ -706,6 +711,32 @@ def breaks(
     return (short or (fits and (above + below).islower())) and word not in _LINKING and not _ITEM.match(above)
 
 # %% ../../nbs/data/03_reports.ipynb #7af897b6
+def is_own_line(
+    body: str,  # what stands behind a context's header
+    start: int,  # where the sentence starts
+    sentence: str,
+) -> bool:
+    "Whether a sentence about a finding, which asks nothing, starts a line though the line before is neither full nor unfinished."
+    above, line, _ = body[:start].rpartition("\n")
+    sentence = sentence.strip()
+    if not line or body[len(above) + 1 : start].strip() or len(sentence.split()) < 3 or not (sentence[0].isupper() or body.islower()):
+        return False
+    above, width = above.rpartition("\n")[2].strip(), max(map(len, body.splitlines()))
+    if not above or not is_clinical(sentence) or _reads()["asks"].search(sentence):
+        return False
+    return bool(re.search(r"[.!?][\"')\]]*$", above)) or breaks(above, sentence, False, width)
+
+
+def belongs_to_reading(
+    sentence: str,  # the one before a sentence that states a reading
+    section: str,  # of CONTEXT
+) -> bool:
+    "Whether it belongs to the reading too: `Large pneumothorax. Heart size is normal.`"
+    if section == "comparison":
+        return len(re.findall(r"[^\W\d_]{3,}", sentence)) >= 3 and not _reads()["study"].search(sentence)
+    return is_clinical(sentence) and not _reads()["asks"].search(sentence)
+
+# %% ../../nbs/data/03_reports.ipynb #dd0ca3b9
 _STARTS = re.compile(
     r"(?<=[.!?;])(?<!\s\d\.)[\"')\]]*\s+(?=\S)|(?<=[a-z_)])\.(?=[A-Z])|\n(?=[ \t]*[A-Z\d(•-])|(?:(?<=none)|(?<=None)|"
     r"(?<=NONE))[,: \t-]+(?=\S)|"
@@ -724,6 +755,8 @@ def end_of_context(
     blank = re.compile(r"\n[ \t]*(?:_{5,}[ \t]*)?(?=\n)").search(body, first.start())  # or a line drawn
     end = blank.start() if blank else len(body)
     starts = [first.start(), *(m.end() for m in _STARTS.finditer(body, first.start(), end))]
+    if body.islower():  # typed without capitals: any line may be a sentence
+        starts = sorted({*starts, *(m.end() for m in re.compile(r"\n").finditer(body, first.start(), end))})
     said = [body[start:stop] for start, stop in zip(starts, [*starts[1:], end], strict=True)]
     own = [is_own_line(body, start, sentence) for start, sentence in zip(starts, said, strict=True)]
     at = next((i for i, sentence in enumerate(said) if states_reading(sentence, section) or own[i]), None)
@@ -732,31 +765,6 @@ def end_of_context(
     while at > 1 and belongs_to_reading(said[at - 1], section):
         at -= 1
     return starts[at]
-
-
-def is_own_line(
-    body: str,  # what stands behind a context's header
-    start: int,  # where the sentence starts
-    sentence: str,
-) -> bool:
-    "Whether a sentence about a finding, which asks nothing, starts a line though the line before is neither full nor unfinished."
-    above, line, _ = body[:start].rpartition("\n")
-    if not line or body[line and len(above) + 1 : start].strip() or not re.match(r"[A-Z][a-z]", sentence) or len(sentence.split()) < 3:
-        return False
-    above, width = above.rpartition("\n")[2].strip(), max(map(len, body.splitlines()))
-    if not above or not is_clinical(sentence) or _reads()["asks"].search(sentence):
-        return False
-    return bool(re.search(r"[.!?][\"')\]]*$", above)) or breaks(above, sentence, False, width)
-
-
-def belongs_to_reading(
-    sentence: str,  # the one before a sentence that states a reading
-    section: str,  # of CONTEXT
-) -> bool:
-    "Whether it belongs to the reading too: `Large pneumothorax. Heart size is normal.`"
-    if section == "comparison":
-        return len(re.findall(r"[^\W\d_]{3,}", sentence)) >= 3 and not _reads()["study"].search(sentence)
-    return is_clinical(sentence) and not _reads()["asks"].search(sentence)
 
 # %% ../../nbs/data/03_reports.ipynb #0059c1ff
 def at_known_headers(
