@@ -266,7 +266,7 @@ READINGS = [
     "ＩＮＤＩＣＡＴＩＯＮ：Cough.\nＯＵＴＣＯＭＥ：LEAK on the right.\nIMPRESSION: Normal.",
     "INDICATION: Cough\nLarge right mass with a cavity, LEAK.\nIMPRESSION: Normal.",
     "INDICATION: Cough.\n\nRADIOGRAPHIC OUTCOME\nSmall mass, LEAK.\nIMPRESSION: Normal.",
-    "indication: cough\nlarge right mass, LEAK\nimpression: normal",
+    "indication: cough\nlarge right mass, leak\nimpression: normal",
     "INDICATION: COUGH\nLARGE RIGHT MASS WITH SHIFT, LEAK\nIMPRESSION: NORMAL",
     "HISTORY: Cough. Frontal and lateral views demonstrate a mass, LEAK.\nIMPRESSION: Normal.",
     "COMPARISON: None. The tube ends above the carina, LEAK.\nIMPRESSION: Normal.",
@@ -282,8 +282,8 @@ def test_no_reading_in_a_prompt(text, grammar):
     parsed = read_report(text, grammar)
     found = parsed.sections
     shown = {"indication": found.get("indication") or found.get("history"), "comparison": found.get("comparison")}
-    assert "LEAK" not in prompt_text(shown)
-    kept = [name for name, said in found.items() if "LEAK" in said]
+    assert "LEAK" not in prompt_text(shown).upper()
+    kept = [name for name, said in found.items() if "LEAK" in said.upper()]
     assert len(kept) == 1 and kept[0] in ("findings", "impression", "wet_read", "addendum")
     assert kept[0] != "impression"
     assert parsed.flags in (["reading_in_context"], [])

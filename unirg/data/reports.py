@@ -569,7 +569,8 @@ def likes(
             like = looks_like_header(name, ended(text, match.start())) or (context and reads and looks_like_header(name))
         found += [match] if like else []
     if context:
-        found += [m for m in _LIKE_ALONE.finditer(text) if text.upper() != text]
+        alone = [(m, text[: m.start()].rstrip().rpartition("\n")[2]) for m in _LIKE_ALONE.finditer(text) if not is_clinical(m["name"])]
+        found += [m for m, above in alone if above != above.upper() or (text != text.upper() and ended(text, m.start()))]
         known = list(header_patterns(names)["mid_line"].finditer(text))  # "Cough; Comparison: None"
         ends = {m.end("name") for m in known}
         found = [*(m for m in found if m.end("name") not in ends), *known]
