@@ -230,8 +230,8 @@ READINGS = [
     "INDICATION: Cough.\nLUNGS: LEAK. HEART: Normal.\nIMPRESSION: Normal.",
     "INDICATION: Cough.\nLungs and pleura: LEAK.\nHeart: Normal.\nImpression: Normal.",
     "INDICATION: Cough.\nCHEST: LEAK is seen in the left lung.\nIMPRESSION: Normal.",
-    "INDICATION: COUGH. OUTCOME: LEAK. IMPRESSION: NORMAL.",
-    "INDICATION: Cough. Outcome: LEAK. Impression: Normal.",
+    "INDICATION: COUGH. OUTCOME: LEAK ON THE RIGHT. IMPRESSION: NORMAL.",
+    "INDICATION: Cough. Outcome: LEAK on the right. Impression: Normal.",
     "HISTORY: Cough.\n\nThe film shows LEAK.\n\nIMPRESSION: Normal.",
     "HISTORY: Cough.\n ______________________\n The film shows LEAK.\n\nIMPRESSION: Normal.",
     "HISTORY: Cough\n-----------\nThe film shows LEAK.\n\nIMPRESSION: Normal.",
@@ -263,7 +263,15 @@ READINGS = [
     "INDICATION: Cough.\\n\\nThe film shows LEAK.\\nIMPRESSION: Normal.",
     "<p>INDICATION: Cough.</p><p>The film shows LEAK.</p><p>IMPRESSION: Normal.</p>",
     "INDICATION: Cough.\u2028\u2028The film shows LEAK.\u2028IMPRESSION: Normal.",
-    "ＩＮＤＩＣＡＴＩＯＮ：Cough.\nＯＵＴＣＯＭＥ：LEAK.\nIMPRESSION: Normal.",
+    "ＩＮＤＩＣＡＴＩＯＮ：Cough.\nＯＵＴＣＯＭＥ：LEAK on the right.\nIMPRESSION: Normal.",
+    "INDICATION: Cough\nLarge right mass with a cavity, LEAK.\nIMPRESSION: Normal.",
+    "INDICATION: Cough.\n\nRADIOGRAPHIC OUTCOME\nSmall mass, LEAK.\nIMPRESSION: Normal.",
+    "indication: cough\nlarge right mass, leak\nimpression: normal",
+    "INDICATION: COUGH\nLARGE RIGHT MASS WITH SHIFT, LEAK\nIMPRESSION: NORMAL",
+    "HISTORY: Cough. Frontal and lateral views demonstrate a mass, LEAK.\nIMPRESSION: Normal.",
+    "COMPARISON: None. The tube ends above the carina, LEAK.\nIMPRESSION: Normal.",
+    "Clinical Information: Cough Findings: Small mass, LEAK Impression: Normal",
+    "INDICATION: Cough. RESIDENT'S INTERPRETATION: LEAK. IMPRESSION: Normal.",
     "INDICATION: Cough.\n**Findings** LEAK.\n**Impression** Normal.",
 ]
 
@@ -274,8 +282,8 @@ def test_no_reading_in_a_prompt(text, grammar):
     parsed = read_report(text, grammar)
     found = parsed.sections
     shown = {"indication": found.get("indication") or found.get("history"), "comparison": found.get("comparison")}
-    assert "LEAK" not in prompt_text(shown)
-    kept = [name for name, said in found.items() if "LEAK" in said]
+    assert "LEAK" not in prompt_text(shown).upper()
+    kept = [name for name, said in found.items() if "LEAK" in said.upper()]
     assert len(kept) == 1 and kept[0] in ("findings", "impression", "wet_read", "addendum")
     assert kept[0] != "impression"
     assert parsed.flags in (["reading_in_context"], [])
@@ -291,6 +299,10 @@ CONTEXTS = [
     ("indication", "Shortness of breath, lungs clear to auscultation."),
     ("indication", "There is concern for pneumonia. CT showed a nodule."),
     ("indication", "1. Cough\n2. Fever"),
+    ("indication", "s/p sternotomy, chest tube removed"),
+    ("indication", "Patient with scoliosis and CHF\nwith increasing effusion."),
+    ("indication", "COUGH AND FEVER, PLEASE EVALUATE FOR PNEUMONIA VERSUS\nPLEURAL EFFUSION OR EDEMA"),
+    ("indication", "60F with dyspnea.\nRight effusion known, for follow up."),
     ("indication", "Chest pain, re: fall from a ladder"),
     ("history", "Smoker; COPD. Known emphysema and fibrosis."),
     ("history", "No fever. No known lung disease."),
@@ -425,6 +437,9 @@ LINES_KEPT = [
     "Lungs: clear\nHeart: normal",
     "ET tube in place\nPICC in the SVC",
     "Findings: none\nCT is better",
+    "-No pneumothorax\n-Effusion",
+    "1 No pneumothorax\n2 Effusion",
+    "I. No pneumothorax.\nII. Effusion.",
 ]
 LINES_JOINED = [
     "The  lungs\n are clear. ",
