@@ -82,7 +82,10 @@ MARKS = {
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-_UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+# letters in UTF-8 that no text in cp1252 holds by chance: there "ß" before a closing quote is two such bytes, and "é" before " »" three
+_UTF8 = re.compile(
+    rb"[\xc2-\xc5][\x80-\xbf]|(?:[\xc6-\xdf][\x80-\xbf]){2}|\xe2[\x80-\xbf]{2}|(?:[\xe0-\xef][\x80-\xbf]{2}){2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
 _NO_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]|[a-z][\x80\x82-\x84\x86-\x8c\x8e\x94\x95\x98\x99\x9b\x9f][a-z]")
 
 
@@ -105,12 +108,11 @@ def scanned(
         for number, line in enumerate(file, 1):
             if line.isascii():
                 continue
+            utf8 = utf8 or number * bool(_UTF8.search(line))
             try:
                 line.decode()
-                utf8 = utf8 or number
             except UnicodeDecodeError as error:
                 other, byte = (other, byte) if other else (number, line[error.start])
-                utf8 = utf8 or number * bool(_UTF8.search(line))
                 strange = strange or number * bool(_NO_CP1252.search(line))
                 high, low = high + len(re.findall(rb"[\xc0-\xff]", line)), low + len(re.findall(rb"[A-Za-z]", line))
     return Bytes(utf8, other, byte, strange, high / max(high + low, 1))
@@ -239,6 +241,8 @@ class Delimited:
         self.twice = {name for name, times in Counter(self.columns).items() if name and times > 1}
         if not any(self.columns):
             raise StudyError(f"table {path} holds no rows")
+        if len(self.columns) == 1 and re.search("[,;\t|]", self.columns[0]):
+            raise StudyError(f"table {path}: whole lines stand in quotes; export it again, with quotes around cells")
 
 # %% ../../nbs/data/16_delimited.ipynb #f5e9e61e
 def _lines(self: Delimited) -> Iterator[str]:
