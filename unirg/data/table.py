@@ -645,7 +645,7 @@ def gather(
         return
     for field in ID_FIELDS if not survey.as_written else ():
         value = survey.cell(field, row.cells)
-        if value and (other := gathered.other_spelling(field, value, row.line)):
+        if value and not is_nobody(value) and (other := gathered.other_spelling(field, value, row.line)):
             said = f"'{field}' is '{value}' in line {row.line} and '{other[0]}' in line {other[1]}"
             raise StudyError(f"{survey.table.path}: {said}: one id in two spellings? Mend the table, or say ids = as written")
     record = record_of(survey, row, root, words, names)
