@@ -327,5 +327,7 @@ def test_nothing_usable_is_an_error_that_says_where_it_looked(given):
 
 
 def test_spellings_are_asked_about_only_where_they_may_be_one():
-    assert all(spelt_alike(*pair) for pair in (("7", "07"), ("MRN 7", "mrn7"), ("O'Brien", "OBRIEN"), ("1,234", "1234"), ("7-01", "7-1")))
-    assert not any(spelt_alike(*pair) for pair in (("7", "7"), ("7", "70"), ("1-23", "12-3"), ("1.2.84", "1.28.4"), ("A7", "B7"), ("7a", "7b")))
+    alike = [("7", "07"), ("MRN 7", "mrn7"), ("O'Brien", "OBRIEN"), ("1,234", "1234"), ("7-01", "7-1")]
+    assert all(spelt_alike(*pair) for pair in alike)
+    others = [("7", "7"), ("7", "70"), ("1-23", "12-3"), ("1.2.84", "1.28.4"), ("A7", "B7"), ("7a", "7b")]
+    assert not any(spelt_alike(*pair) for pair in others)
