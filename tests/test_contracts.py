@@ -108,6 +108,17 @@ def test_a_room_imports_only_from_rooms_to_its_left():
     assert wrong == []
 
 
+def test_no_two_modules_import_each_other():
+    "At any depth, imports within functions included: a circle means that neither can be read, tested or replaced without the other."
+    from unirg.study import modules_of
+
+    package = ROOT / "unirg"
+    paths = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in package.rglob("*.py") if p.name != "__init__.py"}
+    reached = {name: modules_of(path.read_text(), package, name) for name, path in paths.items()}
+    circles = {tuple(sorted(other for other in found if name in reached.get(other, ()))) for name, found in reached.items()} - {()}
+    assert len(paths) > 30 and circles == set()
+
+
 def test_nothing_in_training_or_reward_reads_the_truth():
     reading = re.compile(r"read_truth|truth(_studies)?\.parquet|phantom\.archives|rerender")
     places = [

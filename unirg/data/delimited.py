@@ -15,6 +15,7 @@ import io
 import re
 import unicodedata
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -82,8 +83,14 @@ MARKS = {
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-_UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
-_NO_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]|[a-z][\x80\x82-\x84\x86-\x8c\x8e\x94\x95\x98\x99\x9b\x9f][a-z]")
+# letters in UTF-8 that no text in cp1252 holds by chance: there "ß" before a closing quote is two such bytes, and "é" before " »" three
+_UTF8 = re.compile(
+    rb"[\xc2-\xc5][\x80-\xbf]|(?:[\xc6-\xdf][\x80-\xbf]){2}|\xe2[\x80-\xbf]{2}|(?:[\xe0-\xef][\x80-\xbf]{2}){2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
+# bytes that mean nothing there, and marks or capitals within a word
+_NO_CP1252 = re.compile(
+    rb"[\x81\x8d\x8f\x90\x9d]|[A-Za-z][\x80\x82-\x84\x86-\x8c\x8e\x94\x95\x98\x99\x9b\x9f][a-z]|[a-z\x80-\x9f]\xa7[a-z]"
+)
 
 
 class Bytes(NamedTuple):
@@ -105,12 +112,11 @@ def scanned(
         for number, line in enumerate(file, 1):
             if line.isascii():
                 continue
+            utf8 = utf8 or number * bool(_UTF8.search(line))
             try:
                 line.decode()
-                utf8 = utf8 or number
             except UnicodeDecodeError as error:
                 other, byte = (other, byte) if other else (number, line[error.start])
-                utf8 = utf8 or number * bool(_UTF8.search(line))
                 strange = strange or number * bool(_NO_CP1252.search(line))
                 high, low = high + len(re.findall(rb"[\xc0-\xff]", line)), low + len(re.findall(rb"[A-Za-z]", line))
     return Bytes(utf8, other, byte, strange, high / max(high + low, 1))
@@ -120,13 +126,17 @@ def encoding_of(
     path: Path,  # a file
 ) -> tuple[str, str]:  # the encoding, and what a person should be told about it
     "How a file's letters are written; raises `StudyError` naming line and byte where it is written in two ways or in an unknown one."
-    with opened(path) as file:
-        head = file.read(64)
-    refuse_what_is_no_text(path, head)
-    mark = next((encoding for start, encoding in MARKS.items() if head.startswith(start)), None)
-    if mark and mark != "utf-8-sig":
-        return mark, ""
-    found, ask = scanned(path), "name its encoding in the source's section, such as encoding = cp1252"
+    try:
+        with opened(path) as file:
+            head = file.read(64)
+        refuse_what_is_no_text(path, head)
+        mark = next((encoding for start, encoding in MARKS.items() if head.startswith(start)), None)
+        if mark and mark != "utf-8-sig":
+            return mark, ""
+        found = scanned(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise StudyError(f"table {path} cannot be read: {error}") from error
+    ask = "name its encoding in the source's section, such as encoding = cp1252"
     if not found.other:
         return "utf-8-sig", ""
     where = f"table {path}, line {found.other}: byte 0x{found.byte:02x} is not UTF-8"
@@ -192,7 +202,11 @@ def swallowed(
                 continue
             compared = [k for k in range(min(len(parts), len(cells))) if k < column or (k > column and len(parts) == width == len(cells))]
             pairs = [(shapes[k], shape(parts[k])) for k in compared]
-            if any(mine and mine == theirs for mine, theirs in pairs) and all(mine == theirs for mine, theirs in pairs):
+            if any(mine != theirs for mine, theirs in pairs):
+                continue
+            likeness = sum(2 if re.search("[^ax]", mine) else 1 for mine, _ in pairs if mine)  # a number alone may begin a sentence
+            words = sum(mine == "" and bool(parts[k].strip()) for k, (mine, _) in zip(compared, pairs, strict=True))
+            if likeness > 1 or (likeness and words and len(parts) == width):
                 return True
     return False
 
@@ -239,6 +253,8 @@ class Delimited:
         self.twice = {name for name, times in Counter(self.columns).items() if name and times > 1}
         if not any(self.columns):
             raise StudyError(f"table {path} holds no rows")
+        if len(self.columns) == 1 and re.search("[,;\t|]", self.columns[0]):
+            raise StudyError(f"table {path}: whole lines stand in quotes; export it again, with quotes around cells")
 
 # %% ../../nbs/data/16_delimited.ipynb #f5e9e61e
 def _lines(self: Delimited) -> Iterator[str]:
@@ -255,7 +271,7 @@ def _lines(self: Delimited) -> Iterator[str]:
         line, byte = scanned(self.path).other if "utf-8" in self.encoding else number + 1, error.object[error.start]
         name = self.encoding.removesuffix("-sig").upper()
         raise StudyError(f"table {self.path}, line {line}: byte 0x{byte:02x} is not {name}") from error
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise StudyError(f"table {self.path} cannot be read behind line {number}: {error}") from error
 
 

@@ -566,7 +566,7 @@ def refuse(
     first = (unreadable or list(quarantine.values()))[0]
     said = f"{source}: " + ": ".join(filter(None, [first["path"], first["reason"]]))
     if unreadable:
-        said += f" ({len(unreadable)} of {seen} films cannot be read; unreadable_limit is {unreadable_limit:g})"
+        said += f" ({len(unreadable)} of {seen} films or rows cannot be read; unreadable_limit is {unreadable_limit:g})"
     if len(quarantine) == seen:
         reasons = Counter(_reason(entry) for entry in quarantine.values()).most_common(3)
         said += f"; none of {seen} studies can be used: {', '.join(f'{reason} ({times})' for reason, times in reasons)}"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'SETTINGS', 'SUFFIXES', 'ID_FIELDS', 'NUMBER', 'YEAR', 'ZONED', 'BASIC', 'NAMED', 'TOTAL', 'TEXTS',
-           'MOST_ROWS', 'Template', 'templates', 'film_path', 'unwrapped', 'IdColumn', 'spelling', 'spelt_alike',
-           'moments', 'Order', 'order_keys', 'report_sections', 'Gathered', 'Survey', 'record_of', 'merge', 'whole',
-           'gather', 'records', 'read']
+           'MOST_ROWS', 'Template', 'templates', 'mapped', 'film_path', 'unwrapped', 'IdColumn', 'spelling',
+           'spelt_alike', 'moments', 'Order', 'order_keys', 'report_sections', 'Gathered', 'Survey', 'record_of',
+           'merge', 'whole', 'gather', 'records', 'read']
 
 # %% ../../nbs/data/09_table.ipynb #d5d9c67b
 import contextlib
@@ -118,6 +118,23 @@ def templates(
     if "image" not in made:
         raise StudyError(f"{table}: 'image' is not set, the column or template of the film's path, such as images/{{filename}}")
     return made
+
+
+def mapped(
+    mapping: dict[str, str],  # as for `templates`
+    table: Delimited,
+) -> dict[str, list[Template]]:
+    "The mapping laid on a table; raises `StudyError` as `templates` does, and says where the header may be instead."
+    try:
+        return templates(mapping, table.columns, table.path)
+    except StudyError as error:
+        for row in itertools.islice(table.rows(), 20) if "has no column" in str(error) else ():
+            try:
+                templates(mapping, list(map(column_name, row.cells)), table.path)
+            except StudyError:
+                continue
+            raise StudyError(f"{error}. Line {row.line} has it: remove the lines before the header") from error
+        raise
 
 
 SETTINGS = ("date_form", "encoding", "delimiter", "ids", "views", "sexes", "races", "ages", "splits", "<section>_headers")
@@ -235,7 +252,12 @@ _DATES = {  # form -> pattern, and the places of year, month and day
     "20200131": (re.compile(r"(\d{4})(\d\d)(\d\d)(?:\.0+)?()()()()"), (1, 2, 3)),
     "20200131083000": (re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(?:\.\d+)?()"), (1, 2, 3)),
 }
-_NAMED = ("%d-%b-%Y", "%d %b %Y", "%d%b%Y", "%d-%B-%Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y")  # 31-Jan-2020
+_NAMED = ("%d %b %Y", "%d %b %y", "%b %d %Y", "%Y %b %d")  # 31-Jan-2020, 31JAN2020, 31. Januar 2020, 31-JAN-20, Jan 31, 2020
+_MONTH = dict(
+    pair.split(":")
+    for pair in "mär:mar mrz:mar mai:may okt:oct dez:dec ene:jan abr:apr ago:aug dic:dec fév:feb avr:apr aoû:aug déc:dec gen:jan mag:may "
+    "giu:jun lug:jul set:sep ott:oct".split()
+)
 NUMBER, YEAR, ZONED, BASIC, NAMED = "a number", "a year", "2020-01-31T08:30Z", "20200131T083000", "31-Jan-2020"
 _NO_DATE = re.compile(r"0000\D?00\D?00.*|9999\D?12\D?31.*|1900\D?0[01]\D?0[01]|1899\D?12\D?3[01]|00?[/.]00?[/.]0000|0?1[/.]0?1[/.]1900")
 
@@ -263,9 +285,12 @@ def moments(
         with contextlib.suppress(ValueError):
             moment = datetime.datetime.fromisoformat(cell)
             found[ZONED if moment.tzinfo else BASIC] = (moment, True)
-    for form in _NAMED if not found and re.search(r"[a-z]{3}", cell, re.IGNORECASE) else ():
-        with contextlib.suppress(ValueError):
-            found.setdefault(NAMED, (datetime.datetime.strptime(cell, form), False))
+    if not found and (month := re.search(r"[^\W\d_]{3,}", cell)):
+        short = month[0][:3].lower()
+        text = " ".join(re.sub(r"[-.,/]", " ", cell.replace(month[0], f" {_MONTH.get(short, short)} ")).split())
+        for form in _NAMED:
+            with contextlib.suppress(ValueError):
+                found.setdefault(NAMED, (datetime.datetime.strptime(text, form), False))
     return found
 
 # %% ../../nbs/data/09_table.ipynb #58840a69
@@ -279,7 +304,8 @@ class Order:
         date_form: str = "",  # formats of strptime, alternatives by a bar; '' finds out
     ):
         self.table, self.falling, self.given = table, falling, [form.strip() for form in date_form.split("|") if form.strip()]
-        self.cells, self.fits, self.misfits, self.timed, self.form = 0, Counter(), {}, 0, ""
+        self.cells, self.timed, self.form = 0, 0, ""
+        self.fits, self.misfits = Counter(), {}  # cells of each form, and the first that is not of it
 
     def see(
         self,
@@ -313,7 +339,7 @@ class Order:
         "Settle the form; raises `StudyError` naming the cell that is not of the kind that most are, or what has to be said."
         if self.given or not self.cells:
             return
-        digits = next((form for form in ("20200131", "20200131083000") if 2 * self.fits[form] > self.cells), None)
+        digits = next((form for form in ("20200131", "20200131083000") if 3 * self.fits[form] >= self.cells), None)
         order = [digits] if digits else [YEAR, NUMBER, *_DATES, ZONED, BASIC, NAMED]
         whole = [form for form in order if self.fits[form] == self.cells]
         if not whole:
@@ -400,12 +426,12 @@ class Gathered:
         self.db.execute("INSERT OR IGNORE INTO keys (key) VALUES (?)", (key,))
         self.db.execute("INSERT INTO items (place, value) SELECT place, ? FROM keys WHERE key = ?", (pickle.dumps(value), key))
 
-    def groups(self) -> Iterator[list]:
-        "The values of each key."
+    def groups(self) -> Iterator[tuple[str, list]]:
+        "Each key and its values."
         self.db.execute("CREATE INDEX by_place ON items (place)")
-        rows = self.db.execute("SELECT place, value FROM items ORDER BY place, number")
-        for _, group in itertools.groupby(rows, key=lambda row: row[0]):
-            yield [pickle.loads(value) for _, value in group]
+        rows = self.db.execute("SELECT key, value FROM items JOIN keys USING (place) ORDER BY place, number")
+        for key, group in itertools.groupby(rows, key=lambda row: row[0]):
+            yield key, [pickle.loads(value) for _, value in group]
 
     def other_spelling(
         self,
@@ -510,11 +536,11 @@ class Survey:
         if row.fault:
             return row.fault
         where = f"line {row.line} of {self.table.path.name}"
-        for column in self.ids:
+        for column, (field, _) in self.ids.items():
             cell = row.cells[column].strip()
             if cell.startswith("#") and known_text(cell) is None:
                 return f"a spreadsheet's error instead of an id: {where}, '{self.table.columns[column]}' is {cell}"
-            if TOTAL.fullmatch(cell.rstrip(":")) and not self.cell("image", row.cells):
+            if TOTAL.fullmatch(cell.rstrip(":")) and (field == "image" or not self.cell("image", row.cells)):
                 return f"a total, and no study: {where}"
         return ""
 
@@ -534,7 +560,7 @@ def record_of(
     split = words.of("split", said["split"]) or split_of(said["split"] if "split" in survey.fields else "test")
     if split is None and said["split"] is not None:
         raise StudyError(f"{survey.table.path}, line {row.line}: split is '{said['split']}'; it may be train, validation or test")
-    report = read_report(said["report"], names=names)
+    report = _parsed(said["report"], tuple((names or {}).items()))
     texts = {name: said[name] or text for name, text in report_sections(report).items()}
     path = film_path(survey.filled("image", row.cells), root)
     study = said["study_id"] if said["study_id"] and not (is_nobody(said["study_id"]) and said["study_id"].strip("09")) else None
@@ -548,12 +574,17 @@ def record_of(
         record.films.append(Film(path, view_of(said["view"]), said["view"]))
     for flag in report.flags:
         record.flag(flag)
-    if said["study_id"] is not None and study is None:
+    if "study_id" in survey.fields and study is None:
         record.flag("study_unnamed")
     patient = [row.cells[column].strip() for one in survey.fields.get("patient_id", ()) for column in one.columns]
     if said["patient_id"] is None and any(patient):
         record.flag("patient_unnamed")
     return record
+
+# %% ../../nbs/data/09_table.ipynb #929b2e7c
+@functools.lru_cache(256)
+def _parsed(report: str | None, names: tuple) -> ParsedReport:  # rows of one study repeat its report
+    return read_report(report, names=dict(names))
 
 # %% ../../nbs/data/09_table.ipynb #592365d0
 MOST_ROWS = 50
@@ -575,7 +606,7 @@ def merge(
     if other.patient_id is not None and other.patient_id != record.patient_id:
         record.fault = f"its rows name two patients: {record.patient_id}, {other.patient_id}"
     record.fault = record.fault or other.fault
-    record.said, record.unlisted = {**other.said, **record.said}, [*record.unlisted, *other.unlisted]
+    record.said, record.unlisted = {**other.said, **record.said}, list(dict.fromkeys([*record.unlisted, *other.unlisted]))
     for flag in filter(None, other.flags.split(",")):
         record.flag(flag)
     record.films += [film for film in other.films if film.path not in {known.path for known in record.films}]
@@ -614,7 +645,7 @@ def gather(
         return
     for field in ID_FIELDS if not survey.as_written else ():
         value = survey.cell(field, row.cells)
-        if value and (other := gathered.other_spelling(field, value, row.line)):
+        if value and not is_nobody(value) and (other := gathered.other_spelling(field, value, row.line)):
             said = f"'{field}' is '{value}' in line {row.line} and '{other[0]}' in line {other[1]}"
             raise StudyError(f"{survey.table.path}: {said}: one id in two spellings? Mend the table, or say ids = as written")
     record = record_of(survey, row, root, words, names)
@@ -641,7 +672,7 @@ def records(
     source = Delimited(root / table, encoding, delimiter)
     wanted = {**(columns or {}), **mapping}
     falling = wanted.get("order", "").startswith("-") and wanted["order"] not in source.columns
-    fields = templates({**wanted, "order": wanted["order"][1:]} if falling else wanted, source.columns, source.path)
+    fields = mapped({**wanted, "order": wanted["order"][1:]} if falling else wanted, source)
     order = Order(source.path, falling, date_form) if "order" in fields else None
     survey = Survey(source, fields, order, ids == "as written")
     if source.note:
@@ -653,8 +684,8 @@ def records(
             gather(gathered, row, survey, tally, root, words or Words(), names)
         if not tally.read - tally[EMPTY]:
             raise StudyError(f"table {source.path} holds no rows")
-        for rows in gathered.groups():
-            tally["studies"] += not rows[0].spoilt
+        for key, rows in gathered.groups():
+            tally["studies"] += not key.startswith("\0")
             tally["further rows of a study"] += len(rows) - 1
             record = whole(rows)
             with_header_views(record, root)

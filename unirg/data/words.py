@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOTHING', 'INVISIBLE', 'VIEWS', 'UNCLEAR', 'VIEW_WORDS', 'AGE_UNITS', 'SEXES', 'RACES', 'RACE_WORDS', 'SPLITS',
-           'VOCABULARIES', 'stated', 'known_text', 'plain', 'words_of', 'view', 'is_posture', 'is_frontal', 'age',
-           'sex', 'race', 'untold', 'split', 'Words', 'Unheard', 'told_values', 'remarks']
+           'VOCABULARIES', 'REMARKS', 'stated', 'known_text', 'plain', 'words_of', 'view', 'is_posture', 'is_frontal',
+           'age', 'sex', 'race', 'untold', 'split', 'Words', 'Unheard', 'told_values', 'remarks']
 
 # %% ../../nbs/data/15_words.ipynb #5063570f
 import functools
@@ -23,7 +23,9 @@ NOTHING = frozenset(
     "&nbsp;, "
     "#n/a, #n/a n/a, #na, #name?, #ref!, #value!, #null!, #div/0!, #num!, #spill!, #calc!, #field!, #getting_data, #error!".split(", ")
 )
+_SAYS = re.compile(r"[^\s?.\-\u2010-\u2015]")
 INVISIBLE = dict.fromkeys([0xAD, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065)])  # of no width
+_UNSEEN = "".join(map(chr, INVISIBLE)) + " \t\r\n\xa0"
 
 
 def stated(
@@ -32,8 +34,10 @@ def stated(
     "Text without surrounding blanks, or None where the archive has none; `None.` with its full stop was dictated, and stays."
     if value is None or value != value:  # NaN
         return None
-    text = str(value).strip().strip("".join(map(chr, INVISIBLE))).strip()
-    return None if text.lower() in NOTHING or not re.search(r"[^\s?.\-\u2010-\u2015]", text) else text
+    text = str(value).strip()
+    if not text.isascii():
+        text = text.strip(_UNSEEN)
+    return text if _SAYS.search(text) and (len(text) > 20 or text.lower() not in NOTHING) else None
 
 
 def known_text(
@@ -41,7 +45,7 @@ def known_text(
 ) -> str | None:
     "The same for anything but prose: here `None.` and `unknown.` say nothing either."
     text = stated(value)
-    return text if text is not None and stated(text.rstrip(".")) is not None else None
+    return text if text is None or text[-1] != "." or stated(text.rstrip(".")) is not None else None
 
 # %% ../../nbs/data/15_words.ipynb #b4553c2e
 def plain(
@@ -353,6 +357,14 @@ def told_values(
     return dict(first[:top]) | ({f"({len(rest)} others)": sum(times for _, times in rest)} if rest else {})
 
 # %% ../../nbs/data/15_words.ipynb #cef0f71e
+REMARKS = {  # flag -> what it means for a person
+    "rows_disagree": "rows of one study say different things, and the first that says anything counts",
+    "patient_unnamed": "their patient's id stands for nobody, so they have no priors",
+    "patient_of_many": "their patient has more than 200 studies, so they have no priors",
+    "study_unnamed": "their study's id is empty or stands for nobody, so each film is a study of its own",
+}
+
+
 def remarks(
     counts: dict,  # of a prepared source
 ) -> list[str]:  # lines
@@ -366,6 +378,9 @@ def remarks(
     if headers := counts.get("unlisted_headers"):
         said = ", ".join(f"'{header}' {times}" for header, times in list(headers.items())[:8])
         lines.append(f"{source}: what may be headers of reports, and is not known: {said}; say whose by <section>_headers = ...")
+    for flag, said in REMARKS.items():
+        if times := counts.get("flags", {}).get(flag):
+            lines.append(f"{source}: {times} studies are flagged {flag}: {said}")
     texts = counts.get("sections")
     if texts and texts["findings"] >= 20 and texts["impression"] < 0.1 * counts["rows"]:
         few = f"only {texts['impression']} of {counts['rows']} studies have an impression"
