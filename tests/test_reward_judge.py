@@ -186,7 +186,7 @@ def test_what_stands_outside_the_thirteen_is_judged(stated, denied):
 def test_errors_can_be_weighed_by_urgency():
     normal = "The heart is normal. The lungs are clear. No effusion or pneumothorax."
     worst = urgent_errors("Large left pneumothorax.", normal)
-    for slight in ("Possible tiny left effusion.", "Mild cardiomegaly.", "Mild left atelectasis.", "Small hiatal hernia.", "Possible edema."):
+    for slight in ("Possible tiny left effusion.", "Mild cardiomegaly.", "Mild left atelectasis.", "Hiatal hernia.", "Possible edema."):
         assert 0 < urgent_errors(slight, normal) <= worst / 2
         assert urgency_term(slight, normal) > urgency_term("Large left pneumothorax.", normal)
     assert urgency_term(normal, normal) == 1 and urgent_errors("Edema.", normal, {"edema": 3.0}) == 3.0

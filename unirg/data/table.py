@@ -24,7 +24,7 @@ from pathlib import Path
 from ..core import StudyError
 from .delimited import AGAIN, EMPTY, Delimited, Row, column_name
 from .layouts import archive_root, named, with_header_views
-from .reports import CONTEXT, ParsedReport, clean, read_report
+from .reports import CONTEXT, ParsedReport, clean, normalised, read_report
 from .studies import Film, Record, Studies, Tally, collect, is_nobody, scratch
 from .words import INVISIBLE, Words, known_text
 from .words import age as age_of
@@ -567,7 +567,8 @@ def record_of(
     record = Record(
         "table", study or path or f"line {row.line}", said["patient_id"], said["institution"], split=split, admission=said["admission"],
         order_key=survey.order.key(said["order"]) if survey.order else None, age=age_of(said["age"]), sex=survey.sex(said["sex"]),
-        race=race_of(said["race"]), fault=report.fault, unlisted=report.unlisted, **{name: clean(text) for name, text in texts.items()},
+        race=race_of(said["race"]), fault=report.fault, unlisted=report.unlisted,
+        **{name: clean(normalised(text)) for name, text in texts.items()},
     )  # fmt: skip
     record.said = {name: said[name] for name in ("age", "sex", "race", "order") if said[name]}
     if path:

@@ -56,7 +56,6 @@ EXTRA_NAMES = {
     "aortic_aneurysm": "Aortic Aneurysm or Dissection",
     "lymphadenopathy": "Lymphadenopathy",
     "hilar_enlargement": "Hilar Enlargement",
-    "costophrenic_blunting": "Costophrenic Blunting",
     "emphysema": "Emphysema",
     "bronchiectasis": "Bronchiectasis",
     "other_disease": "Other Disease",
