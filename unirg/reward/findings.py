@@ -184,9 +184,9 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
         central)?( line| catheter| cvc| cvl)?, cordis, (intravenous )?vascular access device
     """,
     "pacemaker": """
-        pacemakers?, pacers?, ppm, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator|cardioverter)s?, (implanted )?cardiac
-        (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?, cardiac xxxx generator,
-        generator( pack)?
+        (dual chamber |dual lead |single lead |biventricular )?pacemakers?( devices?)?, pacers?, ppm, pacing (leads?|wires?|device|xxxx),
+        (aicd|icd|defibrillator|cardioverter)s?, (implanted )?cardiac (device|generator)s?,
+        (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?, cardiac xxxx generator, generator( pack)?
     """,
     "monitor": "(ecg|ekg|telemetry|monitoring|cardiac monitor|cardiac monitoring) (leads?|electrodes?|wires?|devices?)",
     "sternotomy": "(median )?sternotomy (wires?|sutures?|xxxx|changes), sternal wires?",
@@ -670,7 +670,8 @@ SKIP_WORDS = """
     spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?, large (body|habitus|patient), not (well|fully|completely|optimally)
     (seen|visuali(s|z)ed|imaged), less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
     demonstrated|present|reported|mentioned|questioned), new york, upper abdom(en|inal), lower (cervical|thoracic|neck), upper
-    (thoracic|extremity), mid (thoracic|clavicle|clavicular), better (seen|visuali(s|z)ed|demonstrated|evaluated), technical factors,
+    (thoracic|extremity), mid (thoracic|clavicle|clavicular), better
+    (seen|visuali(s|z)ed|demonstrated|evaluated|assessed|characterized|appreciated|delineated|depicted|defined|shown), technical factors,
     clinically, if clinically, no comparison, no prior, no previous, no (old|earlier) (films?|studies|exams?), prior
     (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx), previous
     (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, outside
@@ -758,6 +759,7 @@ PLACE_WORDS = """
 
 # %% ../../nbs/reward/01_findings.ipynb #1b3cf836
 MANNER_WORDS = """
+    accentuate accentuates exaggerate exaggerates
     aberrant about absence accessed accessory account accounting active acuity acute acutely adequate adequately advanced aerated aligned
     alignment allow allowing allows alternative alternatively although amount amputation anatomic anatomical annular anomaly apparent
     apparently appear appearance appearances appearing appears appreciable appreciated approximately approximating arise arising
@@ -1339,12 +1341,14 @@ def described(
         return Fact(finding, status, side, None, None, "resolved" if gone else None, kind)
     device = finding == "support_devices"
     location = None if finding in SIDELESS else next(iter(words.get("location", ())), None)
+    size = max(words.get("size", ()), default=None)
     if device:
+        size = next(iter(words.get("size", ())), None)  # "4 cm above the carina, withdraw 2 cm"
         location = min(words.get("tip", ()), key=_TIPS.index, default=None)
     severity = max(words.get("severity", ()), key=("mild", "moderate", "severe").index, default=None)
     changes = [change for change in words.get("change", ()) if change != "resolved"]
     change = next((c for c in changes if c != "unchanged"), changes[0] if changes else None)  # "improved but persistent"
-    return Fact(finding, status, side, location, None if device else severity, change, kind, max(words.get("size", ()), default=None))
+    return Fact(finding, status, side, location, None if device else severity, change, kind, size)
 
 # %% ../../nbs/reward/01_findings.ipynb #205e11b4
 _ADVERBS = r"(?:(?:be|been|to|yet|also|well|quite|out|now|here|too|as|so|\w+ly|with (?:any )?(?:certainty|confidence)|at this time),? )*"
@@ -1368,12 +1372,13 @@ _SMALLER = "larger|smaller|bigger|worse|changed|different|progressed|grown|resol
 EXCLUSIONS = (  # regular expression, what stands for it
     (rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
     (rf"\b(?:should|must|(?:needs?|has|have|ought|remains?|is|are) to) {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
-    (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| on | by | with| without | given| due| based)", "cannot be excluded"),
+    (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| (?:on|by|with|without|given|due|based|in|at|from|because|since|as|but|and|for)\b)",
+     "cannot be excluded"),
     (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
     (r"\b(?:without|not) (?:excluding|ruling out)\b", "cannot exclude"),
     (r"\b(?:can|could) neither be \w+ nor (?:excluded|ruled out)\b", "cannot be excluded"),
     (r"\b(?:exclusion of|nor can) ((?:\w+ ){1,4})(?:(?:is|was) (?:not |im)possible|be (?:excluded|ruled out))\b", r"\1 cannot be excluded"),
-)
+)  # fmt: skip
 RESOLUTIONS = (
     (rf"\b{_LEFTOVER} (?:(?:complete|completely|entirely|fully|total|totally|interval|\w+ly) )*"
      r"(?:resolved|cleared|gone|disappeared|resolution|clearing)\b(?: of\b)?", "almost resolved"),
@@ -1886,7 +1891,9 @@ def merge(
             if fact.status == "absent" and other.status != "absent":
                 break
             if _same(fact.location, other.location) and _same(fact.size, other.size):
-                kept[number] = _both(other, fact)
+                alone = sum(one.finding == fact.finding for one in kept) == 1
+                if fact.kind or not other.kind or alone:  # of several devices "lines" means none in particular
+                    kept[number] = _both(other, fact)
                 break
         else:
             kept.append(fact)
