@@ -184,9 +184,9 @@ DEVICE_WORDS = {  # kind -> words; under "device" what says no kind
         central)?( line| catheter| cvc| cvl)?, cordis, (intravenous )?vascular access device
     """,
     "pacemaker": """
-        pacemakers?, pacers?, ppm, pacing (leads?|wires?|device|xxxx), (aicd|icd|defibrillator|cardioverter)s?, (implanted )?cardiac
-        (device|generator)s?, (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?, cardiac xxxx generator,
-        generator( pack)?
+        (dual chamber |dual lead |single lead |biventricular )?pacemakers?( devices?)?, pacers?, ppm, pacing (leads?|wires?|device|xxxx),
+        (aicd|icd|defibrillator|cardioverter)s?, (implanted )?cardiac (device|generator)s?,
+        (pacer|pacemaker|ventricular|atrial|defibrillator|icd|aicd) (leads?|wires?), leads?, cardiac xxxx generator, generator( pack)?
     """,
     "monitor": "(ecg|ekg|telemetry|monitoring|cardiac monitor|cardiac monitoring) (leads?|electrodes?|wires?|devices?)",
     "sternotomy": "(median )?sternotomy (wires?|sutures?|xxxx|changes), sternal wires?",
@@ -670,7 +670,8 @@ SKIP_WORDS = """
     spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?, large (body|habitus|patient), not (well|fully|completely|optimally)
     (seen|visuali(s|z)ed|imaged), less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
     demonstrated|present|reported|mentioned|questioned), new york, upper abdom(en|inal), lower (cervical|thoracic|neck), upper
-    (thoracic|extremity), mid (thoracic|clavicle|clavicular), better (seen|visuali(s|z)ed|demonstrated|evaluated), technical factors,
+    (thoracic|extremity), mid (thoracic|clavicle|clavicular), better
+    (seen|visuali(s|z)ed|demonstrated|evaluated|assessed|characterized|appreciated|delineated|depicted|defined|shown), technical factors,
     clinically, if clinically, no comparison, no prior, no previous, no (old|earlier) (films?|studies|exams?), prior
     (study|exam|examination|film|films|radiographs?|studies|comparison|chest|ct|xxxx), previous
     (study|exam|examination|film|films|radiographs?|studies|chest|ct|xxxx), stable patient, outside
@@ -690,21 +691,23 @@ GRAMMAR_WORDS = """
 
 # %% ../../nbs/reward/01_findings.ipynb #3ed3808e
 FILM_WORDS = """
-    narrative
-    acquired ago am ap apical arm arms artifact artifactual available baseline bedside cassette cassettes chin clothing compared comparing
-    comparison comparisons contrast correction cross crosstable ct cta cxr date dated day days decubitus dedicated detailed diagnostic dual
-    earlier eight eighth electronic energy enhanced erect exam examination examinations examined exams expiratory exposed exposure fifth
-    film films first five fluoroscopic four fourth frontal hand hands hour hours image imaged images imaging initial inspiratory interim
-    interval jewelry kub kv lateral laterals limit limitation limitations limited limits lordotic magnification magnified month months
-    motion mri nine ninth noncontrast nondiagnostic nonemergent noninvasive number numbers oblique obliques obtained old overlap overlapping
-    overlay overlie overlies overlying overpenetrated pa penetrated penetration performed pet piercing piercings pm portable position
-    positional positioned positioning positions previous prior priors projected projecting projection projections projects provided quality
-    radiograph radiograph's radiographic radiographically radiographs radiography radiology raised ray rays recent reference repeat repeated
-    review reviewed rotated rotation rotatory scan scanning scans seated second sectional seen semi semierect semiupright serial series
-    seven seventh shielded short single sitting six sixth standing studies study submitted suboptimal suboptimally summation superimposed
-    superimposing supine swimmers table technical technically technique ten tenth term third three time times today's tomographic tomography
-    total tube two ultrasound unavailable underpenetrated underpenetration upright view viewed views visible visibly visualised visualized
-    week weeks x xray xrays year years yesterday
+    acquired ago am ap apical april arm arms artifact artifactual august available axial baseline bedside cassette cassettes chin clothing
+    collimated collimation compared comparing comparison comparisons contrast coronal correction cropped cropping cross crosstable ct cta
+    cxr date dated day days december decubitus dedicated detailed detector diagnostic digital dual earlier eight eighth electronic energy
+    enhanced erect evening exam examination examinations examined exams excluded expiratory exposed exposure facility february field fields
+    fifth film films first five fluoroscopic fluoroscopy four fourth friday frontal hand hands hospital hour hours image imaged images
+    imaging include included includes incomplete initial inspiratory institution interim interval january jewelry july june kub kv lateral
+    laterals limit limitation limitations limited limits lordotic magnification magnified march may midnight monday month months morning
+    motion mri narrative night nine ninth noncontrast nondiagnostic nonemergent noninvasive noon november number numbers oblique obliques
+    obtained october old overlap overlapping overlay overlie overlies overlying overpenetrated pa penetrated penetration performed pet
+    piercing piercings pm portable position positional positioned positioning positions previous prior priors projected projecting
+    projection projections projects protocol provided quality radiograph radiograph's radiographic radiographically radiographs radiography
+    radiology raised ray rays recent reconstruction reconstructions reference reformat reformats reformatted repeat repeated review reviewed
+    rotated rotation rotatory sagittal same-day saturday scan scanning scans seated second sectional seen semi semierect semiupright
+    september sequence sequences serial series seven seventh shielded short single sitting six sixth slice slices standing studies study
+    submitted suboptimal suboptimally summation sunday superimposed superimposing supine swimmers table technical technically technique ten
+    tenth term third three thursday time times today's tomographic tomography total tube tuesday two ultrasound unavailable underpenetrated
+    underpenetration upright view viewed views visible visibly visualised visualized wednesday week weeks x xray xrays year years yesterday
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #29c5d374
@@ -727,31 +730,36 @@ TALK_WORDS = """
 
 # %% ../../nbs/reward/01_findings.ipynb #22272c98
 PLACE_WORDS = """
-    abdomen abdominal acromioclavicular airspace airway airways alveolar angle angles anterior anteriorly anterolateral anteroposterior
-    aortic aorto apex apices arch area areas arterial arteries artery ascending aspect aspects atrial atrium axilla axillae axillary azygos
-    basal base bases basilar bilateral bilaterally bodies body bone bones bony border borders bottom brachiocephalic breast breasts
-    bronchial bronchopulmonary bronchus c7 cardia cardiac cardio cardiophrenic cardiopulmonary cardiothoracic carotid caval central
+    abdomen abdominal acetabulum acromial acromioclavicular acromion adrenal airspace airway airways alveolar angle angles ankle ankles
+    anterior anteriorly anterolateral anteroposterior aortic aorto apex apical apices arch area areas arterial arteries artery ascending
+    aspect aspects atrial atrium axial axilla axillae axillary azygos basal base bases basilar bilateral bilaterally bladder bodies body
+    bone bones bony border borders bottom brachiocephalic brain breast breasts bronchi bronchial bronchiole bronchioles bronchopulmonary
+    bronchus c7 calvarium cardia cardiac cardio cardiophrenic cardiopulmonary cardiothoracic carotid cartilaginous caval cecum central
     centrally cervical cervicothoracic chest chondral clavicle clavicular colonic compartment compartments configuration contour contours
-    coronary cortex cortical costochondral costophrenic course courses coursing deep descending diaphragmatic disc discs disk distal edge
-    end endplate ends epigastric epigastrium esophageal external extrapulmonary extrathoracic fat femur fissural fissure flank foot fundus
-    gallbladder gastric glenohumeral glenoid hand head hemithoraces hemithorax hepatic hilar hip humeral humerus iliac inferior inferiorly
-    infraclavicular infradiaphragmatic infrahilar inlet innominate interlobar internal interspace interspaces interstitial intervertebral
-    intraabdominal intrapulmonary intrathoracic ivc joint joints jugular junction junctions juxtahilar knee l1 lateral laterally left level
-    levels line lines lobar lobe lobes located location loop loops lower lumbar lumbosacral lung lungs lymph mandible manubrium margin
-    margination margins medial medially mediastinal metacarpal mid midabdomen middle midline midthoracic mitral multifocal multilevel
-    multilobar neck nipple nodal osseous osseus outflow outlet pancreatic parahilar paraspinal paratracheal paravertebral parenchyma
-    parenchymal part parts patellofemoral pelvic pelvis perihilar peripheral peripherally periphery peritracheal pleural portion portions
-    posterior posteriorly posterolateral proximal pulmonary pulmonic quadrant quadrants recess rectum region regions renal retrocardiac
-    retrosternal rib ribs right root sacroiliac sacrum scaphoid scapula scapular segment segmental segments shape shaped shoulder side sides
-    silhouette silhouettes site sites skeletal skin soft spinal spine splenic sternal sternoclavicular sternum stripe structure structures
-    subcarinal subclavian subdiaphragmatic subphrenic subpleural substernal sulci sulcus superficial superior superiorly supraclavicular
-    suprahilar svc t1 t2 thoracic thoracolumbar thorax thyroid tip tips tissue tissues top tracheal tract transverse tricuspid unilateral
-    upper valve valves vascular vein veins venous ventricle ventricles ventricular vertebra vertebrae vertebral vessel vessels wall wire
-    zone zones
+    coracoid coronal coronary cortex cortical costal costochondral costophrenic costovertebral course courses coursing cuff deep descending
+    diaphragmatic disc discs disk distal duodenum edge elbow end endocardial endplate ends epicardium epigastric epigastrium esophageal
+    external extrapulmonary extrathoracic fat femur fibula fissural fissure flank foot forearm fundus gallbladder gastric glenohumeral
+    glenoid groin hand head hemithoraces hemithorax hepatic hilar hip humeral humerus ileum iliac inferior inferiorly infraclavicular
+    infradiaphragmatic infrahilar inguinal inlet innominate interlobar internal interspace interspaces interstitial intervertebral
+    intraabdominal intrapulmonary intrathoracic ischium ivc jejunum joint joints jugular junction junctions juxtahilar kidney kidneys knee
+    l1 larynx lateral laterally left leg legs level levels line lines lobar lobe lobes located location loop loops lower lumbar lumbosacral
+    lung lungs lymph mandible manubriosternal manubrium margin margination margins medial medially mediastinal mesenteric metacarpal mid
+    midabdomen middle midline midthoracic mitral multifocal multilevel multilobar myocardium nasal neck nipple nodal oral orbit osseous
+    osseus outflow outlet pancreas pancreatic parahilar paraspinal paratracheal paravertebral parenchyma parenchymal part parts
+    patellofemoral pectoral pectoralis pelvic pelvis pericardium perihilar peripheral peripherally periphery peritoneal peritracheal pharynx
+    pleural portion portions posterior posteriorly posterolateral proximal pubic pubis pulmonary pulmonic quadrant quadrants radius recess
+    rectal rectum region regions renal retrocardiac retroperitoneal retrosternal rib ribs right root rotator sacroiliac sacrum sagittal
+    scaphoid scapula scapular segment segmental segments septa septal septum shape shaped shoulder side sides sigmoid silhouette silhouettes
+    sinuses site sites skeletal skin skull soft spinal spine splenic sternal sternoclavicular sternum stripe structure structures subcarinal
+    subclavian subdiaphragmatic subphrenic subpleural substernal sulci sulcus superficial superior superiorly supraclavicular suprahilar
+    supraspinatus svc symphysis t1 t2 thigh thoracic thoracolumbar thorax throat thyroid tibia tip tips tissue tissues top tracheal tract
+    transverse trapezius tricuspid ulna umbilical unilateral upper ureter valve valves vascular vein veins venous ventricle ventricles
+    ventricular vertebra vertebrae vertebral vessel vessels wall wire wrist xiphoid zone zones
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #1b3cf836
 MANNER_WORDS = """
+    accentuate accentuates exaggerate exaggerates
     aberrant about absence accessed accessory account accounting active acuity acute acutely adequate adequately advanced aerated aligned
     alignment allow allowing allows alternative alternatively although amount amputation anatomic anatomical annular anomaly apparent
     apparently appear appearance appearances appearing appears appreciable appreciated approximately approximating arise arising
@@ -797,11 +805,12 @@ MANNER_WORDS = """
 # %% ../../nbs/reward/01_findings.ipynb #a35817b8
 ALARMING_WORDS = frozenset(  # words by which people without our phrases tell what is wrong; one of them is enough
     """
-    air bad badly black bleed bleeding blob blocked blood bloody break breaks broken burst bursting catastrophic clogged cloud clouded
-    cloudy compressed cracked crushed dangerous dark dead deflated destroyed diseased dropped drowned dying emergency eroded failing
-    fatal filled flooded fluid fog full gas growing growth hole holes huge infected inflamed invaded leak leaked leaking leaks liquid
-    lost misplaced missing necrotic obstructed opaque outside puncture punctured pus pushed serious shifted snapped spot spots squashed
-    tear tension terrible thickened torn trapped tumourous twisted vanished water wet white whited wrong wrongly
+    air bad badly black bleed bleeding blob blocked blood bloody break breaks broken bulging burst bursting catastrophic clogged cloud
+    clouded cloudy compressed cracked crushed crushing dangerous dark dead deflated destroyed diseased dropped drowned dying emergency
+    eroded failing fatal filled flooded fluid fog full gas growing growth hole holes huge infected inflamed invaded leak leaked leaking
+    leaks liquid lost misplaced missing necrotic obstructed opaque outside perforating popped puncture punctured pus pushed rotten
+    serious shattered shifted sick smashed snapped spot spots squashed strangulated swollen tear tension terrible thickened torn trapped
+    tumourous twisted unseen vanished vanishing water wet white whited wrong wrongly
     """.split()
 )
 KNOWN_WORDS = frozenset(" ".join([GRAMMAR_WORDS, FILM_WORDS, TALK_WORDS, PLACE_WORDS, MANNER_WORDS]).split()) - ALARMING_WORDS
@@ -1332,12 +1341,14 @@ def described(
         return Fact(finding, status, side, None, None, "resolved" if gone else None, kind)
     device = finding == "support_devices"
     location = None if finding in SIDELESS else next(iter(words.get("location", ())), None)
+    size = max(words.get("size", ()), default=None)
     if device:
+        size = next(iter(words.get("size", ())), None)  # "4 cm above the carina, withdraw 2 cm"
         location = min(words.get("tip", ()), key=_TIPS.index, default=None)
     severity = max(words.get("severity", ()), key=("mild", "moderate", "severe").index, default=None)
     changes = [change for change in words.get("change", ()) if change != "resolved"]
     change = next((c for c in changes if c != "unchanged"), changes[0] if changes else None)  # "improved but persistent"
-    return Fact(finding, status, side, location, None if device else severity, change, kind, max(words.get("size", ()), default=None))
+    return Fact(finding, status, side, location, None if device else severity, change, kind, size)
 
 # %% ../../nbs/reward/01_findings.ipynb #205e11b4
 _ADVERBS = r"(?:(?:be|been|to|yet|also|well|quite|out|now|here|too|as|so|\w+ly|with (?:any )?(?:certainty|confidence)|at this time),? )*"
@@ -1361,12 +1372,13 @@ _SMALLER = "larger|smaller|bigger|worse|changed|different|progressed|grown|resol
 EXCLUSIONS = (  # regular expression, what stands for it
     (rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
     (rf"\b(?:should|must|(?:needs?|has|have|ought|remains?|is|are) to) {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
-    (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| on | by | with| without | given| due| based)", "cannot be excluded"),
+    (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| (?:on|by|with|without|given|due|based|in|at|from|because|since|as|but|and|for)\b)",
+     "cannot be excluded"),
     (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
     (r"\b(?:without|not) (?:excluding|ruling out)\b", "cannot exclude"),
     (r"\b(?:can|could) neither be \w+ nor (?:excluded|ruled out)\b", "cannot be excluded"),
     (r"\b(?:exclusion of|nor can) ((?:\w+ ){1,4})(?:(?:is|was) (?:not |im)possible|be (?:excluded|ruled out))\b", r"\1 cannot be excluded"),
-)
+)  # fmt: skip
 RESOLUTIONS = (
     (rf"\b{_LEFTOVER} (?:(?:complete|completely|entirely|fully|total|totally|interval|\w+ly) )*"
      r"(?:resolved|cleared|gone|disappeared|resolution|clearing)\b(?: of\b)?", "almost resolved"),
@@ -1508,7 +1520,7 @@ def unknown_words(
 
 
 def _foreign(clause: Clause, speaks: bool) -> bool:
-    "Is a clause, which names something or not, in words that we do not know?"
+    "Is a clause, which states something or not, in words that we do not know?"
     unknown = unknown_words(clause)
     if len(unknown) > speaks:
         return speaks or _TOLD.isdisjoint(clause.loose) or any("part" in mark.means for mark in clause.marks)  # "told to Dr Smith"
@@ -1572,9 +1584,9 @@ def added(
     result, values = [], {}
     for kind, value in words:
         values.setdefault(kind, []).append(value)
-    statuses = values.pop("status", ())
+    statuses, single = values.pop("status", ()), values.pop("one", ())
     for fact in earlier:
-        if fact.status == "absent":
+        if fact.status == "absent" or (single and any(other.status != "absent" for other in result)):  # "it" is the first of them
             result.append(fact)
             continue
         more = described(fact.finding, "present", values)
@@ -1595,7 +1607,7 @@ class Sentence(NamedTuple):
 
     facts: tuple[Fact, ...]  # in order
     normal: bool  # says, without naming a finding that is there, that all is normal
-    further: tuple[tuple[str, str], ...] = ()  # (kind, value) said of what the sentence before named; kinds as in `KINDS`, and status
+    further: tuple[tuple[str, str], ...] = ()  # (kind, value) said of what the sentence before named; kinds as in `KINDS`, status, one
     about: tuple[str, ...] = ()  # findings that it speaks of and does not state: asked for, or of the past
     unread: bool = False  # has clinical content that no rule can place
 
@@ -1648,7 +1660,7 @@ def sentence_facts(
     for clause in cut(sentence):
         own, asked, strange = _clause_facts(clause.marks, next((fact.side for fact in reversed(found) if fact.side), None))
         about += asked
-        unread |= bool(strange) or _foreign(clause, strange is not None)
+        unread |= bool(strange) or _foreign(clause, bool(own or asked))
         words = _further(clause, _PRONOUN.match(sentence) is not None) if strange is None else []
         if own:
             found, latest = found + own, own
@@ -1656,7 +1668,7 @@ def sentence_facts(
             found, latest = found[: len(found) - len(latest)], _told_more(latest, clause, words)
             found = found + latest
         elif words and not named and not clause.opening:
-            further += words
+            further += [("one", "it"), *words] if sentence.startswith("it ") else words
         elif strange is None:
             puzzled |= _puzzles(clause)
         named |= strange is not None
@@ -1879,7 +1891,9 @@ def merge(
             if fact.status == "absent" and other.status != "absent":
                 break
             if _same(fact.location, other.location) and _same(fact.size, other.size):
-                kept[number] = _both(other, fact)
+                alone = sum(one.finding == fact.finding for one in kept) == 1
+                if fact.kind or not other.kind or alone:  # of several devices "lines" means none in particular
+                    kept[number] = _both(other, fact)
                 break
         else:
             kept.append(fact)
@@ -1915,7 +1929,7 @@ def _take(stated: list[Fact], latest: list[Fact], said: Sentence) -> tuple[list[
         stated += said.facts
         return list(said.facts), False
     if not any(fact.status != "absent" for fact in latest):
-        return [], any(kind != "change" for kind, _ in said.further)
+        return [], any(kind not in ("change", "one") for kind, _ in said.further)
     more = added(latest, said.further)
     stated[len(stated) - len(latest) :] = more
     return more, False
