@@ -688,26 +688,28 @@ def padding_values(
 
 
 def at_border(
-    found: np.ndarray,  # bool, rows x columns
-) -> np.ndarray | None:  # bool, same shape; None where nothing is left
+    found: np.ndarray,  # bool, rows x columns; changed in place
+) -> np.ndarray | None:  # `found` itself; None where nothing is left
     "What of it hangs together with the border."
-    step = max(1, min(found.shape) // 256)
-    height, width = found.shape
-    whole = np.pad(found, ((0, -height % step), (0, -width % step)), constant_values=True)
-    grid = whole.reshape(-1, step, whole.shape[1] // step, step).all(3).all(1)
+    if not (found[[0, -1]].any() or found[:, [0, -1]].any()):
+        return None
+    step = max(1, min(found.shape) // 128)
+    tops, lefts = (np.arange(0, length, step) for length in found.shape)
+    grid = np.logical_and.reduceat(np.array([found[top : top + step].all(0) for top in tops]), lefts, axis=1)
     reached, before = grid.copy(), -1
     reached[1:-1, 1:-1] = False
     while reached.sum() > before:
         before = reached.sum()
         for _ in range(4):  # to the right, then turned: to each side
-            place = np.arange(grid.shape[1])
-            last = [np.maximum.accumulate(np.where(points, place, -1), 1) for points in (reached, ~grid)]
+            place = np.arange(grid.shape[1], dtype=np.int16)
+            last = [np.maximum.accumulate(np.where(points, place, np.int16(-1)), 1) for points in (reached, ~grid)]
             reached, grid = np.rot90(grid & (last[0] > last[1])), np.rot90(grid)
     grown = np.pad(reached, 1, constant_values=True)
     rows = grown[:-2] | grown[1:-1] | grown[2:]
-    near = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
-    kept = found & near.repeat(step, 0).repeat(step, 1)[:height, :width]
-    return kept if kept.any() else None
+    near = (rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]).repeat(step, 1)[:, : found.shape[1]]
+    for top, row in zip(tops, near, strict=True):
+        found[top : top + step] &= row
+    return found if found.any() else None
 
 # %% ../../nbs/data/02_radiographs.ipynb #e85e43b7
 def rougher(
@@ -1099,7 +1101,11 @@ def displayed(
         else:
             table = ramp(shown, *shown_ends(pixels, extremes, window, header, padding))
         grey = (255 - table if inverted else table).take(pixels - np.int64(extremes[0]))
-    return grey if padding is None else np.where(padding, np.uint8(0), grey)
+    if padding is None:
+        return grey
+    grey = grey.copy() if grey is pixels else grey
+    np.copyto(grey, 0, where=padding)
+    return grey
 
 # %% ../../nbs/data/02_radiographs.ipynb #11416c0e
 def with_square_pixels(
