@@ -7,11 +7,11 @@ __all__ = ['SECTION_NAMES', 'EVERY_SECTION', 'QUALIFIERS', 'JOINT', 'SECTION_OF'
            'SIGN', 'FIRST', 'ORGANS', 'PLACES', 'CONTEXT', 'WANTS', 'FILMS', 'WORDINGS', 'unaccented', 'section_names',
            'section_named', 'no_report', 'unescaped', 'untagged', 'plain_characters', 'unmarked', 'normalised', 'Piece',
            'header_patterns', 'ended', 'is_header', 'headers', 'place_of', 'looks_like_header', 'Like', 'likes',
-           'is_clinical', 'states_reading', 'end_of_context', 'belongs_to_reading', 'at_known_headers', 'film_section',
-           'end_of_addition', 'parted', 'closed', 'pieces', 'with_diagnosis', 'with_reading_before',
-           'with_last_paragraph', 'ParsedReport', 'read_report', 'tells', 'unlisted_headers', 'sections', 'breaks',
-           'clean', 'one_line', 'reference_sections', 'wanted_sections', 'target_text', 'wording_of', 'prior_text',
-           'context_of', 'prompt_parts', 'prompt_text']
+           'is_clinical', 'states_reading', 'breaks', 'is_own_line', 'belongs_to_reading', 'end_of_context',
+           'at_known_headers', 'tells', 'film_section', 'end_of_addition', 'parted', 'closed', 'pieces',
+           'with_diagnosis', 'with_reading_before', 'with_last_paragraph', 'ParsedReport', 'read_report',
+           'without_names', 'unlisted_headers', 'sections', 'clean', 'one_line', 'reference_sections',
+           'wanted_sections', 'target_text', 'wording_of', 'prior_text', 'context_of', 'prompt_parts', 'prompt_text']
 
 # %% ../../nbs/data/03_reports.ipynb #0a2f3647
 import functools
@@ -310,7 +310,7 @@ def unmarked(
     text = _BULLET.sub(r"\1- ", text)
     return text if text.isascii() else re.sub(r"[ \t]*(?:[•▪●■►➢❖◆‣]|(?<=\s)·(?=\s))[ \t]*", "\n- ", text)
 
-
+# %% ../../nbs/data/03_reports.ipynb #48994752
 def normalised(
     text: str | None,  # a report as an archive stores it
 ) -> str:  # lines ended by \n; '' for None
@@ -373,6 +373,7 @@ def _patterns(names: tuple) -> dict[str, re.Pattern]:
     mark = r"""[\])}>"”*]*[ \t]*(?::[-–—=:]*|[–—]+|--+>?|=+>?|;|\||>+)|[ \t]+-(?=\S)|[ \t]*-(?=\s)|-(?-i:(?=[A-Z][a-z]))|"""
     mark += r"[ \t]*\t[ \t]*(?=\S)|[ ]{3,}(?=\S)|(?<=[A-Z])\.(?=\s)"  # a tab or a wide gap, a full stop
     bare = r"(?-i:(?=[ \t]+(?:[A-Z][a-z]|_{2,})))"
+    mid = r"(?<=[ \t])(?P<mid>Findings|Impression|Conclusion):"
     shout = r"(?<=[.!?)])\s+(?P<shout>FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|INTERPRETATION)(?=[ \t]+[A-Z][a-z])"
     film = rf"(?=[^:\n]*\b(?:{FILM_WORDS.upper()})\b)(?![^:\n]*\b(?:IS|ARE|WAS|WERE|NO|HAS|SHOWS)\b)"  # and no sentence
     return {
@@ -381,7 +382,10 @@ def _patterns(names: tuple) -> dict[str, re.Pattern]:
             rf"(?:(?P<mark>{mark})|(?P<closed>[\])}}<>*=-]+)|(?P<alone>(?=[ \t]*(?:\n|$)))|(?P<bare>{bare}))|{added})",
             re.IGNORECASE,
         ),
-        "inside": re.compile(rf"(?:(?<=[\s.!?;)])(?P<name>{capitals})|(?<=[.!?)])(?<!\s\d\.)\s*(?P<title>{capitalised}))[ \t]*:|{shout}"),
+        "inside": re.compile(
+            rf"(?:(?<=[\s.!?;)])(?P<name>{capitals})|(?<=[.!?)])(?<!\s\d\.)\s*(?P<title>{capitalised}))[ \t]*:|{mid}|{shout}"
+        ),
+        "mid_line": re.compile(rf"(?<=[\s;,])(?P<name>{capitalised})[ \t]*:"),
         "inside_capitals": re.compile(rf"(?:(?<=[.!?;)])[ \t]*|(?<=[ \t][ \t]))(?P<name>{capitals})[ \t]*:"),
         "film": re.compile(rf"{LINE}(?P<film>{film}[A-Z0-9](?:[A-Z0-9 ()/,&-]|(?<=\b[A-Z])\.|\.(?!\s))*):"),
     }
@@ -436,6 +440,9 @@ def is_header(
     return bool(opened) if groups["closed"] is not None else plain or name.isupper() or ended(text, place)
 
 # %% ../../nbs/data/03_reports.ipynb #b5dc3078
+_LONGER = re.compile(r"(?:^|(?<=\n)|(?<=[.!?;)]))\s*(?P<name>(?:[A-Z][A-Z'’/-]*[ \t]+){1,4}[A-Z ]+)$")  # a name with more before it
+
+
 def headers(
     text: str,  # a report, lines ended by \n
     names: dict[str, str] | None = None,  # section -> further header names
@@ -447,10 +454,16 @@ def headers(
     for kind in ("line", "film", "inside_capitals" if shouted else "inside"):
         for match in patterns[kind].finditer(text):
             groups = match.groupdict()
-            name = next((groups[g] for g in ("name", "added", "title", "shout") if groups.get(g)), None)
+            name = next((groups[g] for g in ("name", "added", "title", "shout", "mid") if groups.get(g)), None)
             section = "film" if name is None else section_named(name, known)
+            start = match.start()
+            if kind != "line" and section in ("findings", "impression") and groups.get("name"):
+                longer = _LONGER.search(text, max(0, start - 60), match.end("name"))
+                place = place_of(longer["name"]) if longer else None
+                if place in ("wet_read", "addendum") or (place == "note" and len(longer["name"].split()) == 2):
+                    start, section = longer.start("name"), place  # RESIDENT'S INTERPRETATION:
             if section and (kind != "line" or is_header(text, match, shouted)):
-                found.append((match.start(), match.end(), section))
+                found.append((start, match.end(), section))
     kept: list[tuple[int, int, str]] = []
     for start, end, section in sorted(found, key=lambda h: (h[0], -h[1])):
         if not kept or start >= kept[-1][1]:
@@ -499,7 +512,7 @@ PLACES = (  # section, words of a header that no list knows; the first that fits
 )
 _PLACES = tuple((section, re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)) for section, words in PLACES)
 
-
+# %% ../../nbs/data/03_reports.ipynb #ae013f32
 def place_of(
     name: str,  # a header that no list knows, without its colon
 ) -> str | None:  # a section, or 'organ'; None where nothing tells
@@ -510,6 +523,7 @@ def place_of(
 _ELSEWHERE = ("findings", "impression", "wet_read", "addendum", "organ")  # places that end any section but findings and impression
 _LIKE_LINE = re.compile(rf"{LINE}{SIGN}[\[(*\"]*+(?P<name>[^\W\d_][^\n:;!?]{{1,60}}?)[\]*\"]*[ \t]*:(?![\d/])")
 _LIKE_INSIDE = re.compile(r"(?<=[.!?;)])\s*(?P<name>[A-Z][A-Z/&() -]{2,40}|[A-Z][a-z]+(?:[ -][A-Za-z]+){0,3})[ \t]*:(?![\d/])")
+_LIKE_ALONE = re.compile(rf"{LINE}(?P<name>[A-Z]{{3,}}(?:[ /&-]+[A-Z]{{2,}}){{1,4}})[ \t]*(?=\n)")  # RADIOGRAPHIC OUTCOME
 _SMALL = frozenset("a an and at by de del der die des du el et for in la le of on or per the to und von with y".split())
 
 
@@ -527,7 +541,7 @@ def looks_like_header(
         return True
     return fresh and len(words) <= 4 and (name[0].isupper() or (len(words) <= 3 and place_of(name) is not None))
 
-
+# %% ../../nbs/data/03_reports.ipynb #87b61336
 class Like(NamedTuple):
     "What looks like a header and is in no list."
 
@@ -539,21 +553,33 @@ class Like(NamedTuple):
 
 def likes(
     text: str,  # lines ended by \n
-    inside: bool = False,  # also within lines, after the end of a sentence
-    on_line: bool = False,  # the text begins behind a header
+    context: bool = False,  # it is context: look within lines too, and rather too often
+    on_line: bool = False,  # it begins behind a header
+    names: dict[str, str] | None = None,  # section -> further header names
 ) -> list[Like]:
-    "Starts of lines that look like a header, in order."
-    found = [m for m in _LIKE_LINE.finditer(text) if looks_like_header(m["name"], inside or ended(text, m.start()))]
-    if inside:  # in context, a wrapped line may look like a header of the reading, and that is enough
-        found = [m for m in found if looks_like_header(m["name"], ended(text, m.start())) or place_of(m["name"]) in _ELSEWHERE]
-    if on_line and found and "\n" not in text[: found[0].start("name")]:  # "INDICATION: Chest pain, re: fall"
-        found = found[not (place_of(found[0]["name"]) in _ELSEWHERE and looks_like_header(found[0]["name"], False)) :]
-    if inside:
-        found += [m for m in _LIKE_INSIDE.finditer(text) if looks_like_header(m["name"])]
+    "Starts of lines, in context of sentences too, that look like a header; in order."
+    if ":" not in text and not context:
+        return []
+    found = []
+    for match in _LIKE_LINE.finditer(text):
+        name, reads = match["name"], place_of(match["name"]) in _ELSEWHERE
+        if on_line and "\n" not in text[: match.start("name")]:  # "INDICATION: Chest pain, re: fall"
+            like = reads and looks_like_header(name, False)
+        else:  # in context a wrapped line may look like a header of the reading, and that is enough
+            like = looks_like_header(name, ended(text, match.start())) or (context and reads and looks_like_header(name))
+        found += [match] if like else []
+    if context:
+        alone = [(m, text[: m.start()].rstrip().rpartition("\n")[2]) for m in _LIKE_ALONE.finditer(text) if not is_clinical(m["name"])]
+        found += [m for m, above in alone if above != above.upper() or (text != text.upper() and ended(text, m.start()))]
+        known = list(header_patterns(names)["mid_line"].finditer(text))  # "Cough; Comparison: None"
+        ends = {m.end("name") for m in known}
+        found = [*(m for m in found if m.end("name") not in ends), *known]
+        found += [m for m in _LIKE_INSIDE.finditer(text) if m.end("name") not in ends and looks_like_header(m["name"])]
     kept: list[Like] = []
     for match in sorted(found, key=lambda m: m.start("name")):
         if not kept or match.start("name") >= kept[-1].end:
-            kept.append(Like(match.start("name"), match.end(), match["name"], place_of(match["name"])))
+            place = section_named(match["name"], section_names(names)) or place_of(match["name"])
+            kept.append(Like(match.start("name"), match.end(), match["name"], place))
     return kept
 
 # %% ../../nbs/data/03_reports.ipynb #56a96f57
@@ -562,7 +588,9 @@ _FINDING = (
     r"pneumothora\w*|effusions?|consolidat\w*|opaci\w*|atelecta\w*|o?edema\w*|infiltrat\w*|cardiomegaly|nodul\w*|mass(?:es)?|lesions?|"
     r"fractures?|pneumonia|congest\w*|emphysema\w*|fibro\w*|scarring|granuloma\w*|calcifi\w*|hyperinflat\w*|hernia\w*|hydropneumo\w*|"
     r"pneumoperitoneum|pneumomediastinum|free (?:intraperitoneal )?air|thickening|air ?spaces?|abnormalit\w*|blunting|interstitial|"
-    r"densit(?:y|ies)|widening|cavit\w*|neumot[óo]rax|derrame|erguss|infiltrad\w*"
+    r"densit(?:y|ies)|widening|cavit\w*|neumot[óo]rax|derrame|erguss|infiltrad\w*|"
+    r"degenerative|osteopeni\w*|scolio\w*|kypho\w*|spondyl\w*|sternotom\w*|clips|carina|endotracheal|nasogastric|ett|tortuo\w*|"
+    r"hypoinflat\w*|collapse|basilar|bibasilar|perihilar|engorge\w*"
 )
 _ORGAN = (
     r"lungs?|lung fields?|heart|cardiac|cardio\w*|mediastin\w*|hil(?:a|ar|um)|pleura\w*|(?:hemi)?diaphragm\w*|costophrenic|vasculature|"
@@ -594,11 +622,12 @@ def _reads() -> dict[str, re.Pattern]:
     denied = rf"\b(?:no|without)\W+(?:\w+\W+){{0,4}}?(?:{_FINDING})"
     short = rf"^\W*(?:{_ORGAN})(?:\W+\w+){{0,3}}?\W+(?:{_STATE})\W*$|^\W*(?:clear|normal|unremarkable|stable)\W+(?:\w+\W+)?(?:{_ORGAN})"
     acute = r"^\W*no\W+(?:acute|active)\b"
+    views = rf"\b(?:frontal|lateral|pa|ap|portable|upright|views?)\b.{{0,80}}?\b(?:demonstrates?|shows?|reveals?)\b.{{0,120}}?\b{subject}\b"
     now = r"\binterval\W+(?:increase|decrease|improvement|worsening|placement|removal|development|resolution|enlargement)"
     words = {
-        "asserts": rf"{there}|{state}|{denied}|{acute}|\b(?:{_CHANGE})\b|\b(?:again|now)\W+(?:seen|noted|demonstrated)|"
+        "asserts": rf"{there}|{state}|{views}|{denied}|{acute}|\b(?:{_CHANGE})\b|\b(?:again|now)\W+(?:seen|noted|demonstrated)|"
         r"^\W*(?:(?:as|in)\W+)?compar\w+\b[^,]*,|\b(?:has|have)\W+(?:\w+\W+)?(?:developed|received|undergone|appeared)\b",
-        "strictly": rf"{there}|{state}|^{denied}|{short}|{acute}|{now}",
+        "strictly": rf"{there}|{state}|{views}|^{denied}|{short}|{acute}|{now}",
         "clinical": rf"\b(?:{_FINDING}|{_CHANGE})\b|{short}|{state}|{acute}|"
         r"^\W*(?:normal|negative|unremarkable|clear|unchanged|stable)\b\W*(?:\w+\W*){0,2}$",
         "study": r"\b(?:x-?\w*rays?|x-x+|radiogra\w*|films?|cta?|mr[it]?|pet|tomogra\w*|stud(?:y|ies)|exam\w*|prior|priors|"
@@ -644,7 +673,71 @@ def states_reading(
         return bool(reads["asserts"].search(sentence)) or study is None or clinical.start() < study.start()
     return bool(reads["strictly"].search(sentence)) and not reads["asks"].search(sentence)
 
-# %% ../../nbs/data/03_reports.ipynb #e6e8c954
+# %% ../../nbs/data/03_reports.ipynb #efb36d1b
+_ITEM = re.compile(
+    r"[-•*+–—·▪●○◦‣►]+[ \t]*(?=[A-Za-z(\d])|(?:\(?\d{1,2}[.)]|#\d{1,2}[.:)]?|\(?[a-hA-H][.)]|\(?[ivx]{1,4}\)|[IVX]{1,4}[.)]|o)[ \t]+(?=\S)"
+)
+_LINKING = frozenset(
+    "a an the of in on at to from by with without and or nor but for is are was were be been has have had may might could can not than as "
+    "that which this these those versus vs via into over under near between its their dated since".split()
+)
+_PROPER = frozenset(
+    "Kerley Swan Hickman Dobbhoff Dobhoff Port Groshong Quinton Dr Mr Mrs Ms Harrington Hampton Ghon Bochdalek "
+    "Morgagni Foley January February "
+    "March April May June July August September October November December".split()
+)
+
+
+def breaks(
+    above: str,  # a line, stripped
+    below: str,  # the next, stripped
+    apart: bool,  # whether an empty line is between them
+    width: int,  # of the longest line
+) -> bool:
+    "Whether the end of a line ends a statement that nothing else ends."
+    numbers = [re.match(r"(\d{1,2})[ \t]+[A-Z]", line) for line in (above, below)]
+    if _ITEM.match(below) or (all(numbers) and int(numbers[1][1]) == int(numbers[0][1]) + 1):  # 1 Clear lungs
+        return True
+    if re.search(r"[.!?:;,/-][\"')\]]*$", above):
+        return False
+    word, last = below.split()[0], above.split()[-1]
+    fits = apart or len(above) + 1 + len(word) <= max(width, 50)
+    if last.lower() in _LINKING or not word[0].isalpha():
+        return False
+    if word[0].isupper() and any(c.islower() for c in word):
+        return word.split("-")[0].rstrip(".'s") not in _PROPER and (apart or not above.split()[-1].endswith("-"))
+    if word[0].isupper():  # CT, PICC, or a report all in capitals
+        return fits
+    short = len(above) + 1 + len(word) <= max(width, 50) * 0.6 and is_clinical(above) and is_clinical(below)
+    return (short or (fits and (above + below).islower())) and word not in _LINKING and not _ITEM.match(above)
+
+# %% ../../nbs/data/03_reports.ipynb #7af897b6
+def is_own_line(
+    body: str,  # what stands behind a context's header
+    start: int,  # where the sentence starts
+    sentence: str,
+) -> bool:
+    "Whether a sentence about a finding, which asks nothing, starts a line though the line before is neither full nor unfinished."
+    above, line, _ = body[:start].rpartition("\n")
+    sentence = sentence.strip()
+    if not line or body[len(above) + 1 : start].strip() or len(sentence.split()) < 3 or not (sentence[0].isupper() or body.islower()):
+        return False
+    above, width = above.rpartition("\n")[2].strip(), max(map(len, body.splitlines()))
+    if not above or not is_clinical(sentence) or _reads()["asks"].search(sentence):
+        return False
+    return bool(re.search(r"[.!?][\"')\]]*$", above)) or breaks(above, sentence, False, width)
+
+
+def belongs_to_reading(
+    sentence: str,  # the one before a sentence that states a reading
+    section: str,  # of CONTEXT
+) -> bool:
+    "Whether it belongs to the reading too: `Large pneumothorax. Heart size is normal.`"
+    if section == "comparison":
+        return len(re.findall(r"[^\W\d_]{3,}", sentence)) >= 3 and not _reads()["study"].search(sentence)
+    return is_clinical(sentence) and not _reads()["asks"].search(sentence)
+
+# %% ../../nbs/data/03_reports.ipynb #dd0ca3b9
 _STARTS = re.compile(
     r"(?<=[.!?;])(?<!\s\d\.)[\"')\]]*\s+(?=\S)|(?<=[a-z_)])\.(?=[A-Z])|\n(?=[ \t]*[A-Z\d(•-])|(?:(?<=none)|(?<=None)|"
     r"(?<=NONE))[,: \t-]+(?=\S)|"
@@ -663,23 +756,16 @@ def end_of_context(
     blank = re.compile(r"\n[ \t]*(?:_{5,}[ \t]*)?(?=\n)").search(body, first.start())  # or a line drawn
     end = blank.start() if blank else len(body)
     starts = [first.start(), *(m.end() for m in _STARTS.finditer(body, first.start(), end))]
+    if body.islower():  # typed without capitals: any line may be a sentence
+        starts = sorted({*starts, *(m.end() for m in re.compile(r"\n").finditer(body, first.start(), end))})
     said = [body[start:stop] for start, stop in zip(starts, [*starts[1:], end], strict=True)]
-    at = next((i for i, sentence in enumerate(said) if states_reading(sentence, section)), None)
+    own = [is_own_line(body, start, sentence) for start, sentence in zip(starts, said, strict=True)]
+    at = next((i for i, sentence in enumerate(said) if states_reading(sentence, section) or own[i]), None)
     if at is None:
         return end
     while at > 1 and belongs_to_reading(said[at - 1], section):
         at -= 1
     return starts[at]
-
-
-def belongs_to_reading(
-    sentence: str,  # the one before a sentence that states a reading
-    section: str,  # of CONTEXT
-) -> bool:
-    "Whether it belongs to the reading too: `Large pneumothorax. Heart size is normal.`"
-    if section == "comparison":
-        return len(re.findall(r"[^\W\d_]{3,}", sentence)) >= 3 and not _reads()["study"].search(sentence)
-    return is_clinical(sentence) and not _reads()["asks"].search(sentence)
 
 # %% ../../nbs/data/03_reports.ipynb #0059c1ff
 def at_known_headers(
@@ -718,12 +804,26 @@ def at_known_headers(
     return cut
 
 # %% ../../nbs/data/03_reports.ipynb #309d349b
+_FILM_ONLY = re.compile(
+    rf"(?i)\b(?:{FILM_WORDS}|views?|laterals?|pa|ap|dated?|radiogra\w+|x-?rays?|xr|cr|dx|films?|images?|single|two|one|upright|erect|supine|"
+    r"semi-?erect|examination|exam|study|report|and|at|of|the|on|from|hours?|jan\w*|feb\w*|mar(?:ch)?|apr\w*|may|june?|july?|aug\w*|sept?\w*|"
+    r"oct\w*|nov\w*|dec(?:ember)?)\b"
+)
+
+
+def tells(
+    text: str | None,
+    least: int = 3,  # words
+) -> bool:
+    "Whether a text can be a reading: a word about a finding, or a few words that do not merely name the film."
+    return bool(text) and (is_clinical(text) or len(re.findall(r"[^\W\d_]{3,}", _FILM_ONLY.sub(" ", text))) >= least)
+
+
 def film_section(
     body: str,  # what stands behind a film's name
 ) -> str:  # findings or examination
-    "Whether a film's name opens the findings: by three words that are not the film's."
-    words = re.findall(r"[A-Za-z]{2,}", re.sub(rf"\b(?:{FILM_WORDS}|views?|lateral|pa|ap|and|dated?|at|of|the)\b", " ", body.lower()))
-    return "findings" if is_clinical(body) or len(words) >= 3 else "examination"
+    "Whether a film's name opens the findings, or says which examination it was."
+    return "findings" if tells(body) else "examination"
 
 
 def end_of_addition(
@@ -747,6 +847,7 @@ _KEEPS = {  # in this section, a header that looks like one of these begins some
 def parted(
     piece: Piece,  # of `at_known_headers`
     read: bool,  # whether findings or an impression stand before it
+    names: dict[str, str] | None = None,  # section -> further header names
 ) -> list[Piece]:
     "A piece cut where something else begins in it."
     section, header, body = piece
@@ -756,7 +857,7 @@ def parted(
     def close(stop):
         made.extend(closed(Piece(opened, header, body[start:stop]), context, read))
 
-    for like in likes(body, context, bool(header)):
+    for like in likes(body, context, bool(header), names):
         begins = _ELSEWHERE if opened not in _KEEPS else _KEEPS[opened]
         if context and opened not in _KEEPS:
             place = like.place or "unplaced"
@@ -804,7 +905,7 @@ def pieces(
         raise StudyError(f"reports have no grammar '{grammar}'; there are plain and mimic_cxr")
     cut: list[Piece] = []
     for piece in at_known_headers(text, grammar, names):
-        cut += parted(piece, any(p.section in ("findings", "impression") and p.body.strip() for p in cut))
+        cut += parted(piece, any(p.section in ("findings", "impression") and p.body.strip() for p in cut), names)
     cut = with_diagnosis(cut)
     have = {p.section for p in cut if p.body.strip()}
     if not have & {"findings", "narrative", "unplaced"} and (grammar == "mimic_cxr" or have > {"preamble"}):
@@ -877,25 +978,27 @@ def read_report(
         if body := piece.body.strip():
             found[piece.section] = f"{found[piece.section]}\n\n{body}" if piece.section in found else body
     unlisted, flags = unlisted_headers(cut, names), []
-    if tells(found.get("unplaced")):
+    if tells(found.get("unplaced"), 1):
         flags.append("reading_in_context")
-        if "findings" not in found:
+        if "findings" not in found and tells(without_names(found["unplaced"]), 2):
             found = {"findings" if name == "unplaced" else name: body for name, body in found.items()}
     if "headerless" in found:
         flags.append("reading_without_header")
     for wanted, instead in (("findings", "headerless"), ("findings", "narrative"), ("impression", "summary")):
-        if wanted not in found and instead in found:
+        if wanted not in found and tells(found.get(instead)):
             found = {wanted if name == instead else name: body for name, body in found.items()}
     if "wet_read" in found and not found.keys() & {"findings", "impression"}:
         flags.append("provisional_only")
     return ParsedReport(found, flags, unlisted)
 
 # %% ../../nbs/data/03_reports.ipynb #9e89b803
-def tells(
-    text: str | None,  # what no rule has placed
-) -> bool:
-    "Whether it can be a reading: a word about a finding, or a few words at all."
-    return bool(text) and (len(re.findall(r"[^\W\d_]{3,}", text)) >= 3 or is_clinical(text))
+def without_names(
+    text: str,
+) -> str:
+    "A text less what looks like headers in it."
+    for like in reversed(likes(text)):
+        text = text[: like.start] + text[like.end :]
+    return text
 
 
 def unlisted_headers(
@@ -906,7 +1009,8 @@ def unlisted_headers(
     film, known, found = header_patterns(names)["film"], section_names(names), []
     for piece in cut:
         if piece.section not in ("addendum", "wet_read"):
-            found += [like.name for like in likes(piece.header + piece.body, inside=piece.section in CONTEXT) if like.place != "organ"]
+            said = likes(piece.header + piece.body, piece.section in CONTEXT, names=names)
+            found += [like.name for like in said if like.place != "organ"]
     return [name for name in found if section_named(name, known) is None and not film.fullmatch(f"{name}:")]
 
 
@@ -917,41 +1021,6 @@ def sections(
 ) -> dict[str, str]:  # section -> text, in the report's order; text before the first header is 'preamble'
     "A report by sections; no text is lost."
     return read_report(text, grammar, names).sections
-
-# %% ../../nbs/data/03_reports.ipynb #efb36d1b
-_ITEM = re.compile(r"(?:[-•*+–—]|\(?\d{1,2}[.)]|\(?[a-h][.)]|\(?[ivx]{1,4}\))[ \t]+(?=\S)")
-_LINKING = frozenset(
-    "a an the of in on at to from by with without and or nor but for is are was were be been has have had may might could can not than as "
-    "that which this these those via into over under near between its their dated since".split()
-)
-_PROPER = frozenset(
-    "Kerley Swan Hickman Dobbhoff Dobhoff Port Groshong Quinton Dr Mr Mrs Ms Harrington Hampton Ghon Bochdalek "
-    "Morgagni Foley January February "
-    "March April May June July August September October November December".split()
-)
-
-
-def breaks(
-    above: str,  # a line, stripped
-    below: str,  # the next, stripped
-    apart: bool,  # whether an empty line is between them
-    width: int,  # of the longest line
-) -> bool:
-    "Whether the end of a line ends a statement that nothing else ends."
-    if _ITEM.match(below):
-        return True
-    if re.search(r"[.!?:;,/-][\"')\]]*$", above):
-        return False
-    word, last = below.split()[0], above.split()[-1]
-    fits = apart or len(above) + 1 + len(word) <= max(width, 50)
-    if last.lower() in _LINKING or not word[0].isalpha():
-        return False
-    if word[0].isupper() and any(c.islower() for c in word):
-        return word.split("-")[0].rstrip(".'s") not in _PROPER and (apart or not above.split()[-1].endswith("-"))
-    if word[0].isupper():  # CT, PICC, or a report all in capitals
-        return fits
-    short = len(above) + 1 + len(word) <= max(width, 50) * 0.6 and is_clinical(above) and is_clinical(below)
-    return (short or (fits and (above + below).islower())) and word not in _LINKING and not _ITEM.match(above)
 
 # %% ../../nbs/data/03_reports.ipynb #12d986fc
 def clean(
