@@ -253,6 +253,10 @@ def test_headers_are_asked_where_the_table_is_silent(given, said):
     head = "file,mrn,study_id,view"
     studies = list(records(given.root, **write(given.root, head, f"ll.dcm,1,A,{said}\nrlo.dcm,1,A,{said}\npa.dcm,1,A,{said}\n")))
     assert studies[0].key_film().path == "pa.dcm" and [film.view for film in studies[0].films] == ["LATERAL", "OTHER", "PA"]
+    dicom(given.root / "lat.dcm", SeriesDescription="Thorax seitlich")
+    dicom(given.root / "chest.dcm", SeriesDescription="Thorax in 2 Ebenen")
+    studies = list(records(given.root, **write(given.root, head, f"lat.dcm,1,A,{said}\nchest.dcm,1,A,{said}\n")))
+    assert [film.view for film in studies[0].films] == ["LATERAL", None]
     studies = list(records(given.root, **write(given.root, head, "ll.dcm,1,A,AP\npa.dcm,1,A,\n")))
     assert studies[0].key_film().path == "ll.dcm"  # the table says so: no header is asked
 
