@@ -177,6 +177,11 @@ def test_two_encodings_and_unknown_ones_are_asked_about(tmp_path, data, message)
         rows_of(tmp_path, data)
 
 
+@pytest.mark.parametrize("text", ["Größe".encode().decode("cp1252"), "weiß“".encode().decode("cp1252", "replace"), "Gr\ufffdße"])
+def test_letters_that_were_lost_before_are_told(tmp_path, text):
+    assert "line 3 holds letters that an earlier export lost" in table_of(tmp_path, HEAD + f"a.png,1,Größe\nb.png,2,{text}\n").note
+
+
 def test_a_person_may_name_the_encoding(tmp_path):
     for encoding in ("cp1251", "mac_roman", "utf-16-le"):
         text = "Легкие" if encoding == "cp1251" else "Größe"

@@ -141,6 +141,7 @@ DATES = {
     "31-JAN-20 01-FEB-20": ("2020-01-31", "2020-02-01"),
     "31.Mai.2020 01.Dezember.2020": ("2020-05-31", "2020-12-01"),
     "2020-01-31T08:30:00 2020-02-01T08:30": ("2020-01-31 08:30", "2020-02-01 08:30"),
+    "20200131T83000.875 20200201T083000": ("2020-01-31 08:30", "2020-02-01 08:30"),  # StudyDate and StudyTime, whose zero was lost
     "20200131T083000 20200201T083000": ("2020-01-31 08:30", "2020-02-01 08:30"),
     "2020-01-31T08:30 2020-02-01": ("2020-01-31", "2020-02-01"),  # some without a time of day: days
     "21800506 21810102": ("2180-05-06", "2181-01-02"),  # shifted into another century
@@ -252,6 +253,10 @@ def test_headers_are_asked_where_the_table_is_silent(given, said):
     head = "file,mrn,study_id,view"
     studies = list(records(given.root, **write(given.root, head, f"ll.dcm,1,A,{said}\nrlo.dcm,1,A,{said}\npa.dcm,1,A,{said}\n")))
     assert studies[0].key_film().path == "pa.dcm" and [film.view for film in studies[0].films] == ["LATERAL", "OTHER", "PA"]
+    dicom(given.root / "lat.dcm", SeriesDescription="Thorax seitlich")
+    dicom(given.root / "chest.dcm", SeriesDescription="Thorax in 2 Ebenen")
+    studies = list(records(given.root, **write(given.root, head, f"lat.dcm,1,A,{said}\nchest.dcm,1,A,{said}\n")))
+    assert [film.view for film in studies[0].films] == ["LATERAL", None]
     studies = list(records(given.root, **write(given.root, head, "ll.dcm,1,A,AP\npa.dcm,1,A,\n")))
     assert studies[0].key_film().path == "ll.dcm"  # the table says so: no header is asked
 

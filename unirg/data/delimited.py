@@ -87,6 +87,7 @@ MARKS = {
 _UTF8 = re.compile(
     rb"[\xc2-\xc5][\x80-\xbf]|(?:[\xc6-\xdf][\x80-\xbf]){2}|\xe2[\x80-\xbf]{2}|(?:[\xe0-\xef][\x80-\xbf]{2}){2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
+_LOST = re.compile(rb"\xc3\x83\xc2[\x80-\xbf]|\xc3\x83\xc5[\x80-\xbf]|\xc3\x82\xc2[\x80-\xbf]|\xc3\xa2\xe2\x82\xac|\xef\xbf\xbd")
 # bytes that mean nothing there, and marks or capitals within a word
 _NO_CP1252 = re.compile(
     rb"[\x81\x8d\x8f\x90\x9d]|[A-Za-z][\x80\x82-\x84\x86-\x8c\x8e\x94\x95\x98\x99\x9b\x9f][a-z]|[a-z\x80-\x9f]\xa7[a-z]"
@@ -101,25 +102,27 @@ class Bytes(NamedTuple):
     byte: int  # that byte
     strange: int  # the first line that is no cp1252 either
     share: float  # of letters beyond ASCII, in lines that are not UTF-8
+    lost: int  # the first line with letters that were lost or written twice before: Ã¶ for ö
 
 
 def scanned(
     path: Path,  # a file
 ) -> Bytes:
     "Look at every byte once, a line at a time."
-    utf8 = other = byte = strange = high = low = 0
+    utf8 = other = byte = strange = high = low = lost = 0
     with opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.isascii():
                 continue
             utf8 = utf8 or number * bool(_UTF8.search(line))
+            lost = lost or number * bool(_LOST.search(line))
             try:
                 line.decode()
             except UnicodeDecodeError as error:
                 other, byte = (other, byte) if other else (number, line[error.start])
                 strange = strange or number * bool(_NO_CP1252.search(line))
                 high, low = high + len(re.findall(rb"[\xc0-\xff]", line)), low + len(re.findall(rb"[A-Za-z]", line))
-    return Bytes(utf8, other, byte, strange, high / max(high + low, 1))
+    return Bytes(utf8, other, byte, strange, high / max(high + low, 1), lost)
 
 
 def encoding_of(
@@ -138,7 +141,8 @@ def encoding_of(
         raise StudyError(f"table {path} cannot be read: {error}") from error
     ask = "name its encoding in the source's section, such as encoding = cp1252"
     if not found.other:
-        return "utf-8-sig", ""
+        lost = "letters that an earlier export lost or wrote twice, such as Ã¶ for ö; if the text matters, export the table again"
+        return "utf-8-sig", f"table {path}, line {found.lost} holds {lost}" if found.lost else ""
     where = f"table {path}, line {found.other}: byte 0x{found.byte:02x} is not UTF-8"
     if found.utf8 or mark:
         raise StudyError(f"{where}, but line {found.utf8 or 1} is: two exports in one file? Mend it, or {ask}")

@@ -147,15 +147,15 @@ def header_view(
     path: str | Path,  # a DICOM file
 ) -> str | None:  # PA, AP, LATERAL, OTHER or None
     "The view of one film as its header tells it; None where there is no such header."
-    header = dicom_header(path, "AcquisitionDeviceProcessingDescription", "ViewCodeSequence", "ViewPosition")
+    header = dicom_header(path, "AcquisitionDeviceProcessingDescription", "SeriesDescription", "ViewCodeSequence", "ViewPosition")
     try:
         said = str(header.get("AcquisitionDeviceProcessingDescription") or "")
         codes = [str(code.get("CodeMeaning", "")) for code in header.get("ViewCodeSequence") or ()]
-        position = header.get("ViewPosition")
+        position, series = header.get("ViewPosition"), str(header.get("SeriesDescription") or "")
     except Exception:  # pydicom parses values when they are asked for
         return None
     portable = re.fullmatch(r"CHEST,?\s*PORTABLE", said.strip(), re.IGNORECASE)
-    return next((v for v in map(view, (position, *codes, "AP" if portable else said)) if v), None)
+    return next((v for v in map(view, (position, *codes, "AP" if portable else said, series)) if v), None)
 
 
 def with_header_views(

@@ -69,7 +69,7 @@ def read_source(
         raise StudyError(f"{options.get('source', layout)}: {root} does not exist")
     own, known = own_words(layout, options), options_of(layout)
     for name in options:
-        if name not in known and layout != "table":  # a table's mapping is checked where it is read, against its columns
+        if name in OWN or (name not in known and layout != "table"):  # a table's mapping is checked where it is read, against its columns
             raise StudyError(f"the reader of '{layout}' takes no option '{name}'; it takes: {', '.join(known)}")
     options = {name: as_annotated(value, known.get(name), name) for name, value in options.items() if value is not None}
     studies = LAYOUTS[layout].read(root, unreadable_limit=unreadable_limit, **own, **options)

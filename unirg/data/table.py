@@ -250,6 +250,7 @@ _DATES = {  # form -> pattern, and the places of year, month and day
     "31/01/2020": (re.compile(rf"(\d{{1,2}})([/-])(\d{{1,2}})\2(\d{{4}}){_TIME}", re.IGNORECASE), (4, 3, 1)),
     "01/31/2020": (re.compile(rf"(\d{{1,2}})([/-])(\d{{1,2}})\2(\d{{4}}){_TIME}", re.IGNORECASE), (4, 1, 3)),
     "20200131": (re.compile(r"(\d{4})(\d\d)(\d\d)(?:\.0+)?()()()()"), (1, 2, 3)),
+    "20200131 083000": (re.compile(r"(\d{4})(\d\d)(\d\d)[ T](\d{1,2})(\d\d)(\d\d)(?:\.\d+)?()"), (1, 2, 3)),  # StudyDate and StudyTime
     "20200131083000": (re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(?:\.\d+)?()"), (1, 2, 3)),
 }
 _NAMED = ("%d %b %Y", "%d %b %y", "%b %d %Y", "%Y %b %d")  # 31-Jan-2020, 31JAN2020, 31. Januar 2020, 31-JAN-20, Jan 31, 2020
@@ -668,6 +669,8 @@ def records(
 ) -> Iterator[Record]:
     "One record a study, in the table's order; raises `StudyError` for a table, column, field or value that cannot be right."
     root, tally = archive_root(root, "table"), Tally() if tally is None else tally
+    if columns is not None and not isinstance(columns, dict):
+        raise StudyError(f"a table takes no setting 'columns'; name the columns one by one: {', '.join(FIELDS)}")
     if ids not in ("checked", "as written"):
         raise StudyError(f"setting 'ids' is '{ids}'; it may be checked or as written")
     source = Delimited(root / table, encoding, delimiter)
