@@ -209,7 +209,7 @@ def test_silence_about_a_change_never_costs_more_than_its_opposite(thing, true, 
         "A good deal of water has gathered below the right lung.",
         "Both lungs are crowded with pus and germs.",
         "The bellows on the right side have gone flat.",
-        "A bullet-like shadow of unclear origin sits beside the windpipe.",
+        "The lung has fallen together and lies at the root like a fist.",
     ],
 )
 def test_what_no_rule_reads_costs_like_a_false_finding(lie):

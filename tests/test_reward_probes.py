@@ -104,7 +104,7 @@ def test_the_composite_cannot_be_gamed_by_any_probe(studies):
     paid = shares(probe_table(with_others(studies())), ["composite_step1", "composite_step2"])
     assert (paid[(paid.probe != "reference") & paid.abnormal][["composite_step1", "composite_step2"]] <= 1 + 1e-6).all(axis=None)
     means = paid[paid.abnormal].groupby("probe")[["composite_step1", "composite_step2"]].mean()
-    assert set(ORDER) - set(means.index) <= {"prior copied"} and not gamed(means).any(axis=None)
+    assert set(ORDER) - set(means.index) <= {"prior copied", "figures changed", "degrees exchanged"} and not gamed(means).any(axis=None)
     assert (means.loc[["negation flipped", "side swapped", "constant normal"]] < 2 / 3).all(axis=None)
     assert (means.drop(index="reference") < 1 - 1e-6).all(axis=None)
 
