@@ -438,6 +438,19 @@ def test_little_of_real_reports_is_unread():
         assert share <= 0.03
 
 
+def test_a_whole_report():
+    report = """FINDINGS: As compared to the previous radiograph, the endotracheal tube projects 4.5 cm above the carina. The course of the
+    nasogastric tube is unremarkable. Moderate cardiomegaly. Small bilateral effusions, unchanged, with compressive
+    atelectasis. There has been interval removal of the left-sided chest tube; a tiny left apical pneumothorax is new.
+
+    IMPRESSION:
+    1. New left apical pneumothorax, discussed with Dr. Smith at 10:30 am.
+    2. Superimposed infection is difficult to exclude in the appropriate clinical setting."""
+    wanted = """devices+ above_carina endotracheal_tube 45mm devices+ enteric_tube cardiomegaly+ moderate effusion+ bilateral mild unchanged
+        atelectasis+ bilateral devices- left resolved chest_tube pneumothorax+ left upper mild new pneumonia?"""
+    assert sorted(map(str, facts(report))) == sorted(map(str, expected(wanted))) and unread(report) == []
+
+
 def test_statements_show_a_contradiction():
     text = "Small right apical pneumothorax. There is in fact no pneumothorax."
     assert [fact.status for fact in statements(text)] == ["present", "absent"] and [fact.status for fact in facts(text)] == ["present"]

@@ -116,8 +116,8 @@ LUNG_AND_PLEURA_WORDS = {
         )?lungs?, pleural fluid
     """,
     "lung_opacity": """
-        (increased )?(opacit(y|ies)|opacifications?), (increased |airspace )?densit(y|ies), increased attenuation, increased
-        (interstitial|bronchovascular|lung) (markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil, infiltrative
+        (increased )?(opacit(y|ies)|opacifications?), (increased |airspace )?densit(y|ies), increased attenuation, increased (interstitial
+        |bronchovascular |lung |pulmonary )*(markings?|prominence|changes), opacified, infiltrates?, infiltrations?, infil, infiltrative
         (change|changes|process), (air ?space|alveolar) (disease|process|changes?), (reticular |prominent )?interstitial
         (markings?|changes|prominence|disease|pattern|thickening|lung disease|infiltrates?|opacit(y|ies)|fibrosis|abnormalit(y|ies)|
         process|lung markings|densit(y|ies)), reticula(r|tion)s?, reticulonodular, white ?out, (hazy|streaky|patchy|vague) densit(y|ies),
@@ -363,29 +363,30 @@ NO_FINDING_WORDS = """
     lordosis, arthritic( changes?)?, osteoarthritis, arthrosis, arthritis, arthropathy, spurring, spurs?, dish, (diffuse )?idiopathic
     skeletal hyperostosis, hyperostosis, (calcified )?granuloma(s|ta)?, granulomatous
     (disease|changes?|infection|exposure|residuals|process), calcified nodes?, calcifications?, (calcified )?(hilar |mediastinal )*lymph
-    (nodes?|xxxx), nodes?, vascular crowding, crowding, (broncho)?vascular (crowding|markings|structures), (lung |inspiratory )?volumes?,
-    inspiration, inspiratory effort, aortic (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis|contour| unfolding|disease|valve
-    calcification), atherosclero(sis|tic) (vascular )?(changes?|disease|calcifications?|plaques?), tortuosity, ectasia, pulmonary xxxx,
-    pulmonary arter(y|ies), nipple, gallstones?, cholelithiasis, port(able|al), technique, rotation, projection, deformity, deformities,
-    (screw|lead|wire) fracture, fractured (leads?|wires?|screws?), mass effect, cardiac (apex|valves?|monitor|leads?|border), tube
-    current, line of, vascular pedicle, trachea, airways?, carina, aeration, (upper )?abdomen, bowel( gas)?( pattern)?, stomach( bubble)?,
-    gastric (bubble|air), colon, liver, spleen, kidneys?, sternotomy, cabg, (coronary artery )?bypass( graft(s|ing)?)?, surgery, surgical
-    changes?, post ?surgical( changes?)?, postoperative( changes?)?, postop( changes?)?, resection, thoracotomy, lobectomy, pneumonectomy,
-    mastectomy, cholecystectomy, splenectomy, thyroidectomy, (lumpectomy|wedge resection)( changes?)?, vertebroplasty, kyphoplasty,
-    (cervical |lumbar |spinal |thoracic |anterior )*fusion, volume loss, loss of (lung )?volume, vertebral (body )?(collapse|height(
-    loss)?|compression), (wedge |wedging |compression )(deformity|deformities|of), wedging, loss of height, height loss, pectus(
-    excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat, epicardial fat, cardiophrenic fat, schmorl'?s?
-    nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)( changes?)?, (reactive |small |chronic )airways?
-    disease, asthma, senescent changes?, age related changes?, chronic (lung |pulmonary )?(changes?|disease), hyperlordosis, ossification,
-    sclerosis, bone island, enchondroma, overlap, overlying (structures|tissues?|soft tissues?), (body )?habitus, cyst, lipoma, goiter,
-    nipple shadows?, summation, superimposition, costochondral (junction|cartilage|calcification)s?, syndesmophytes?, ankylosis, myeloma,
-    bone (mineral )?density, (metallic|bony|osseous|calcific|calcified|radiopaque|bone|soft tissue) densit(y|ies),
-    (metallic|radiopaque|radiodense) (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off),
-    interposition, retrolisthesis, anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing,
-    disc height, narrowing, disc spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural
-    line, companion shadow, collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under
-    ?inflation, atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta, aortic
-    xxxx, soft tissues?
+    (nodes?|xxxx), nodes?, vascular crowding, crowding, (broncho)?vascular (crowding|markings|structures), (lung|inspiratory) volumes?,
+    volumes, inspiration, inspiratory effort, aortic (arch|knob|calcifications?|ectasia|tortuosity|atherosclerosis|contour|
+    unfolding|disease|valve calcification), atherosclero(sis|tic) (vascular )?(changes?|disease|calcifications?|plaques?), tortuosity,
+    ectasia, pulmonary xxxx, pulmonary arter(y|ies), nipple, gallstones?, cholelithiasis, port(able|al), technique, rotation, projection,
+    deformity, deformities, (screw|lead|wire) fracture, fractured (leads?|wires?|screws?), mass effect, cardiac
+    (apex|valves?|monitor|leads?|border), tube current, line of, vascular pedicle, trachea, airways?, carina, aeration, (upper )?abdomen,
+    bowel( gas)?( pattern)?, stomach( bubble)?, gastric (bubble|air), colon, liver, spleen, kidneys?, sternotomy, cabg, (coronary artery
+    )?bypass( graft(s|ing)?)?, surgery, surgical changes?, post ?surgical( changes?)?, postoperative( changes?)?, postop( changes?)?,
+    resection, thoracotomy, lobectomy, pneumonectomy, mastectomy, cholecystectomy, splenectomy, thyroidectomy, (lumpectomy|wedge
+    resection)( changes?)?, vertebroplasty, kyphoplasty, (cervical |lumbar |spinal |thoracic |anterior )*fusion, volume loss, loss of
+    (lung )?volume, vertebral (body )?(collapse|height( loss)?|compression), (wedge |wedging |compression )(deformity|deformities|of),
+    wedging, loss of height, height loss, pectus( excavatum| carinatum)?, azygos (lobe|fissure), (fat|fatty) pads?, pericardial fat,
+    epicardial fat, cardiophrenic fat, schmorl'?s? nodes?, endplates?, end plates?, callus, pleural xxxx, bronchi(tis|olitis|tic)(
+    changes?)?, (reactive |small |chronic )airways? disease, asthma, senescent changes?, age related changes?, chronic (lung |pulmonary
+    )?(changes?|disease), hyperlordosis, ossification, sclerosis, bone island, enchondroma, overlap, overlying (structures|tissues?|soft
+    tissues?), (body )?habitus, cyst, lipoma, goiter, nipple shadows?, summation, superimposition, costochondral
+    (junction|cartilage|calcification)s?, syndesmophytes?, ankylosis, myeloma, bone (mineral )?density,
+    (metallic|bony|osseous|calcific|calcified|radiopaque|bone|soft tissue) densit(y|ies), (metallic|radiopaque|radiodense)
+    (objects?|fragments?|foreign bod(y|ies)|structures?), cortical (irregularity|disruption|step off), interposition, retrolisthesis,
+    anterolisthesis, listhesis, spina bifida, bifid rib, vertebral body heights?, disc space narrowing, disc height, narrowing, disc
+    spaces?, thymus, thymic shadow, rib notching, pulmonary vascular crowding, paratracheal stripe, pleural line, companion shadow,
+    collaterals?, varices, demineralization, osteopenia, osteoporosis, hypo ?inflation, hypoventilation, under ?inflation,
+    atherosclerosis, unfolding, obesity, artifacts?, enthesopathy, (dextro|levo)curvature, scoliotic curvature, aorta, aortic xxxx, soft
+    tissues?
 """
 
 # %% ../../nbs/reward/01_findings.ipynb #9cfa908c
@@ -504,17 +505,17 @@ DOUBT_WORDS = {
         exclude, difficult to exclude, not exclude, could represent, may represent, may reflect, equivocal( for)?, presumed, presumably,
         perhaps, consider(ed|ation|ations)?( of| for)?, query, querying, hint of, (raise|raises|raised|raising) (the |a )?
         (possibility|question|concern|suspicion)( of| for)?, (possibility|probability|likelihood|chance) of, appearance of possible,
-        borderline, maybe, alternatively, potential, potentially, doubtful, rule out, to (rule out|exclude), exclude, r / o,
-        favou?r(s|ed|ing)?, xxxx representing, xxxx represents?, xxxx reflects?, xxxx reflecting, xxxx due to, believed to represent,
-        thought to (represent|be|reflect), indeterminate for, developing or, (less |least )likely, unlikely( to represent)?, poss, prob,
-        susp, uncertain, unclear( whether| if)?, if any, whether, wonder( about| if)?, (cannot|can't|can not|difficult to|hard to|unable
-        to|impossible to) (tell|say|know|determine|judge|decide|be sure)( if| whether)?, not (sure|certain|clear) (if|whether|about|of),
-        (cannot|can't|can not) be (certain|sure)( about| of| that| whether)?, cannot be distinguished from, impossible to exclude, hard to
-        exclude, differentiate from, conceivabl(e|y), would (represent|suggest), suspect, suspects, seems to be, felt to (be|represent)
-        (possible|probable|likely)
+        borderline, maybe, alternatively, potential, potentially, doubtful, favou?r(s|ed|ing)?, xxxx representing, xxxx represents?, xxxx
+        reflects?, xxxx reflecting, xxxx due to, believed to represent, thought to (represent|be|reflect), indeterminate for, developing
+        or, (less |least )likely, unlikely( to represent)?, poss, prob, susp, uncertain, unclear( whether| if)?, if any, whether, wonder(
+        about| if)?, (cannot|can't|can not|difficult to|hard to|unable to|impossible to) (tell|say|know|determine|judge|decide|be sure)(
+        if| whether)?, not (sure|certain|clear) (if|whether|about|of), (cannot|can't|can not) be (certain|sure)( about| of| that|
+        whether)?, cannot be distinguished from, impossible to exclude, hard to exclude, differentiate from, conceivabl(e|y), would
+        (represent|suggest), suspect, suspects, seems to be, felt to (be|represent) (possible|probable|likely)
     """,
     "list": "differential( diagnosis| considerations)?( of which)?( is| are| includes?| including)?, ddx",
     "versus": "versus, vs",
+    "exclude": "(to )?(rule out|exclude), r / o",
     "after": """
         (in the )?(right|correct|appropriate|proper) (clinical )?(setting|context), cannot be excluded, to be (excluded|ruled out),
         (is|are|would be|remains?|seems?) (also |still |certainly )?(a
@@ -649,7 +650,7 @@ JOIN_WORDS = {
         (associated|accompanied) with, a / w, d / t, complicated by
     """,
     "all": "all, both of which, both",
-    "beside": "associated, adjacent, overlying, underlying, accompanying, superimposed, compressive",
+    "beside": "associated( with)?, accompanied by, a / w, adjacent, overlying, underlying, accompanying, superimposed, compressive",
     "and": "and, also, additionally",
     "or": "or, nor",
     "slash": "/",
@@ -667,7 +668,7 @@ SKIP_WORDS = """
     (mild|small|minimal|slight|moderate|marked|significant|substantial) interval, right heart, left heart, increased lucency, decreased
     inspiration, more (likely|suggestive|consistent|compatible|typical), (have|has|are|were) both,
     (mildly|minimally|moderately|markedly|severely) displaced, decreased (lung )?volumes, increased (lung )?volumes, right paratracheal, l
-    spine, (left|right) (arm|hand|shoulder|humerus) (up|down)?, large (body|habitus|patient), not (well|fully|completely|optimally)
+    spine, (left|right) (arm|hand) (up|down)?, large (body|habitus|patient), not (well|fully|completely|optimally)
     (seen|visuali(s|z)ed|imaged), less than, more than, previously (seen|noted|described|identified|visuali(s|z)ed|
     demonstrated|present|reported|mentioned|questioned), new york, upper abdom(en|inal), lower (cervical|thoracic|neck), upper
     (thoracic|extremity), mid (thoracic|clavicle|clavicular), better
@@ -759,6 +760,7 @@ PLACE_WORDS = """
 
 # %% ../../nbs/reward/01_findings.ipynb #1b3cf836
 MANNER_WORDS = """
+    volume
     accentuate accentuates exaggerate exaggerates
     aberrant about absence accessed accessory account accounting active acuity acute acutely adequate adequately advanced aerated aligned
     alignment allow allowing allows alternative alternatively although amount amputation anatomic anatomical annular anomaly apparent
@@ -986,9 +988,9 @@ def parts_of(
             elif not joined and not clause[found[0]].says("part", "vessels", "hila"):
                 break
             found, joined = [step, *found], False
-        elif mark.says("state") and (found or not clause[at - 1].says("join")):
+        elif mark.says("state") and not mark.says("state", "plain") and (found or not clause[at - 1].says("join")):
             break
-        elif mark.says("finding") and not mark.says("finding", "other", "vascular_congestion"):
+        elif mark.says("finding") and not mark.says("finding", "other", "vascular_congestion", "hyperinflation", "emphysema"):
             break
         elif (mark.says("join", "verb") and found) or (mark.says("join", "with") and not found):
             break
@@ -1132,14 +1134,16 @@ def _before(clause: list[Mark], mention: Mention) -> set[str]:
             continue
         inside = number > begin  # "the heart is not enlarged"
         if mark.says("history", "past", "told", "asked", "limit") and (inside or reaches(clause, number, begin, True)):
-            if mark.says("history", "asked", "told"):
+            asked = mark.says("history", "asked")
+            if mark.says("history", "told") or (asked and "exclude" not in said):
                 return {"asked"}
-            if mark.says("history", "limit") or not seen_here:
+            if not asked and (mark.says("history", "limit") or not seen_here):
                 return {"limit" if mark.says("history", "limit") else "past"}
         if mark.says("no", "before") and (inside or (not predicate and reaches(clause, number, begin))):
             said |= {"absent", "gone"} if mark.says("change", "resolved") else {"absent"}
-        if mark.says("doubt", "before", "versus", "list") and (inside or reaches(clause, number, begin, not mark.says("doubt", "list"))):
-            said.add("doubt")
+        listed = mark.says("doubt", "list")
+        if mark.says("doubt", "before", "versus", "list", "exclude") and (inside or reaches(clause, number, begin, not listed)):
+            said |= {"doubt", "exclude"} if mark.says("doubt", "exclude") else {"doubt"}
     return said
 
 
@@ -1218,7 +1222,7 @@ def _owner(clause: list[Mark], said: list[Mention], number: int) -> int | None:
         if mention.first <= number <= mention.last:
             return owner
     after = next((i for i, mention in enumerate(said) if mention.at > number), None)
-    before = max((i for i, mention in enumerate(said) if mention.at < number), default=None)
+    before = max((i for i, mention in enumerate(said) if mention.at < number and mention.state != "plain"), default=None)
     if after is None:
         return before
     if before is None:
@@ -1372,7 +1376,7 @@ _SMALLER = "larger|smaller|bigger|worse|changed|different|progressed|grown|resol
 EXCLUSIONS = (  # regular expression, what stands for it
     (rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
     (rf"\b(?:should|must|(?:needs?|has|have|ought|remains?|is|are) to) {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
-    (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| (?:on|by|with|without|given|due|based|in|at|from|because|since|as|but|and|for)\b)",
+    (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| (?:on|by|with|without|given|due|based|in|at|from|because|since|but|and|for)\b)",
      "cannot be excluded"),
     (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
     (r"\b(?:without|not) (?:excluding|ruling out)\b", "cannot exclude"),
@@ -1466,7 +1470,7 @@ def _goes_on(following: list[Mark]) -> bool:
     for mark in following:
         if mark.means.get("doubt") == ("after",) or (mark.says("no") and not mark.says("no", "before")):
             return True
-        if not mark.says("join", "comma"):
+        if not mark.says("join", "comma", "stop"):
             break
     else:
         return False
@@ -1814,7 +1818,7 @@ REWRITTEN = (  # a guard, a regular expression, what stands for it before anythi
 _REWRITTEN = tuple((guard, re.compile(pattern), by) for guard, pattern, by in REWRITTEN)
 # after a word or bracket any full stop ends a sentence, after a digit only one before a blank (2.5 cm); so do line breaks and list signs
 _SENTENCE = re.compile(
-    r"[.!?:\n](?:(?<=\n)|(?<=[a-z_)\]%'\"][.!?])[.!?]*(?=\s|$|[a-z]|\d{1,2}[.)])|(?<=\d.)[.!?:]*(?=\s|$)|(?<=\s[.])[.]*(?=\s|$))"
+    r"[.!?:\n](?:(?<=\n)|(?<=[a-z_)\]%'\"][.!?])[.!?]*(?=[\s>\])]|$|[a-z]|\d{1,2}[.)])|(?<=\d.)[.!?:]*(?=\s|$)|(?<=\s[.])[.]*(?=\s|$))"
 )
 _OPENERS = (
     "No|There|The|Small|Large|Mild|Mildly|Moderate|Severe|Trace|Tiny|New|Stable|Unchanged|Heart|Lungs|Cardiac|Cardiomegaly|"
