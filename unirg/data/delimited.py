@@ -253,7 +253,7 @@ class Delimited:
         self.skip = 1 if said else 0
         self.delimiter = DELIMITERS.get(delimiter or "", delimiter) or (said[1] if said else sniffed(first))
         header = next(self._records(), (0, []))[1]
-        self.columns = [column_name(cell) for cell in header]
+        self.columns, self.header = [column_name(cell) for cell in header], {cell for cell in header if cell.strip()}
         self.twice = {name for name, times in Counter(self.columns).items() if name and times > 1}
         if not any(self.columns):
             raise StudyError(f"table {path} holds no rows")
@@ -319,6 +319,7 @@ _FILLED = re.compile(r"[^\s=_+*.\-]").search  # a row of strokes is a ruled line
 def _read(self: Delimited) -> Iterator[Row]:
     "Rows one by one."
     width, names = len(self.columns), {name for name in self.columns if name}
+    as_written = names | self.header
     needed = max((i for i, name in enumerate(self.columns, 1) if name), default=0)
     records = self._records()
     next(records, None)
@@ -334,7 +335,7 @@ def _read(self: Delimited) -> Iterator[Row]:
             cells = cells[:width]
         elif needed <= len(cells) < width:
             cells = [*cells, *[""] * (width - len(cells))]
-        known = sum(len(cell) < 80 and column_name(cell) in names for cell in cells)
+        known = 0 if as_written.isdisjoint(cells) else sum(len(cell) < 80 and column_name(cell) in names for cell in cells)
         if known >= max(2, 0.6 * len(names)):
             if [column_name(cell) for cell in cells] != self.columns:
                 raise StudyError(f"table {self.path}, line {line} is another header, with other columns: these are two tables in one file")
