@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SECTION_NAMES', 'SECTION_OF', 'QUALIFIERS', 'JOINT', 'FILM_WORDS', 'INSIDE', 'WANTS', 'FILMS', 'WORDINGS',
            'section_named', 'Piece', 'header_patterns', 'headers', 'pieces', 'end_of_addition', 'with_last_paragraph',
-           'sections', 'clean', 'reference_sections', 'wanted_sections', 'target_text', 'wording_of', 'prior_text',
-           'prompt_parts', 'prompt_text']
+           'sections', 'clean', 'reference_sections', 'wanted_sections', 'target_text', 'wording_of', 'context_text',
+           'asked_for', 'prior_text', 'prompt_parts', 'prompt_text']
 
 # %% ../../nbs/data/03_reports.ipynb #0a2f3647
 import functools
@@ -233,6 +233,8 @@ def target_text(
 # %% ../../nbs/data/03_reports.ipynb #5ddafe0b
 _BRIEF = {
     "task": "",
+    "age": "",
+    "sex": "",
     "indication": "Indication: {}",
     "comparison": "Comparison: {}",
     "absent": "",
@@ -248,6 +250,8 @@ WORDINGS = {
     "short": _BRIEF | {"task": "Report this chest X-ray.", "films": "current prior", "ask": "Write {}."},
     "full": {
         "task": "You are an experienced radiologist. Write the report of this frontal chest X-ray.",
+        "age": "",
+        "sex": "",
         "indication": "Indication: {}",
         "comparison": "Comparison: {}",
         "absent": "None.",
@@ -258,8 +262,15 @@ WORDINGS = {
         "join": "\n",
     },
 }
+_PAPER = WORDINGS["full"] | {
+    "task": "This is a radiology report generation task. Here is the context:",
+    "ask": "Given the image and the context, provide the {what} in the following format: {form} Now write the report in the format above.",
+    "join": " ",  # the paper's line breaks are not known
+}
+WORDINGS["paper"] = _PAPER
+WORDINGS["paper_rexrank"] = _PAPER | {"age": "Age:{}.", "sex": "Gender:{}."}
 
-
+# %% ../../nbs/data/03_reports.ipynb #2064cb23
 def wording_of(
     wording: str | dict = "short",  # a name, a dict, or a JSON object as text
 ) -> dict[str, str]:
@@ -284,6 +295,27 @@ def wording_of(
         raise StudyError(f"a wording's films are '{wording['films']}'; they may be: {', '.join(FILMS)}")
     return {**base, **wording}
 
+# %% ../../nbs/data/03_reports.ipynb #49fd2010
+def context_text(
+    study: dict,  # a row of the table
+    name: str,  # indication, comparison, age or sex
+) -> str | None:  # an age as its decade: 60-70
+    "What a prompt can tell of a study."
+    if name == "age":
+        age = study.get("age")
+        return None if age is None else f"{int(age) // 10 * 10}-{int(age) // 10 * 10 + 10}"
+    return clean(study.get(name))
+
+
+def asked_for(
+    words: dict[str, str],  # a wording in full
+    wanted: list[str],  # sections
+) -> str:
+    "What is asked, `{}` the sections' names, `{what}` the one section or 'report', `{form}` the form in which to write them."
+    form = " ".join(f"{name.capitalize()}: [write the {name}]" for name in wanted)
+    what = wanted[0] if len(wanted) == 1 else "report"
+    return words["ask"].replace("{what}", what).replace("{form}", form).replace("{}", " and ".join(wanted))
+
 # %% ../../nbs/data/03_reports.ipynb #b5113e81
 def prior_text(
     prior: dict | None,  # the prior study's row, or None
@@ -306,12 +338,11 @@ def prompt_parts(
 ) -> list[tuple[str, str]]:  # ('film', 'current' or 'prior') and ('text', words), in their order
     "Films, task, context and format; raises `StudyError` for a `want` or a wording that does not exist."
     words, shown = wording_of(wording), ["current"] if prior is None or prior is False else ["current", "prior"]
-    context = []
-    for name in ("indication", "comparison"):
-        text = clean(study.get(name)) or words["absent"]
-        context += [words[name].replace("{}", text)] if text else []
+    told = {name: context_text(study, name) for name in ("age", "sex", "indication", "comparison")}
+    told |= {name: told[name] or words["absent"] for name in ("indication", "comparison")}
+    context = [words[name].replace("{}", text) for name, text in told.items() if text]
     earlier = [] if prior is False else [prior_text(prior, words)]
-    ask = words["ask"].replace("{}", " and ".join(wanted_sections(study, want)))
+    ask = asked_for(words, wanted_sections(study, want))
     if words["films"] == "in turn":
         pieces = [("film", "prior"), ("text", earlier), ("film", "current"), ("text", [words["task"], *context, ask])]
     else:
