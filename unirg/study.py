@@ -215,7 +215,8 @@ def _values(self: Plan, sections: tuple[str, ...]) -> dict[str, str]:
 def _trl_options(self: Plan, notebook: str, sections: tuple[str, ...], values: dict[str, str]) -> dict[str, str]:
     "The settings `trl.NAME` of a training, by NAME: of what holds for every notebook, such as `--set trl.beta=0`, those its trainer has."
     found = {key.removeprefix("trl."): value for key, value in values.items() if key.startswith("trl.")}
-    own = [key for section in sections for part in (section, f"{self.settings.profile}:{section}") for key in self.settings.sections.get(part, {})]
+    parts = [part for section in sections for part in (section, f"{self.settings.profile}:{section}")]
+    own = {key for part in parts for key in self.settings.sections.get(part, {})}
     general = {name for name in found if f"trl.{name}" not in own or f"trl.{name}" in self.settings.overrides}
     if general:
         from unirg.training.options import option_fields  # loads TRL: only where it must be asked
@@ -261,7 +262,11 @@ def _check_settings(self: Plan) -> None:
             raise StudyError(f"settings.ini: nothing takes the section [{name}]")
     known = self.taken | RUNNER_KEYS
     for where, names in (("--set", self.settings.overrides), ("settings.ini", self.settings.values())):
-        for name in sorted(name for name in set(names) - known | set(names) & {"trl"} if not (name.startswith("trl.") and "trl" in self.taken)):
+        for name in sorted(set(names) - (known - {"trl"})):
+            if name.startswith("trl.") and "trl" in self.taken:
+                continue
+            if name == "trl":
+                raise StudyError(f"{where}: TRL's options are set one by one, such as trl.learning_rate = 1e-5")
             near = get_close_matches(name, known, 1)
             raise StudyError(f"{where}: no notebook takes '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
 

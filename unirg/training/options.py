@@ -265,9 +265,9 @@ class Job:
 # %% ../../nbs/training/00_options.ipynb #c2765ba3
 FREE = (  # beginnings of names
     *("activation_", "attn_implementation", "average_tokens", "batch_eval", "bf16_full", "dataloader_", "ddp_", "debug", "disable_tqdm", "do_"),
-    *("eval_", "generation_batch", "gradient_checkpointing", "greater_is", "hub_", "include_", "liger_", "load_best", "local_rank", "log_"),
-    *("logging_", "metric_for", "num_completions_to_print", "num_generations_eval", "per_device_", "prediction_loss", "project", "push_"),
-    *("report_to", "run_", "save_", "skip_memory", "tf32", "torch_", "trackio_", "use_cache", "use_liger", "use_vllm", "vllm_", "warnings_"),
+    *("eval_", "generation_batch", "gradient_checkpointing", "greater_is", "hub_", "include_", "liger_", "load_best", "local_rank"),
+    *("log_", "logging_", "metric_for", "num_completions_to_print", "num_generations_eval", "per_device_", "prediction_loss", "project"),
+    *("push_", "report_to", "run_", "save_", "skip_memory", "tf32", "torch_", "trackio_", "use_cache", "use_liger", "use_vllm", "vllm_", "warnings_"),
 )
 BEST = ("metric_for_best_model", "greater_is_better")
 
