@@ -72,6 +72,7 @@ def parameters_of(
         "int | None": int | None,
         "float | None": float | None,
         "str | None": str | None,
+        "dict[str, str]": dict[str, str],
     }
     found = {}
     for line in ast.parse("".join(cells[0]["source"])).body:
@@ -185,12 +186,16 @@ def add(
     values, given = self._values(sections), {**self.given, "profile": self.settings.profile, **given}
     taken = parameters_of(self.books[notebook])
     self.taken |= set(taken)
-    parameters = {key: typed(given.get(key, values.get(key, default)), kind, key) for key, (kind, default) in taken.items()}
+    plain = {key: told for key, told in taken.items() if key != "trl"}
+    parameters = {key: typed(given.get(key, values.get(key, default)), kind, key) for key, (kind, default) in plain.items()}
+    if "trl" in taken:
+        parameters["trl"] = taken["trl"][1] | self._trl_options(notebook, sections, values)
     if unknown := set(given) - set(parameters) - {"profile", "out"}:
         raise StudyError(f"{notebook}.ipynb takes no parameter '{sorted(unknown)[0]}', which task {name} gives it")
     for section in sections:
         own = {**self.settings.sections.get(section, {}), **self.settings.sections.get(f"{self.settings.profile}:{section}", {})}
-        if stray := set(own) - set(parameters) - RUN_KEYS:
+        own = {key for key in own if not (key.startswith("trl.") and "trl" in parameters)}
+        if stray := own - set(parameters) - RUN_KEYS:
             raise StudyError(f"settings.ini: '{sorted(stray)[0]}' in [{section}] is taken by nothing in {notebook}.ipynb")
     judges = self._check_measures(name, parameters)
     self.tasks[name] = Task(name, notebook, parameters, needs, makes, judges=judges)
@@ -204,6 +209,22 @@ def _values(self: Plan, sections: tuple[str, ...]) -> dict[str, str]:
         values |= self.settings.sections.get(section, {})
         values |= self.settings.sections.get(f"{self.settings.profile}:{section}", {})
     return {**values, **self.settings.overrides}
+
+
+@patch
+def _trl_options(self: Plan, notebook: str, sections: tuple[str, ...], values: dict[str, str]) -> dict[str, str]:
+    "The settings `trl.NAME` of a training, by NAME: of what holds for every notebook, such as `--set trl.beta=0`, those its trainer has."
+    found = {key.removeprefix("trl."): value for key, value in values.items() if key.startswith("trl.")}
+    parts = [part for section in sections for part in (section, f"{self.settings.profile}:{section}")]
+    own = {key for part in parts for key in self.settings.sections.get(part, {})}
+    general = {name for name in found if f"trl.{name}" not in own or f"trl.{name}" in self.settings.overrides}
+    if general:
+        from unirg.training.options import option_fields  # loads TRL: only where it must be asked
+
+        kind, other = ("grpo", "sft") if "studies_per_step" in parameters_of(self.books[notebook]) else ("sft", "grpo")
+        foreign = set(option_fields(other)) - set(option_fields(kind)) - set(option_fields("model"))
+        found = {name: value for name, value in found.items() if name not in general & foreign}
+    return found
 
 # %% ../nbs/90_study.ipynb #a3bc57d5
 @patch
@@ -241,7 +262,11 @@ def _check_settings(self: Plan) -> None:
             raise StudyError(f"settings.ini: nothing takes the section [{name}]")
     known = self.taken | RUNNER_KEYS
     for where, names in (("--set", self.settings.overrides), ("settings.ini", self.settings.values())):
-        for name in sorted(set(names) - known):
+        for name in sorted(set(names) - (known - {"trl"})):
+            if name.startswith("trl.") and "trl" in self.taken:
+                continue
+            if name == "trl":
+                raise StudyError(f"{where}: TRL's options are set one by one, such as trl.learning_rate = 1e-5")
             near = get_close_matches(name, known, 1)
             raise StudyError(f"{where}: no notebook takes '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
 
