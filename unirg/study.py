@@ -6,7 +6,8 @@
 __all__ = ['RUNNER_KEYS', 'RUN_KEYS', 'SOURCE_KEYS', 'OTHER_PRIORS', 'TEMPLATE', 'STARTING', 'Task', 'parameters_of', 'Plan',
            'read_by_consensus', 'record_path', 'given_prior', 'modules_of', 'Digests', 'contents', 'identity',
            'differences', 'stale', 'accept', 'execute', 'template', 'ForkedKernel', 'hanging', 'Gate', 'run_notebook',
-           'surroundings', 'Runner', 'Clock', 'Screen', 'Reporter', 'run', 'last_screen', 'status', 'verify']
+           'surroundings', 'Runner', 'Clock', 'Screen', 'Reporter', 'run', 'check_all', 'billed', 'last_screen',
+           'status', 'verify']
 
 # %% ../nbs/90_study.ipynb #4f594eab
 import argparse
@@ -86,8 +87,10 @@ def parameters_of(
 # %% ../nbs/90_study.ipynb #5e864f9f
 # what the graph itself takes
 RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "beyond", "consensus", "report"}
+RUNNER_KEYS |= {"bill_for", "measured_in"}  # profiles: whose bill a run ends with, whose finished runs tell the speed
 RUN_KEYS = {"notebook", "start", "seeds"}
 SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit", "benchmark"}
+SOURCE_KEYS |= {"studies_to_learn", "studies_to_score", "trackers"}
 
 
 class Plan:
@@ -96,12 +99,14 @@ class Plan:
     def __init__(
         self,
         settings: Settings,
+        raises: bool = True,  # what is wrong; False leaves it in `wrong`, for `preflight` to tell with the rest
     ):
         self.settings, self.root, self.out = settings, settings.root, settings.out
         self.given = {"out": self._relative(self.out)}  # what every notebook is told
         self.tasks: dict[str, Task] = {}
         self.taken: set[str] = set()
         self.skipped: list[str] = []  # what was left out, and why
+        self.wrong: list[str] = []  # what a person has to mend
         self.books = {path.stem: path for path in sorted((self.root / "nbs" / "study").glob("[0-9]*.ipynb"))}
         self.sources = self._sources()
         self.data = {name: self.out / "data" / name for name in self.sources}
@@ -115,6 +120,17 @@ class Plan:
         self._plan()
         self._check_settings()
         self._order()
+        self.wrong = list(dict.fromkeys(self.wrong))
+        if raises and self.wrong:
+            raise StudyError("\n".join(self.wrong))
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        "Note what is wrong and go on, so that all of it is told at once."
+        try:
+            yield
+        except StudyError as error:
+            self.wrong.append(str(error))
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
@@ -126,22 +142,22 @@ def _sources(self: Plan) -> dict[str, dict]:
     sources = {}
     for name in typed(self.settings.get("sources"), list[str], "sources"):
         section = self.settings.section(f"source:{name}")
-        for key in ("layout", "root", "role"):
-            if key not in section:
-                raise StudyError(f"settings.ini: [source:{name}] has no '{key}'")
+        lacking = [key for key in ("layout", "root", "role") if key not in section]
+        self.wrong += [f"settings.ini: [source:{name}] has no '{key}'" for key in lacking]
+        if lacking:
+            continue
         if section["role"] not in ("train", "unseen"):
-            raise StudyError(f"settings.ini: [source:{name}] role is '{section['role']}'; it is 'train' or 'unseen'")
+            self.wrong.append(f"settings.ini: [source:{name}] role is '{section['role']}'; it is 'train' or 'unseen'")
         section["root"] = self.settings.path(section["root"].replace("{out}", str(self.out)))
         made_here = self.out in section["root"].parents
         if not made_here and not section["root"].exists():
-            if section.get("when_missing") != "skip":
-                raise StudyError(
-                    f"source '{name}': its root {section['root']} is missing; set 'root' in [{self.settings.profile}:source:{name}]"
-                )
-            self.skipped.append(f"source '{name}' is left out: {section['root']} is not here")
-            continue
+            if section.get("when_missing") == "skip":
+                self.skipped.append(f"source '{name}' is left out: {section['root']} is not here")
+                continue
+            where = f"set 'root' in [{self.settings.profile}:source:{name}]"
+            self.wrong.append(f"source '{name}': its root {section['root']} is missing; {where}")
         sources[name] = section
-    if not sources:
+    if not sources and not self.wrong:
         raise StudyError("settings.ini: no source is left to study")
     return sources
 
@@ -187,7 +203,12 @@ def add(
     taken = parameters_of(self.books[notebook])
     self.taken |= set(taken)
     plain = {key: told for key, told in taken.items() if key != "trl"}
-    parameters = {key: typed(given.get(key, values.get(key, default)), kind, key) for key, (kind, default) in plain.items()}
+    parameters = {key: default for key, (kind, default) in plain.items()}
+    parts = [part for section in sections for part in (section, f"{self.settings.profile}:{section}")]
+    said = {key: f"[{part}] {key}" for part in parts for key in self.settings.sections.get(part, {})}
+    for key, (kind, default) in plain.items():
+        with self._noting():
+            parameters[key] = typed(given.get(key, values.get(key, default)), kind, said.get(key, key))
     if "trl" in taken:
         parameters["trl"] = taken["trl"][1] | self._trl_options(notebook, sections, values)
     if unknown := set(given) - set(parameters) - {"profile", "out"}:
@@ -196,8 +217,8 @@ def add(
         own = {**self.settings.sections.get(section, {}), **self.settings.sections.get(f"{self.settings.profile}:{section}", {})}
         own = {key for key in own if not (key.startswith("trl.") and "trl" in parameters)}
         if stray := own - set(parameters) - RUN_KEYS:
-            raise StudyError(f"settings.ini: '{sorted(stray)[0]}' in [{section}] is taken by nothing in {notebook}.ipynb")
-    judges = self._check_measures(name, parameters)
+            self.wrong += [f"settings.ini: {said[key]} is taken by nothing in {notebook}.ipynb" for key in sorted(stray)]
+    judges = self._judges(parameters)
     self.tasks[name] = Task(name, notebook, parameters, needs, makes, judges=judges)
 
 
@@ -228,26 +249,15 @@ def _trl_options(self: Plan, notebook: str, sections: tuple[str, ...], values: d
 
 # %% ../nbs/90_study.ipynb #a3bc57d5
 @patch
-def _check_measures(self: Plan, task: str, parameters: dict) -> dict[str, str]:
-    "What is wrong with a judge or a measure is said before anything runs; the judge's section and digest, if there is one."
-    judges = {}
-    if judge := parameters.get("judge"):
-        from unirg.reward.llm_judge import judge_from
+def _judges(self: Plan, parameters: dict) -> dict[str, str]:
+    "The section and digest of a task's judge, if there is one."
+    if not (judge := parameters.get("judge")):
+        return {}
+    from unirg.reward.llm_judge import judge_from
 
-        judges[f"[judge:{judge}]"] = judge_from(judge, self.settings, parameters["sources"]).digest
-    elif parameters.get("reward") == "paper_step2":
-        run = parameters.get("run", task)
-        raise StudyError(
-            f"settings.ini: [run:{run}] reward = paper_step2 counts errors by a language model: name it by judge = NAME and a section "
-            "[judge:NAME] (step2 counts them by rule)"
-        )
-    for measure in parameters.get("model_measures", []):
-        from unirg.reward.model_metrics import MODEL_MEASURES
-
-        if measure not in MODEL_MEASURES:
-            raise StudyError(f"model_measures: there is no '{measure}'; there are: {', '.join(MODEL_MEASURES)}")
-        MODEL_MEASURES[measure]()
-    return judges
+    with contextlib.suppress(StudyError):  # `preflight` says what is wrong with it
+        return {f"[judge:{judge}]": judge_from(judge, self.settings, parameters["sources"]).digest}
+    return {}
 
 
 @patch
@@ -258,17 +268,19 @@ def _check_settings(self: Plan) -> None:
         kind, _, rest = name.partition(":")
         if kind in self.settings.profiles:
             kind, _, rest = rest.partition(":")
-        if kind not in ("", "shared", "seconds", "source", "run", "stage", "judge") or (kind == "stage" and rest not in stages):
-            raise StudyError(f"settings.ini: nothing takes the section [{name}]")
+        if kind not in ("", "shared", "seconds", "source", "run", "stage", "judge", "bill") or (kind == "stage" and rest not in stages):
+            self.wrong.append(f"settings.ini: nothing takes the section [{name}]")
     known = self.taken | RUNNER_KEYS
     for where, names in (("--set", self.settings.overrides), ("settings.ini", self.settings.values())):
-        for name in sorted(set(names) - (known - {"trl"})):
+        told = set() if where == "--set" else set(self.settings.overrides)
+        for name in sorted(set(names) - (known - {"trl"}) - told):
             if name.startswith("trl.") and "trl" in self.taken:
                 continue
             if name == "trl":
-                raise StudyError(f"{where}: TRL's options are set one by one, such as trl.learning_rate = 1e-5")
+                self.wrong.append(f"{where}: TRL's options are set one by one, such as trl.learning_rate = 1e-5")
+                continue
             near = get_close_matches(name, known, 1)
-            raise StudyError(f"{where}: no notebook takes '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            self.wrong.append(f"{where}: no notebook takes '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
 
 # %% ../nbs/90_study.ipynb #4d2ac273
 def record_path(plan: Plan, task: Task) -> Path:
@@ -280,41 +292,49 @@ def record_path(plan: Plan, task: Task) -> Path:
 def _order(self: Plan) -> None:
     "Note for each task which others make what it needs; raises `StudyError` for a need that none makes, and for tasks in a circle."
     makers = {path: task.name for task in self.tasks.values() for path in [*task.makes, record_path(self, task)]}
+    roots = [source["root"] for source in self.sources.values()]  # one that is missing has been told
     for task in self.tasks.values():
         for need in task.needs:
             maker = next((makers[path] for path in (need, *need.parents) if path in makers), None)
-            if maker is None and not need.exists():
-                raise StudyError(f"task {task.name} needs {need}, which is not there and which no task makes")
+            if maker is None and not need.exists() and need not in roots:
+                self.wrong.append(f"task {task.name} needs {need}, which is not there and which no task makes")
             if maker and maker not in task.after:
                 task.after.append(maker)
     try:
         TopologicalSorter({task.name: task.after for task in self.tasks.values()}).prepare()
     except CycleError as error:
         circle = " needs ".join(reversed(error.args[1]))
-        raise StudyError(f"settings.ini: {circle}; change 'start' or 'match_run' of one of these runs") from error
+        self.wrong.append(f"settings.ini: {circle}; change 'start' or 'match_run' of one of these runs")
 
 # %% ../nbs/90_study.ipynb #31608c3a
 @patch
 def _plan(self: Plan) -> None:
     "Add every task of the profile."
     self._prepare()
-    for run in self.runs:
-        for seed in self._seeds(run):
-            self._train(run, seed)
+    for run in list(self.runs):
+        with self._noting():
+            for seed in self._seeds(run):
+                self._train(run, seed)
+            continue
+        self.runs.remove(run)  # what starts from it has to be mended too
     for run in self.sampled:
-        self._consensus(run)
+        with self._noting():
+            self._consensus(run)
     for name, covered in self.others.items():
         self._score(name, self.out / "systems" / name, sources=covered)
     for figure in typed(self.settings.get("figures"), list[str], "figures"):
-        self._figure(figure)
+        with self._noting():
+            self._figure(figure)
     if self.sampled and "75_headroom" in self.books:
-        self._headroom(self.sampled[0])
+        with self._noting():
+            self._headroom(self.sampled[0])
     if self.phantoms and (run := self.settings.get("sight_run", "none")) != "none":
         needs = [self.out / "archives", *self.data.values(), *self._of([run], "models", "predictions")]
         told = {"run": run, "seeds": self._seeds(run), "sources": self.phantoms}
         self.add("sight", "70_sight", needs, [self.out / "figures" / "70_sight.json"], **told)
     if self.phantoms and (run := self.settings.get("beyond", "none")) != "none":
-        self._beyond(run)
+        with self._noting():
+            self._beyond(run)
     if "90_report" in self.books and typed(self.settings.get("report", "yes"), bool, "report"):
         self._report()
 
@@ -373,8 +393,12 @@ def _train(self: Plan, run: str, seed: int) -> None:
         if other and seed not in self._seeds(other):
             raise StudyError(f"settings.ini: [run:{run}] has seed {seed}, but [run:{other}], which it needs, has not")
     models = self.out / "models"
-    needs = [self.data[name] for name in self.training] + [models / f"{name}-s{seed}" for name in [start, *matched] if name]
-    told = {"run": run, "seed": seed, "sources": self.training}
+    learned = typed(section.get("sources", self.training), list[str], "sources")  # a run may learn from some of them
+    if stray := sorted(set(learned) - set(self.training)):
+        known = " ".join(self.training)
+        raise StudyError(f"settings.ini: [run:{run}] learns from '{stray[0]}', which is not among the sources with role = train: {known}")
+    needs = [self.data[name] for name in learned] + [models / f"{name}-s{seed}" for name in [start, *matched] if name]
+    told = {"run": run, "seed": seed, "sources": learned}
     told |= {"start": self._relative(models / f"{start}-s{seed}")} if start else {}
     sections = ("stage:" + notebook.split("_", 1)[1], f"run:{run}")
     self.add(system, notebook, needs, [models / system], sections, **told)
@@ -1255,6 +1279,7 @@ def _arguments(description: str, arguments: list[str] | None, tasks: bool) -> ar
         parser.add_argument(
             "--accept", action="store_true", help="run nothing: mark finished TASKs as current, whatever changed before them"
         )
+        parser.add_argument("--bill", action="store_true", help="run nothing: say what the profile's trainings would take")
         parser.add_argument("tasks", nargs="*", metavar="TASK", help="tasks to bring up to date, with what they rest on (default: all)")
     else:
         parser.add_argument(
@@ -1263,14 +1288,14 @@ def _arguments(description: str, arguments: list[str] | None, tasks: bool) -> ar
     return parser.parse_args(arguments)
 
 
-def _plan_from(options: argparse.Namespace) -> Plan:
+def _plan_from(options: argparse.Namespace, raises: bool = True) -> Plan:
     overrides = {}
     for pair in options.set:
         name, equals, value = pair.partition("=")
         if not equals:
             raise StudyError(f"--set {pair}: write it as name=value")
         overrides[name.strip()] = value.strip()
-    return Plan(Settings(options.profile, overrides))
+    return Plan(Settings(options.profile, overrides), raises)
 
 # %% ../nbs/90_study.ipynb #b321b335
 def run(
@@ -1279,7 +1304,10 @@ def run(
     "Run the study: what is missing or stale, and what it rests on. Ends by `SystemExit`."
     options = _arguments("Run the study: whatever is missing or stale, and nothing else.", arguments, tasks=True)
     with ends_in_a_line("unirg-run", "run it again to go on from the last checkpoints"):
-        plan = _plan_from(options)
+        plan = _plan_from(options, raises=False)
+        if options.bill:
+            print(billed(plan))
+            raise SystemExit(0)
         for name in options.tasks:
             if name not in plan.tasks:
                 near = get_close_matches(name, plan.tasks, 1)
@@ -1288,6 +1316,7 @@ def run(
                 )
         if options.accept and not options.tasks:
             raise StudyError("--accept wants the names of the tasks to accept")
+        check_all(plan, options.tasks)
         for line in plan.skipped:
             print(line)
         started = time.time()
@@ -1298,6 +1327,34 @@ def run(
         code = runner.run(options.tasks)
     last_screen(runner, time.time() - started)
     raise SystemExit(code)
+
+def check_all(
+    plan: Plan,
+    names: list[str],  # tasks that are to be brought up to date; all if empty
+) -> None:
+    "Say what the plan costs; raises `StudyError` with everything that is wrong with it."
+    from unirg.training.bill import bill, bill_line
+    from unirg.training.preflight import preflight
+
+    if wrong := preflight(plan, _closure(plan, names) if names else None):
+        head = f"{len(wrong)} things are wrong, and nothing was started:\n- " if len(wrong) > 1 else ""
+        raise StudyError(head + "\n- ".join(wrong))
+    if line := bill_line(bill(plan)):
+        print(line)
+
+
+def billed(
+    plan: Plan,
+    measured: Plan | None = None,  # of the profile whose finished runs tell this machine's speed
+) -> str:
+    "The bill of a plan, at the speed of its own finished runs, or of those of the profile that `measured_in` names."
+    from unirg.training.bill import bill, bill_text
+
+    other = plan.settings.get("measured_in", "")
+    if measured is None and other and not any((plan.out / "models").glob("*/training.json")):
+        measured = Plan(Settings(other, root=plan.root), raises=False)
+    wrong = f"\nBefore it can start, {len(plan.wrong)} settings have to be mended; unirg-run says which." if plan.wrong else ""
+    return bill_text(bill(plan, measured)) + wrong
 
 # %% ../nbs/90_study.ipynb #9a607222
 def last_screen(runner: Runner, seconds: float) -> None:
@@ -1314,6 +1371,8 @@ def last_screen(runner: Runner, seconds: float) -> None:
         print(f"Figures: {plan._relative(plan.out / 'figures')}/ ({', '.join(path.stem for path in figures)}), each as PNG, SVG and CSV.")
     if (plan.out / "report.html").is_file():
         print(f"Report: {plan._relative(plan.out / 'report.html')}, one page with every panel; it opens in a browser.")
+    if other := plan.settings.get("bill_for", ""):
+        print(f"\nProfile {other} at the speed that this had:\n{billed(Plan(Settings(other, root=plan.root), raises=False), plan)}")
 
 
 def status(
