@@ -271,6 +271,8 @@ def _check_settings(self: Plan) -> None:
         if kind not in ("", "shared", "seconds", "source", "run", "stage", "judge", "bill") or (kind == "stage" and rest not in stages):
             self.wrong.append(f"settings.ini: nothing takes the section [{name}]")
     known = self.taken | RUNNER_KEYS
+    for figure in typed(self.settings.get("figures"), list[str], "figures"):  # where they were not planned for want of a run
+        known |= set(parameters_of(self.books[figure])) if figure in self.books else set()
     for where, names in (("--set", self.settings.overrides), ("settings.ini", self.settings.values())):
         told = set() if where == "--set" else set(self.settings.overrides)
         for name in sorted(set(names) - (known - {"trl"}) - told):
@@ -311,12 +313,16 @@ def _order(self: Plan) -> None:
 def _plan(self: Plan) -> None:
     "Add every task of the profile."
     self._prepare()
+    whole = True
     for run in list(self.runs):
         with self._noting():
             for seed in self._seeds(run):
                 self._train(run, seed)
             continue
-        self.runs.remove(run)  # what starts from it has to be mended too
+        self.runs.remove(run)
+        whole = False
+    if not whole:  # what rests on all runs can wait until they are mended
+        return
     for run in self.sampled:
         with self._noting():
             self._consensus(run)

@@ -8,7 +8,7 @@ __all__ = ['PACKAGES', 'LOCAL_TRACKERS', 'CHECKS', 'errors_of', 'place_of', 'Lac
            'gpus_here', 'check_trackers', 'check_packages', 'check_prompt', 'check_policy', 'hub_fault',
            'check_writing', 'is_done', 'preflight', 'told_once', 'check_disk']
 
-# %% ../../nbs/training/08_preflight.ipynb #bf57d86a
+# %% ../../nbs/training/08_preflight.ipynb #941512e7
 import configparser
 import os
 import re
@@ -26,7 +26,7 @@ from ..reward.metrics import default_bertscore
 from ..reward.model_metrics import NEEDS, find_weights
 from .bill import bill, launch_file, option, processes_of, rounded, studies_in
 
-# %% ../../nbs/training/08_preflight.ipynb #1696f475
+# %% ../../nbs/training/08_preflight.ipynb #f48cbdc7
 def errors_of(
     check: Callable,
     *given,  # its arguments
@@ -62,7 +62,7 @@ def place_of(
     found = next((section for section in [*profiles, "shared"] if raw.has_option(section, key)), "")
     return f"settings.ini: [{found}] {key}" if found else f"{task.notebook}.ipynb: {key}"
 
-# %% ../../nbs/training/08_preflight.ipynb #cbbdee44
+# %% ../../nbs/training/08_preflight.ipynb #5523c295
 class Lack(NamedTuple):
     "Something that is not on this machine."
 
@@ -135,13 +135,11 @@ def check_judge(
         return
     for source in task.parameters.get("sources", []):
         yield from errors_of(judge_from, judge, plan.settings, [source])
-    section = plan.settings.sections.get(f"judge:{judge}", {})
-    local = re.match(r"https?://(127\.|localhost|\[::1\]|0\.0\.0\.0)", section.get("endpoint", ""))
-    key = section.get("key_variable", "OPENAI_API_KEY")
-    if section.get("endpoint") and not local and not os.environ.get(key):
-        yield f"settings.ini: [judge:{judge}] endpoint wants a key, and the environment has no {key}"
+    key = plan.settings.sections.get(f"judge:{judge}", {}).get("key_variable", "")
+    if key and not os.environ.get(key):
+        yield f"settings.ini: [judge:{judge}] key_variable: the environment has no {key}"
 
-# %% ../../nbs/training/08_preflight.ipynb #a681f4d1
+# %% ../../nbs/training/08_preflight.ipynb #3eec01e0
 def check_options(
     plan,  # unirg.study.Plan
     task,  # 20_sft or 30_rl
@@ -183,7 +181,7 @@ def unfitting(
     if options.get("vllm_mode") == "server" and not (options.get("vllm_server_base_url") or options.get("vllm_server_host")):
         yield "trl.vllm_mode = server wants trl.vllm_server_base_url, such as http://node2:8000"
 
-# %% ../../nbs/training/08_preflight.ipynb #b39501d6
+# %% ../../nbs/training/08_preflight.ipynb #58fbd266
 def check_batch(
     plan,  # unirg.study.Plan
     task,  # 20_sft or 30_rl
@@ -237,7 +235,7 @@ def gpus_here() -> int:  # -1 where it cannot be told
     found = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
     return found if visible is None else min(found, len([one for one in visible.split(",") if one.strip() not in ("", "-1")]))
 
-# %% ../../nbs/training/08_preflight.ipynb #01b2555e
+# %% ../../nbs/training/08_preflight.ipynb #d9f93c47
 LOCAL_TRACKERS = ("none", "tensorboard", "trackio", "dvclive", "codecarbon")
 
 
@@ -277,7 +275,7 @@ def check_packages(
     if asked.get("evaluate_studies"):
         yield from (Lack(text, "looks at validation studies") for text in check_measure("bertscore_minilm"))
 
-# %% ../../nbs/training/08_preflight.ipynb #3a720261
+# %% ../../nbs/training/08_preflight.ipynb #c2c57f0a
 def check_prompt(
     plan,  # unirg.study.Plan
     task,
@@ -330,7 +328,7 @@ def hub_fault(
         return "" if cached else f"{name} is not in the cache, and the hub cannot be reached from here"
     return ""
 
-# %% ../../nbs/training/08_preflight.ipynb #03141d12
+# %% ../../nbs/training/08_preflight.ipynb #22d5f4cd
 def check_writing(
     plan,  # unirg.study.Plan
     task,  # 40_generate, 45_consensus or 50_score
@@ -351,7 +349,7 @@ def check_writing(
     if task.notebook == "50_score":
         yield from (Lack(text, "50_score") for text in check_measure("bertscore_minilm"))
 
-# %% ../../nbs/training/08_preflight.ipynb #10561a46
+# %% ../../nbs/training/08_preflight.ipynb #ef545b58
 CHECKS = {  # notebook -> what is checked of it
     "15_base": (check_policy, check_prompt),
     "20_sft": (check_options, check_batch, check_launch, check_packages, check_trackers, check_prompt),
