@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ def study(tmp_path, text=""):
     "A study's root like ours, with more in its settings."
     if not (tmp_path / "nbs").exists():
         (tmp_path / "nbs").mkdir()
-        shutil.copytree(ROOT / "nbs/study", tmp_path / "nbs/study")
+        (tmp_path / "nbs/study").symlink_to(ROOT / "nbs/study")
     (tmp_path / "settings.ini").write_text((ROOT / "settings.ini").read_text() + "\n" + text)
     return tmp_path
 

@@ -1799,6 +1799,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'unirg.training.policy.write_shards': ( 'training/policy.html#write_shards',
                                                                                'unirg/training/policy.py')},
             'unirg.training.preflight': { 'unirg.training.preflight.Lack': ('training/preflight.html#lack', 'unirg/training/preflight.py'),
+                                          'unirg.training.preflight.as_written': ( 'training/preflight.html#as_written',
+                                                                                   'unirg/training/preflight.py'),
                                           'unirg.training.preflight.check_batch': ( 'training/preflight.html#check_batch',
                                                                                     'unirg/training/preflight.py'),
                                           'unirg.training.preflight.check_disk': ( 'training/preflight.html#check_disk',
