@@ -171,6 +171,7 @@ def own_defaults(
     "Options as a run has them where its settings say nothing."
     found = {"disable_tqdm": True, "report_to": "none", "save_total_limit": 2, "ddp_find_unused_parameters": False, "ddp_timeout": 1800}
     found |= {"eval_strategy": "steps" if looks else "no", "eval_on_start": looks, "per_device_eval_batch_size": 64}
+    found |= {"logging_nan_inf_filter": False}  # a loss that is no number is to be seen
     found |= {"dataloader_pin_memory": gpu} | ({} if gpu else {"bf16": False, "gradient_checkpointing": False})
     if kind == "sft":
         return found | {"average_tokens_across_devices": True, "include_num_input_tokens_seen": "non_padding"}
@@ -212,7 +213,6 @@ class Job:
     studies: int | None = None  # at most so many training studies
     seed: int = 0  # of the order of studies, of sampling
     evaluate_studies: int = 64  # validation studies of a look; 0: none
-    max_completion_length: int = 128  # SFT: longest report of a look, in tokens; GRPO has trl.max_completion_length
     muon_learning_rate: float = 0.0  # SFT: of the weight matrices, by Muon; 0 leaves them to AdamW like the rest
     match_runs: list[str] = field(default_factory=list)  # SFT: folders of finished runs, whose compute to spend: steps then follow from it
     reward: str = "step1"  # GRPO: a reward's name, or weights such as 'fact_f1=1 error_term=0.5'; in SFT what looks report beside the rest
@@ -264,10 +264,11 @@ class Job:
 
 # %% ../../nbs/training/00_options.ipynb #c2765ba3
 FREE = (  # beginnings of names
-    *("activation_", "attn_implementation", "average_tokens", "batch_eval", "bf16_full", "dataloader_", "ddp_", "debug", "disable_tqdm", "do_"),
-    *("eval_", "generation_batch", "gradient_checkpointing", "greater_is", "hub_", "include_", "liger_", "load_best", "local_rank"),
+    *("activation_", "attn_implementation", "average_tokens", "batch_eval", "bf16_full", "dataloader_", "ddp_", "debug", "disable_tqdm"),
+    *("do_", "eval_", "generation_batch", "gradient_checkpointing", "greater_is", "hub_", "include_", "liger_", "load_best", "local_rank"),
     *("log_", "logging_", "metric_for", "num_completions_to_print", "num_generations_eval", "per_device_", "prediction_loss", "project"),
-    *("push_", "report_to", "run_", "save_", "skip_memory", "tf32", "torch_", "trackio_", "use_cache", "use_liger", "use_vllm", "vllm_", "warnings_"),
+    *("push_", "report_to", "run_", "save_", "skip_memory", "tf32", "torch_", "trackio_", "use_cache", "use_liger", "use_vllm", "vllm_"),
+    "warnings_",
 )
 BEST = ("metric_for_best_model", "greater_is_better")
 
@@ -293,7 +294,7 @@ def job_fingerprint(
 
     told = {each.name: getattr(job, each.name) for each in dataclasses.fields(job)}
     elsewhere = ("out", "cache", "trl", "start", "tables", "match_runs")  # or said below
-    for name in (*elsewhere, "reward_workers", "evaluate_studies", "max_completion_length", "stop_on_collapse"):
+    for name in (*elsewhere, "reward_workers", "evaluate_studies", "stop_on_collapse"):
         told.pop(name)
     told |= {f"trl.{name}": value for name, value in learned_options(job).items()}
     told |= {"start": digest(job.start) if Path(job.start).exists() else job.start}

@@ -8,7 +8,7 @@ __all__ = ['PACKAGES', 'LIMITS', 'LOCAL_TRACKERS', 'CHECKS', 'errors_of', 'as_wr
            'check_launch', 'gpus_here', 'check_trackers', 'check_packages', 'check_prompt', 'check_policy', 'hub_fault',
            'check_writing', 'is_done', 'preflight', 'told_once', 'check_disk']
 
-# %% ../../nbs/training/08_preflight.ipynb #85d2f3d6
+# %% ../../nbs/training/08_preflight.ipynb #18c75cf6
 import configparser
 import functools
 import os
@@ -27,7 +27,7 @@ from ..reward.metrics import default_bertscore
 from ..reward.model_metrics import NEEDS, find_weights
 from .bill import bill, launch_file, option, processes_of, rounded, studies_in
 
-# %% ../../nbs/training/08_preflight.ipynb #c47e859c
+# %% ../../nbs/training/08_preflight.ipynb #1a89e0f8
 def errors_of(
     check: Callable,
     *given,  # its arguments
@@ -71,7 +71,7 @@ def place_of(
     found = next((section for section in [*profiles, "shared"] if raw.has_option(section, key)), "")
     return f"settings.ini: [{found}] {key}" if found else f"{task.notebook}.ipynb: {key}"
 
-# %% ../../nbs/training/08_preflight.ipynb #0ecfd03b
+# %% ../../nbs/training/08_preflight.ipynb #c46c54d7
 class Lack(NamedTuple):
     "Something that is not on this machine."
 
@@ -148,7 +148,7 @@ def check_judge(
     if key and not os.environ.get(key):
         yield f"settings.ini: [judge:{judge}] key_variable: the environment has no {key}"
 
-# %% ../../nbs/training/08_preflight.ipynb #674fb51e
+# %% ../../nbs/training/08_preflight.ipynb #c7dc04ec
 def check_options(
     plan,  # unirg.study.Plan
     task,  # 20_sft or 30_rl
@@ -195,7 +195,7 @@ def unfitting(
     if options.get("vllm_mode") == "server" and not (options.get("vllm_server_base_url") or options.get("vllm_server_host")):
         yield "vllm_mode", "= server wants trl.vllm_server_base_url, such as http://node2:8000"
 
-# %% ../../nbs/training/08_preflight.ipynb #c78be755
+# %% ../../nbs/training/08_preflight.ipynb #acd4e25c
 def check_batch(
     plan,  # unirg.study.Plan
     task,  # 20_sft or 30_rl
@@ -249,7 +249,7 @@ def gpus_here() -> int:  # -1 where it cannot be told
     found = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
     return found if visible is None else min(found, len([one for one in visible.split(",") if one.strip() not in ("", "-1")]))
 
-# %% ../../nbs/training/08_preflight.ipynb #1aefbf03
+# %% ../../nbs/training/08_preflight.ipynb #49d6ced2
 LOCAL_TRACKERS = ("none", "tensorboard", "trackio", "dvclive", "codecarbon")
 
 
@@ -289,7 +289,7 @@ def check_packages(
     if asked.get("evaluate_studies"):
         yield from (Lack(text, "looks at validation studies") for text in check_measure("bertscore_minilm"))
 
-# %% ../../nbs/training/08_preflight.ipynb #7c405c51
+# %% ../../nbs/training/08_preflight.ipynb #29b4afb4
 def check_prompt(
     plan,  # unirg.study.Plan
     task,
@@ -342,7 +342,7 @@ def hub_fault(
         return "" if cached else f"{name} is not in the cache, and the hub cannot be reached from here"
     return ""
 
-# %% ../../nbs/training/08_preflight.ipynb #52dba030
+# %% ../../nbs/training/08_preflight.ipynb #92a634ff
 def check_writing(
     plan,  # unirg.study.Plan
     task,  # 40_generate, 45_consensus or 50_score
@@ -363,7 +363,7 @@ def check_writing(
     if task.notebook == "50_score":
         yield from (Lack(text, "50_score") for text in check_measure("bertscore_minilm"))
 
-# %% ../../nbs/training/08_preflight.ipynb #786df18b
+# %% ../../nbs/training/08_preflight.ipynb #4803ae5b
 CHECKS = {  # notebook -> what is checked of it
     "15_base": (check_policy, check_options, check_prompt),
     "20_sft": (check_options, check_batch, check_launch, check_packages, check_trackers, check_prompt),
