@@ -188,6 +188,9 @@ OPTIONS = [
     ("rl", "trl.max_completion_length = 0", "is not above 0"),
     ("rl", "trl.temperature = hot", "'hot'"),
     ("rl", "trl.load_best_model_at_end = yes\ntrl.save_steps = 10\ntrl.eval_steps = 4", "no multiple of trl.eval_steps"),
+    ("sft", "trl.load_best_model_at_end = yes\ntrl.metric_for_best_model = composite_paper_step1", "not among what a look tells: reward"),
+    ("rl", "trl.load_best_model_at_end = yes\ntrl.metric_for_best_model = judged_errors", "greater_is_better = no"),
+    ("rl", "trl.load_best_model_at_end = yes", "= yes wants trl.metric_for_best_model: one of reward"),
     ("base", "trl.lerning_rate = 1", "did you mean trl.learning_rate?"),
 ]
 
@@ -412,8 +415,10 @@ def test_a_setting_that_a_profile_has_from_another_is_named_by_that_one():
 
 
 def test_settings_that_cannot_stand_together():
-    assert list(unfitting({"load_best_model_at_end": True, "save_steps": 100, "eval_steps": 50})) == []
-    assert list(unfitting({"load_best_model_at_end": True, "save_steps": 50, "eval_steps": 100}))
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_reward", "save_steps": 100}
+    assert list(unfitting(best | {"eval_steps": 50})) == [] and list(unfitting(best | {"eval_steps": 200}))
+    errors = best | {"eval_steps": 50, "metric_for_best_model": "judged_errors"}
+    assert list(unfitting(errors)) and not list(unfitting(errors | {"greater_is_better": False}))
     assert json.dumps(list(unfitting({"top_p": 1.2, "learning_rate": -1.0, "beta": 0.0}))).count("is not between") == 2
 
 
@@ -443,6 +448,7 @@ def test_the_papers_recipe_is_the_papers():
     assert asked["rl_only-s1"]["trl"]["num_train_epochs"] == "3" and asked["rl_only-s1"]["start"].endswith("base-s1")
     assert {asked[f"{run}-s1"]["wording"] for run in ("base", "sft", "rl1", "rl1_prior")} == {"paper"}
     assert {run["evaluate_studies"] for run in (sft, rl1, rl2)} == {1024}
+    assert {run["trl"]["metric_for_best_model"] for run in (sft, rl1, rl2)} == {"reward"}, "the best by the same reward"
     assert "iu_xray" in sft["sources"] and "iu_xray" in rl1["sources"], "in-domain"
     ablations = {run: asked[f"{run}-s1"] for run in ("rl_bleu", "rl_semb", "rl_radgraph", "rl_combined")}
     assert {run["start"].rsplit("/", 1)[-1] for run in ablations.values()} == {"sft_mimic-s1"}
