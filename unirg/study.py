@@ -473,7 +473,8 @@ def _figure(self: Plan, figure: str) -> None:
         needs += [out / kind / name for name in self.others for kind in ("systems", "scores")]
         needs += self._of(sampled, "predictions", "scores")
     makes = [out / "figures" / f"{figure}.json", *([out / "cards"] if "credentialed" in takes else [])]  # model cards tell of it
-    self.add(figure.split("_", 1)[1], figure, needs, makes, **{name: value for name, value in known.items() if name in takes})
+    name = figure.split("_", 1)[-1]
+    self.add(name, figure, needs, makes, (f"stage:{name}",), **{key: value for key, value in known.items() if key in takes})
 
 
 @patch
