@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LOSSES', 'CHOICES', 'OURS', 'FREE', 'BEST', 'option_fields', 'parse_option', 'read_options', 'trl_options',
-           'model_options', 'own_defaults', 'resolved_options', 'Job', 'learned_options', 'job_fingerprint']
+           'model_options', 'own_defaults', 'resolved_options', 'Job', 'profile_of', 'learned_options',
+           'job_fingerprint', 'recipe_of']
 
-# %% ../../nbs/training/00_options.ipynb #1114f20c
+# %% ../../nbs/training/00_options.ipynb #d3ef0de6
 import dataclasses
 import enum
 import functools
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..core import StudyError, digest, read_json, typed
+from ..core import Settings, StudyError, digest, read_json, study_root, typed
 
 # %% ../../nbs/training/00_options.ipynb #e926f8dd
 KINDS = {"sft": "SFTConfig", "grpo": "GRPOConfig"}
@@ -67,6 +68,8 @@ def parse_option(
         try:
             return _parse(text, member)
         except (ValueError, TypeError, KeyError, StudyError):
+            if _is_a(member, dict) and text.startswith("{"):
+                break  # meant as JSON, which it is not
             if _is_a(member, enum.Enum):  # what is beside it, `str`, only stands for its values
                 raise ValueError(_one_of(text, [each.value for each in member])) from None
     raise ValueError(f"'{text}' is no {getattr(kind, '__name__', str(kind).replace('typing.', ''))}")
@@ -262,6 +265,18 @@ class Job:
         "ModelConfig's options, typed; raises `StudyError` for one that is wrong."
         return model_options(self.trl, f"{self.name}: settings")
 
+# %% ../../nbs/training/00_options.ipynb #533992a5
+def profile_of(
+    out: str | os.PathLike,  # a profile's folder of results
+) -> str:
+    "The profile whose folder that is; raises `StudyError` where there is none."
+    lines = (study_root() / "settings.ini").read_text(encoding="utf-8").splitlines()
+    names = [line.strip()[1:-1] for line in lines if line.strip().startswith("[") and ":" not in line]
+    for name in names:
+        if name != "shared" and Settings(name).out.resolve() == Path(out).resolve():
+            return name
+    raise StudyError(f"{out} is the folder of results of no profile in settings.ini: {', '.join(names)}")
+
 # %% ../../nbs/training/00_options.ipynb #c2765ba3
 FREE = (  # beginnings of names
     *("activation_", "attn_implementation", "average_tokens", "batch_eval", "bf16_full", "dataloader_", "ddp_", "debug", "disable_tqdm"),
@@ -301,3 +316,20 @@ def job_fingerprint(
     told |= {"studies": [Studies.load(table).table._fingerprint for table in job.tables]}
     told |= {"matched": [digest(Path(run) / "training.json") for run in job.match_runs]}
     return json.loads(json.dumps(told, default=str))
+
+# %% ../../nbs/training/00_options.ipynb #12d4dde9
+def recipe_of(
+    job: Job,
+    steps: int | None = None,  # that were planned, where they followed from something else
+) -> dict:  # name -> value
+    "The recipe that a job's record tells."
+    values = resolved_options(job.kind, job.trl)
+    asked = {name: values[name] for name in job.trl if name in values and not name.startswith(FREE)}
+    told = {"steps": steps or max(values["max_steps"], 0), "epochs": values["num_train_epochs"], "learning_rate": values["learning_rate"]}
+    if job.kind == "sft":
+        told |= {"global_batch": job.batch} | ({"muon_learning_rate": job.muon_learning_rate} if job.muon_learning_rate else {})
+    else:
+        told |= {"completions_per_step": job.batch * values["num_generations"], "reward": job.reward}
+        names = ("num_generations", "temperature", "beta", "epsilon", "epsilon_high", "loss_type", "scale_rewards")
+        told |= {name: values[name] for name in names}
+    return told | {name: value for name, value in asked.items() if name not in ("max_steps", "num_train_epochs")}

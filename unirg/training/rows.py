@@ -280,7 +280,9 @@ def training_rows(
         kept = SmallFilms(Path(cache) / f"films-{digest_of(shown)}-{FILM_CODE}", films, image_size)
         for other in set(kept.path.parent.glob(f"films-{digest_of(shown)}-*")) - {kept.path}:  # as other code made them
             other.unlink(missing_ok=True)
-    rows = light.with_transform(RowMaker(tables, want, image_size, wording, prior, blind, kept, augment))
+    maker = RowMaker(tables, want, image_size, wording, prior, blind, kept, augment)
+    maker.length(*(light[0][name] for name in ("table", "row", "before")))  # a wording that does not exist is told here
+    rows = light.with_transform(maker)
     rows._fingerprint = digest_of([FILM_CODE, *shown, wording, blind])  # what a consumer may call the rows by
     return rows
 

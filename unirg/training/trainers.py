@@ -9,7 +9,7 @@ __all__ = ['world', 'batch_split', 'trainer_config', 'peft_options', 'loaded_who
            'finish_work', 'finished_policy', 'whole_weights', 'quiet_worker', 'die_with_launcher', 'load_rows',
            'load_start', 'train_and_finish', 'worker']
 
-# %% ../../nbs/training/02_trainers.ipynb #a41e27d4
+# %% ../../nbs/training/02_trainers.ipynb #2d25dd3c
 import contextlib
 import csv
 import io
@@ -39,7 +39,7 @@ from trl.models.utils import unwrap_model_for_generation
 from ..core import Settings, StudyError, die_with_parent, digest, read_json, write_json, write_whole, whole_folder
 from .generation import batches_of, studies_of, write_batch
 from .launch import ENDED, PROGRESS, note_finished
-from .options import Job, job_fingerprint, own_defaults
+from .options import Job, job_fingerprint, own_defaults, recipe_of
 from .policy import film_side, load_policy, merged
 from .rows import light_columns, training_rows
 
@@ -456,7 +456,9 @@ def finish_work(
     spent = {name: last.get(name) for name in ("seconds", "cpu_seconds")} | {"step": state.global_step}
     spent |= {"num_tokens": max((row.get("num_tokens", 0) for row in rows), default=0), "passes": passes, "compute": compute(passes)}
     kept = int(state.best_model_checkpoint.rpartition("-")[2]) if best and state.best_model_checkpoint else state.global_step
-    record = {"kind": job.kind, "job": asdict(job), "studies": studies, "spent": spent, "kept_step": kept, "stopped": stopped}
+    recipe = recipe_of(job, state.max_steps)
+    record = {"kind": job.kind, "job": asdict(job), "recipe": recipe, "studies": studies, "spent": spent}
+    record |= {"kept_step": kept, "stopped": stopped}
     record |= {"processes": world()[1], "versions": {name: version(name) for name in ("torch", "transformers", "trl")}}
     if Path(job.out).exists():
         print(f"{job.name}: the policy of other settings that was here is kept in {superseded(Path(job.out))}", flush=True)
