@@ -8,7 +8,7 @@ __all__ = ['SIZES', 'REFERENCE', 'TRAINING', 'DEFAULTS', 'JUDGE_TOKENS', 'weight
            'tokens_a_report', 'run_seconds', 'steps_of', 'run_bill', 'judge_section', 'judged', 'measured_factors',
            'Bill', 'policy_of', 'trainings', 'bill', 'rounded', 'basis', 'bill_line', 'hours', 'bill_text']
 
-# %% ../../nbs/training/09_bill.ipynb #626d728f
+# %% ../../nbs/training/09_bill.ipynb #c4229c64
 import json
 import math
 import re
@@ -21,7 +21,7 @@ from pathlib import Path
 from ..core import StudyError, duration, options_from, read_json, typed
 from ..reward.llm_judge import RUBRIC
 
-# %% ../../nbs/training/09_bill.ipynb #b33f2959
+# %% ../../nbs/training/09_bill.ipynb #26dd1bad
 SIZES = {
     "tiny": 600_000,
     "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
@@ -51,7 +51,7 @@ def policy_size(
     billions = re.search(r"(\d+(?:\.\d+)?)\s*[bB](?![a-z])", Path(name).name)
     return weights_in(Path(policy)) or SIZES.get(name) or (round(float(billions[1]) * 1e9) if billions else None)
 
-# %% ../../nbs/training/09_bill.ipynb #36fcc986
+# %% ../../nbs/training/09_bill.ipynb #826fb53b
 @dataclass
 class Throughput:
     "What one process is taken to do; the values are an H100's, see `[bill]` in settings.ini for where each is from."
@@ -78,7 +78,7 @@ def throughput_of(
     "What settings.ini states; raises `StudyError` for a name that there is not."
     return options_from(Throughput, {**settings.sections.get("bill", {}), **settings.sections.get(f"{settings.profile}:bill", {})})
 
-# %% ../../nbs/training/09_bill.ipynb #c1f03bea
+# %% ../../nbs/training/09_bill.ipynb #b722f0e5
 def studies_in(
     plan,  # unirg.study.Plan
     source: str,  # its name
@@ -99,7 +99,7 @@ def studies_in(
     limit = int(section.get("read_limit") or 10**12)
     return min(int(section.get(key) or share * made.get(source, 0)), limit)
 
-# %% ../../nbs/training/09_bill.ipynb #9acb6c6d
+# %% ../../nbs/training/09_bill.ipynb #e2d2d745
 @dataclass
 class RunBill:
     "One training: what it does and what that takes."
@@ -150,7 +150,7 @@ def option(
     default, given = DEFAULTS[name], parameters.get("trl", {}).get(name)
     return default if given in (None, "", "None", "none") else typed(given, type(default), f"trl.{name}")
 
-# %% ../../nbs/training/09_bill.ipynb #cf32129d
+# %% ../../nbs/training/09_bill.ipynb #48d0de28
 def launch_file(
     root: Path,  # of the study
     name: str,  # of a file in nbs/study/launch, or a path
@@ -187,7 +187,7 @@ def checkpoint_bytes(
     shared = launch.get("distributed_type") == "FSDP"  # it learns in 32 bits
     return weights * (12 if shared or not half else 6), policy
 
-# %% ../../nbs/training/09_bill.ipynb #8702b554
+# %% ../../nbs/training/09_bill.ipynb #5fc8dcf1
 def tokens_a_report(
     parameters: dict,  # of a task
     speed: Throughput,
@@ -224,7 +224,7 @@ def run_seconds(
         seconds += bill.steps * speed.step_seconds * size / REFERENCE * shared
     return seconds + size * operations / (speed.tflops * 1e12 * per)
 
-# %% ../../nbs/training/09_bill.ipynb #1f5bde79
+# %% ../../nbs/training/09_bill.ipynb #38282f53
 def steps_of(
     parameters: dict,  # of a task
     studies: int,  # learned from
@@ -286,7 +286,7 @@ def run_bill(
         bill.seconds = run_seconds(bill, asked, speed, int(steps // looks) + 1 if looks else 0, shared, concurrency)
     return bill
 
-# %% ../../nbs/training/09_bill.ipynb #52bd71f9
+# %% ../../nbs/training/09_bill.ipynb #2a6d140d
 JUDGE_TOKENS = (sum(len(message["content"]) for message in RUBRIC.messages("", "")) / 3.5, 100)  # of the rubric, and of an answer
 
 
@@ -312,7 +312,7 @@ def judged(
         tokens = JUDGE_TOKENS[0] + 2 * throughput_of(plan.settings).report_tokens, JUDGE_TOKENS[1]
         bill.judge_price = bill.judge_calls * sum(price * count for price, count in zip(prices, tokens)) / 1e6
 
-# %% ../../nbs/training/09_bill.ipynb #8fc06e35
+# %% ../../nbs/training/09_bill.ipynb #0836f9a0
 def measured_factors(
     plan,  # unirg.study.Plan of the finished runs
     bills: Iterable[RunBill],  # of that plan, by what is stated
@@ -327,7 +327,7 @@ def measured_factors(
                 found.setdefault(bill.kind, []).append(spent["seconds"] / bill.seconds * bill.steps / spent["step"])
     return {kind: (statistics.median(factors), len(factors)) for kind, factors in found.items()}
 
-# %% ../../nbs/training/09_bill.ipynb #deb651f6
+# %% ../../nbs/training/09_bill.ipynb #026763dd
 @dataclass
 class Bill:
     "Every training of a plan."
@@ -404,7 +404,7 @@ def bill(
             found.scored += number * (task.notebook == "50_score" and bool(task.parameters.get("judge")))
     return found
 
-# %% ../../nbs/training/09_bill.ipynb #1c6a2fe5
+# %% ../../nbs/training/09_bill.ipynb #a6b82e91
 def rounded(
     number: float,
     unit: str = "",
@@ -425,7 +425,7 @@ def basis(
     told = [f"{kind} {factor:.2g} x ({number} run{'s' * (number > 1)})" for kind, (factor, number) in found.factors.items()]
     return f"what [bill] states, times what {found.measured_in} measured here: " + ", ".join(told)
 
-# %% ../../nbs/training/09_bill.ipynb #a18ddcf6
+# %% ../../nbs/training/09_bill.ipynb #3222018f
 def bill_line(
     found: Bill,
 ) -> str:  # '' where nothing is to be trained
@@ -449,7 +449,7 @@ def hours(
     "A time that may be long."
     return f"{seconds / 86400:.1f} days" if seconds > 2 * 86400 else f"{seconds / 3600:.1f} h" if seconds > 5400 else duration(seconds)
 
-# %% ../../nbs/training/09_bill.ipynb #839a5c2e
+# %% ../../nbs/training/09_bill.ipynb #4f3ac54f
 def bill_text(
     found: Bill,
 ) -> str:
