@@ -19,7 +19,8 @@ SET, ORDINARY = PartialState.set_device, transformers.TrainingArguments.__post_i
 
 
 def in_world():
-    return "LOCAL_RANK" in os.environ
+    "One of several, whose weights are shared out; DDP knows CPUs by itself."
+    return "LOCAL_RANK" in os.environ and bool({"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ))
 
 
 def prepare_backend(self, cpu=False, sagemaker_dp=False, backend=None):
@@ -72,7 +73,7 @@ def main():
     def on_save(self, args, state, control, **kwargs):
         mark(self, args, state, control, **kwargs)
         if state.global_step == step:
-            if in_world():
+            if torch.distributed.is_initialized():
                 torch.distributed.barrier()
             os._exit(9)
 

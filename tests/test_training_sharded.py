@@ -103,3 +103,21 @@ def test_shared_out_killed_and_resumed_it_takes_the_steps_of_one_process(place, 
     assert sorted(log(one, "eval_words")) == ([0, 2, 4, 6] if kind == "sft" else [0, 2, 4])
     mine, theirs = (load_policy(folder)[0].state_dict() for folder in (place / out, one))
     assert mine.keys() == theirs.keys() and max(float((mine[name] - theirs[name]).abs().max()) for name in mine) < 5e-3
+
+
+@pytest.mark.parametrize("name", ["zero3", "fsdp2"])
+def test_lora_ends_with_a_whole_policy(place, shimmed, name):
+    "Killed and resumed, its matrices merged, where neither process ever held all weights."
+    shimmed.delenv("SCRIPTED")
+    trl = GRPO | {"max_steps": "2", "save_steps": "1", "use_peft": "yes", "lora_r": "2", "lora_dropout": "0", "learning_rate": "1e-2"}
+    job, out = KINDS["grpo"] | {"trl": trl, "reward": "bleu2=1 label_f1=1", "kind": "grpo"}, f"lora_{name}"
+    shimmed.setenv("KILLED_AT", "1")
+    with pytest.raises(StudyError):
+        train(place, name, out, **job)
+    shimmed.delenv("KILLED_AT")
+    train(place, name, out, **job)
+    (start, _), (learned, _) = load_policy(place / "tiny"), load_policy(place / out)
+    before, after = start.state_dict(), learned.state_dict()
+    assert before.keys() == after.keys() and {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
+    assert not list((place / out).glob("adapter*")) and sorted(log(place / out, "loss")) == [1, 2]
+    assert all(value.isfinite().all() for value in after.values())

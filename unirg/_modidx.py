@@ -1917,6 +1917,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'unirg/training/trainers.py'),
                                          'unirg.training.trainers.SaveOnSignal.on_train_begin': ( 'training/trainers.html#saveonsignal.on_train_begin',
                                                                                                   'unirg/training/trainers.py'),
+                                         'unirg.training.trainers.SaveOnSignal.on_train_end': ( 'training/trainers.html#saveonsignal.on_train_end',
+                                                                                                'unirg/training/trainers.py'),
                                          'unirg.training.trainers.Watch': ('training/trainers.html#watch', 'unirg/training/trainers.py'),
                                          'unirg.training.trainers.Watch.__init__': ( 'training/trainers.html#watch.__init__',
                                                                                      'unirg/training/trainers.py'),

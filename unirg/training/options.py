@@ -140,7 +140,7 @@ def read_options(
             continue
         expected, each = own[name]
         try:
-            found[name] = parse_option(text, expected)
+            found[name] = "none" if name == "report_to" and text == "none" else parse_option(text, expected)
         except ValueError as error:
             raise StudyError(f"{where}: trl.{name}: {error}") from error
         choices = CHOICES.get(kind, {}).get(name) or each.metadata.get("choices")
@@ -313,7 +313,7 @@ def job_fingerprint(
         told.pop(name)
     told |= {f"trl.{name}": value for name, value in learned_options(job).items()}
     told |= {"start": digest(job.start) if Path(job.start).exists() else job.start}
-    told |= {"studies": [Studies.load(table).table._fingerprint for table in job.tables]}
+    told |= {"tables": [Studies.load(table).table._fingerprint for table in job.tables]}
     told |= {"matched": [digest(Path(run) / "training.json") for run in job.match_runs]}
     return json.loads(json.dumps(told, default=str))
 

@@ -343,7 +343,11 @@ class SaveOnSignal(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         "Listen from now on."
-        signal.signal(signal.SIGTERM, self._note)
+        self.before = signal.signal(signal.SIGTERM, self._note)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        "No longer."
+        signal.signal(signal.SIGTERM, self.before)
 
     def _note(self, *ignored):
         self.asked = True
