@@ -253,6 +253,7 @@ def without(monkeypatch, *packages):
         ("[wrong:stage:rl]\nreward_workers = ray:4", "ray"),
         ("[wrong:stage:score]\nmodel_measures = bertscore", "bert_score"),
         ("[wrong:run:rl1]\nreward = radgraph=1", "radgraph"),
+        ("[wrong:stage:sft]\neval_reward = radgraph=1", "radgraph"),
     ],
 )
 def test_a_package_that_is_wanted_and_not_here(tmp_path, monkeypatch, text, package):
@@ -339,6 +340,22 @@ def test_what_is_written_and_scored(tmp_path, monkeypatch, text, said):
     if "engine" in text and "engine" not in parameters_of(ROOT / "nbs/study/45_consensus.ipynb"):
         pytest.skip("the consensus takes no engine")
     assert any(said in fault for fault in faults(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "studies, said",
+    [
+        ("many", "no int"),
+        ("8 mimic", "'mimic' is not the name of a source that is learned from (mimic_cxr"),
+        ("8 rexrank", "'rexrank' is not the name"),
+        ("8 mimic_cxr/test", "'mimic_cxr/test' is not"),
+        ("", "no int"),
+    ],
+)
+def test_studies_that_cannot_be_looked_at(tmp_path, studies, said):
+    assert any(said in fault for fault in faults(tmp_path, f"[wrong:stage:rl]\nevaluate_studies = {studies}"))
+    for fine in ("0", "8", "8 mimic_cxr", "8 mimic_cxr/train"):
+        assert faults(tmp_path, f"[wrong:stage:rl]\nevaluate_studies = {fine}") == []
 
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
@@ -447,7 +464,7 @@ def test_the_papers_recipe_is_the_papers():
     assert "beta" not in rl1["trl"] and rl2["trl"]["beta"] == "0.03" and rl1["trl"]["learning_rate"] == "5e-6"
     assert asked["rl_only-s1"]["trl"]["num_train_epochs"] == "3" and asked["rl_only-s1"]["start"].endswith("base-s1")
     assert {asked[f"{run}-s1"]["wording"] for run in ("base", "sft", "rl1", "rl1_prior")} == {"paper"}
-    assert {run["evaluate_studies"] for run in (sft, rl1, rl2)} == {1024}
+    assert {run["evaluate_studies"] for run in (sft, rl1, rl2)} == {"1024 mimic_cxr/train"}
     assert {run["trl"]["metric_for_best_model"] for run in (sft, rl1, rl2)} == {"reward"}, "the best by the same reward"
     assert "iu_xray" in sft["sources"] and "iu_xray" in rl1["sources"], "in-domain"
     ablations = {run: asked[f"{run}-s1"] for run in ("rl_bleu", "rl_semb", "rl_radgraph", "rl_combined")}

@@ -1582,6 +1582,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'unirg.training.bill.judge_section': ('training/bill.html#judge_section', 'unirg/training/bill.py'),
                                      'unirg.training.bill.judged': ('training/bill.html#judged', 'unirg/training/bill.py'),
                                      'unirg.training.bill.launch_file': ('training/bill.html#launch_file', 'unirg/training/bill.py'),
+                                     'unirg.training.bill.looked_at': ('training/bill.html#looked_at', 'unirg/training/bill.py'),
                                      'unirg.training.bill.measured_factors': ( 'training/bill.html#measured_factors',
                                                                                'unirg/training/bill.py'),
                                      'unirg.training.bill.option': ('training/bill.html#option', 'unirg/training/bill.py'),

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['SIZES', 'REFERENCE', 'TRAINING', 'DEFAULTS', 'JUDGE_TOKENS', 'weights_in', 'policy_size', 'Throughput',
            'throughput_of', 'studies_in', 'RunBill', 'option', 'launch_file', 'processes_of', 'checkpoint_bytes',
-           'tokens_a_report', 'run_seconds', 'steps_of', 'run_bill', 'judge_section', 'judged', 'measured_factors',
-           'Bill', 'policy_of', 'trainings', 'bill', 'rounded', 'basis', 'bill_line', 'hours', 'bill_text']
+           'tokens_a_report', 'looked_at', 'run_seconds', 'steps_of', 'run_bill', 'judge_section', 'judged',
+           'measured_factors', 'Bill', 'policy_of', 'trainings', 'bill', 'rounded', 'basis', 'bill_line', 'hours',
+           'bill_text']
 
-# %% ../../nbs/training/09_bill.ipynb #c4229c64
+# %% ../../nbs/training/09_bill.ipynb #97799cc9
 import json
 import math
 import re
@@ -21,7 +22,7 @@ from pathlib import Path
 from ..core import StudyError, duration, options_from, read_json, typed
 from ..reward.llm_judge import RUBRIC
 
-# %% ../../nbs/training/09_bill.ipynb #26dd1bad
+# %% ../../nbs/training/09_bill.ipynb #e32ed858
 SIZES = {
     "tiny": 600_000,
     "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
@@ -51,7 +52,7 @@ def policy_size(
     billions = re.search(r"(\d+(?:\.\d+)?)\s*[bB](?![a-z])", Path(name).name)
     return weights_in(Path(policy)) or SIZES.get(name) or (round(float(billions[1]) * 1e9) if billions else None)
 
-# %% ../../nbs/training/09_bill.ipynb #826fb53b
+# %% ../../nbs/training/09_bill.ipynb #03b5f4d4
 @dataclass
 class Throughput:
     "What one process is taken to do; the values are an H100's, see `[bill]` in settings.ini for where each is from."
@@ -78,7 +79,7 @@ def throughput_of(
     "What settings.ini states; raises `StudyError` for a name that there is not."
     return options_from(Throughput, {**settings.sections.get("bill", {}), **settings.sections.get(f"{settings.profile}:bill", {})})
 
-# %% ../../nbs/training/09_bill.ipynb #b722f0e5
+# %% ../../nbs/training/09_bill.ipynb #d9f4a76d
 def studies_in(
     plan,  # unirg.study.Plan
     source: str,  # its name
@@ -99,7 +100,7 @@ def studies_in(
     limit = int(section.get("read_limit") or 10**12)
     return min(int(section.get(key) or share * made.get(source, 0)), limit)
 
-# %% ../../nbs/training/09_bill.ipynb #e2d2d745
+# %% ../../nbs/training/09_bill.ipynb #1b1b9b79
 @dataclass
 class RunBill:
     "One training: what it does and what that takes."
@@ -150,7 +151,7 @@ def option(
     default, given = DEFAULTS[name], parameters.get("trl", {}).get(name)
     return default if given in (None, "", "None", "none") else typed(given, type(default), f"trl.{name}")
 
-# %% ../../nbs/training/09_bill.ipynb #48d0de28
+# %% ../../nbs/training/09_bill.ipynb #1a3fdb07
 def launch_file(
     root: Path,  # of the study
     name: str,  # of a file in nbs/study/launch, or a path
@@ -187,7 +188,7 @@ def checkpoint_bytes(
     shared = launch.get("distributed_type") == "FSDP"  # it learns in 32 bits
     return weights * (12 if shared or not half else 6), policy
 
-# %% ../../nbs/training/09_bill.ipynb #5fc8dcf1
+# %% ../../nbs/training/09_bill.ipynb #60c48436
 def tokens_a_report(
     parameters: dict,  # of a task
     speed: Throughput,
@@ -197,6 +198,14 @@ def tokens_a_report(
     films = 2 if parameters.get("prior") else 1
     prompt = films * max((side // 32) ** 2, 1) + speed.prompt_tokens + (speed.report_tokens if parameters.get("prior") else 0)
     return prompt, speed.report_tokens
+
+
+def looked_at(
+    parameters: dict,  # of a task
+) -> tuple[int, str]:  # how many validation studies, and whose
+    "What a look at validation studies is at; raises `StudyError` where that is no number."
+    count, _, whose = str(parameters.get("evaluate_studies", 0)).strip().partition(" ")
+    return typed(count, int, "evaluate_studies"), whose.strip()
 
 
 def run_seconds(
@@ -214,7 +223,7 @@ def run_seconds(
     operations = bill.tokens * (8 if again else 6)  # a token and weight, forward and back
     seconds = speed.start_seconds + bill.checkpoints * bill.checkpoint / speed.disk
     plainly = speed.written_plainly * REFERENCE / size * per  # tokens a second, all processes
-    seconds += looks * int(parameters.get("evaluate_studies", 0)) * report / plainly
+    seconds += looks * looked_at(parameters)[0] * report / plainly
     if bill.kind == "grpo":
         vllm, group = option(parameters, "use_vllm"), option(parameters, "num_generations")
         operations += 2 * bill.tokens * (1 + (option(parameters, "beta") > 0))  # the policy that wrote, and the one that is held to
@@ -224,7 +233,7 @@ def run_seconds(
         seconds += bill.steps * speed.step_seconds * size / REFERENCE * shared
     return seconds + size * operations / (speed.tflops * 1e12 * per)
 
-# %% ../../nbs/training/09_bill.ipynb #38282f53
+# %% ../../nbs/training/09_bill.ipynb #db552ee2
 def steps_of(
     parameters: dict,  # of a task
     studies: int,  # learned from
@@ -286,7 +295,7 @@ def run_bill(
         bill.seconds = run_seconds(bill, asked, speed, int(steps // looks) + 1 if looks else 0, shared, concurrency)
     return bill
 
-# %% ../../nbs/training/09_bill.ipynb #2a6d140d
+# %% ../../nbs/training/09_bill.ipynb #96e63d34
 JUDGE_TOKENS = (sum(len(message["content"]) for message in RUBRIC.messages("", "")) / 3.5, 100)  # of the rubric, and of an answer
 
 
@@ -312,7 +321,7 @@ def judged(
         tokens = JUDGE_TOKENS[0] + 2 * throughput_of(plan.settings).report_tokens, JUDGE_TOKENS[1]
         bill.judge_price = bill.judge_calls * sum(price * count for price, count in zip(prices, tokens)) / 1e6
 
-# %% ../../nbs/training/09_bill.ipynb #0836f9a0
+# %% ../../nbs/training/09_bill.ipynb #5de1210d
 def measured_factors(
     plan,  # unirg.study.Plan of the finished runs
     bills: Iterable[RunBill],  # of that plan, by what is stated
@@ -327,7 +336,7 @@ def measured_factors(
                 found.setdefault(bill.kind, []).append(spent["seconds"] / bill.seconds * bill.steps / spent["step"])
     return {kind: (statistics.median(factors), len(factors)) for kind, factors in found.items()}
 
-# %% ../../nbs/training/09_bill.ipynb #026763dd
+# %% ../../nbs/training/09_bill.ipynb #32ca6ab0
 @dataclass
 class Bill:
     "Every training of a plan."
@@ -404,7 +413,7 @@ def bill(
             found.scored += number * (task.notebook == "50_score" and bool(task.parameters.get("judge")))
     return found
 
-# %% ../../nbs/training/09_bill.ipynb #a6b82e91
+# %% ../../nbs/training/09_bill.ipynb #14ce6dbd
 def rounded(
     number: float,
     unit: str = "",
@@ -425,7 +434,7 @@ def basis(
     told = [f"{kind} {factor:.2g} x ({number} run{'s' * (number > 1)})" for kind, (factor, number) in found.factors.items()]
     return f"what [bill] states, times what {found.measured_in} measured here: " + ", ".join(told)
 
-# %% ../../nbs/training/09_bill.ipynb #3222018f
+# %% ../../nbs/training/09_bill.ipynb #89722373
 def bill_line(
     found: Bill,
 ) -> str:  # '' where nothing is to be trained
@@ -449,7 +458,7 @@ def hours(
     "A time that may be long."
     return f"{seconds / 86400:.1f} days" if seconds > 2 * 86400 else f"{seconds / 3600:.1f} h" if seconds > 5400 else duration(seconds)
 
-# %% ../../nbs/training/09_bill.ipynb #4f3ac54f
+# %% ../../nbs/training/09_bill.ipynb #f210bd9e
 def bill_text(
     found: Bill,
 ) -> str:

@@ -216,6 +216,7 @@ class Job:
     studies: int | None = None  # at most so many training studies
     seed: int = 0  # of the order of studies, of sampling
     evaluate_studies: int = 64  # validation studies of a look; 0: none
+    evaluate_on: str = ""  # whose: a source's name, or NAME/train to set them aside from its training studies; every source's if empty
     muon_learning_rate: float = 0.0  # SFT: of the weight matrices, by Muon; 0 leaves them to AdamW like the rest
     match_runs: list[str] = field(default_factory=list)  # SFT: folders of finished runs, whose compute to spend: steps then follow from it
     reward: str = "step1"  # GRPO: a reward's name, or weights such as 'fact_f1=1 error_term=0.5'; in SFT what looks report beside the rest

@@ -8,7 +8,7 @@ __all__ = ['PACKAGES', 'LOOKS', 'LIMITS', 'LOCAL_TRACKERS', 'CHECKS', 'errors_of
            'check_batch', 'check_launch', 'gpus_here', 'check_trackers', 'check_packages', 'check_prompt',
            'check_policy', 'hub_fault', 'check_writing', 'is_done', 'preflight', 'told_once', 'check_disk']
 
-# %% ../../nbs/training/08_preflight.ipynb #c222e7e6
+# %% ../../nbs/training/08_preflight.ipynb #0a22c9c4
 import configparser
 import functools
 import os
@@ -25,9 +25,9 @@ from ..reward.composite import REWARDS, STEP2, check_component, parse_weights, w
 from ..reward.llm_judge import judge_from
 from ..reward.metrics import default_bertscore
 from ..reward.model_metrics import NEEDS, find_weights
-from .bill import bill, launch_file, option, processes_of, rounded, studies_in
+from .bill import bill, launch_file, looked_at, option, processes_of, rounded, studies_in
 
-# %% ../../nbs/training/08_preflight.ipynb #3722b822
+# %% ../../nbs/training/08_preflight.ipynb #1089c1f4
 def errors_of(
     check: Callable,
     *given,  # its arguments
@@ -71,7 +71,7 @@ def place_of(
     found = next((section for section in [*profiles, "shared"] if raw.has_option(section, key)), "")
     return f"settings.ini: [{found}] {key}" if found else f"{task.notebook}.ipynb: {key}"
 
-# %% ../../nbs/training/08_preflight.ipynb #8b70d65e
+# %% ../../nbs/training/08_preflight.ipynb #aa49ed40
 class Lack(NamedTuple):
     "Something that is not on this machine."
 
@@ -117,10 +117,10 @@ def check_reward(
     task,  # 30_rl, or 20_sft, whose looks tell it
 ) -> Iterator[str | Lack]:
     "What a reward lacks."
-    if "reward" not in task.parameters:
+    asked, key = task.parameters, "reward" if "reward" in task.parameters else "eval_reward"
+    if key not in asked:
         return
-    asked, place = task.parameters, place_of(plan, task, "reward")
-    reward = asked.get("reward", "")
+    place, reward = place_of(plan, task, key), asked[key]
     weights = dict(REWARDS.get(reward.strip(), {}))
     if not weights and "=" not in reward:
         yield f"{place}: reward '{reward}' is neither one of {', '.join(REWARDS)} nor NAME=NUMBER weights"
@@ -150,7 +150,7 @@ def check_judge(
     if key and not os.environ.get(key):
         yield f"settings.ini: [judge:{judge}] key_variable: the environment has no {key}"
 
-# %% ../../nbs/training/08_preflight.ipynb #7cfe7f35
+# %% ../../nbs/training/08_preflight.ipynb #c222f864
 def check_options(
     plan,  # unirg.study.Plan
     task,  # 20_sft or 30_rl
@@ -207,7 +207,7 @@ def unfitting(
     if options.get("vllm_mode") == "server" and not (options.get("vllm_server_base_url") or options.get("vllm_server_host")):
         yield "vllm_mode", "= server wants trl.vllm_server_base_url, such as http://node2:8000"
 
-# %% ../../nbs/training/08_preflight.ipynb #4cd3933e
+# %% ../../nbs/training/08_preflight.ipynb #39bb54c9
 def check_batch(
     plan,  # unirg.study.Plan
     task,  # 20_sft or 30_rl
@@ -261,7 +261,7 @@ def gpus_here() -> int:  # -1 where it cannot be told
     found = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
     return found if visible is None else min(found, len([one for one in visible.split(",") if one.strip() not in ("", "-1")]))
 
-# %% ../../nbs/training/08_preflight.ipynb #122a450c
+# %% ../../nbs/training/08_preflight.ipynb #76f7a7ce
 LOCAL_TRACKERS = ("none", "tensorboard", "trackio", "dvclive", "codecarbon")
 
 
@@ -298,10 +298,18 @@ def check_packages(
     attention = str(given.get("attn_implementation", ""))
     if attention in PACKAGES and (said := missing_package(attention)):
         yield f"{place_of(plan, task, 'trl.attn_implementation')} = {attention}: {said}"
-    if asked.get("evaluate_studies"):
+    said = errors_of(looked_at, asked)
+    yield from (f"{place_of(plan, task, 'evaluate_studies')}: {text}" for text in said)
+    count, whose = (0, "") if said else looked_at(asked)
+    if count and whose:
+        name, _, split = whose.partition("/")
+        if name not in asked["sources"] or split not in ("", "train", "validation"):
+            known = f"the name of a source that is learned from ({', '.join(asked['sources'])})"
+            yield f"{place_of(plan, task, 'evaluate_studies')}: '{whose}' is not {known}, or that name with /train"
+    if count:
         yield from (Lack(text, "looks at validation studies") for text in check_measure("bertscore_minilm"))
 
-# %% ../../nbs/training/08_preflight.ipynb #cdb1c6fb
+# %% ../../nbs/training/08_preflight.ipynb #31c5fca6
 def check_prompt(
     plan,  # unirg.study.Plan
     task,
@@ -354,7 +362,7 @@ def hub_fault(
         return "" if cached else f"{name} is not in the cache, and the hub cannot be reached from here"
     return ""
 
-# %% ../../nbs/training/08_preflight.ipynb #5c62bf43
+# %% ../../nbs/training/08_preflight.ipynb #0e9b1837
 def check_writing(
     plan,  # unirg.study.Plan
     task,  # 40_generate, 45_consensus or 50_score
@@ -375,7 +383,7 @@ def check_writing(
     if task.notebook == "50_score":
         yield from (Lack(text, "50_score") for text in check_measure("bertscore_minilm"))
 
-# %% ../../nbs/training/08_preflight.ipynb #105e3dbc
+# %% ../../nbs/training/08_preflight.ipynb #f9066534
 CHECKS = {  # notebook -> what is checked of it
     "15_base": (check_policy, check_options, check_prompt),
     "20_sft": (check_reward, check_options, check_batch, check_launch, check_packages, check_trackers, check_prompt),

@@ -544,12 +544,24 @@ def load_rows(
     job: Job,
     size: int | None,  # pixels a side, of `film_side`
 ) -> tuple:  # rows to learn from, validation rows or None
-    "The rows of a job."
+    "The rows of a job; raises `StudyError` where the source that is to be looked at has no such studies."
     tables = [studies_of(folder) for folder in job.tables]
     rows = training_rows(tables, image_size=size, limit=job.studies, seed=job.seed, augment=job.augment, **job.rows)
-    if not job.evaluate_studies or not any("validation" in table.unique("split") for table in tables):
+    whose, split = job.evaluate_on.partition("/")[0], job.evaluate_on.partition("/")[2] or "validation"
+    looked = [table for table in tables if not whose or whose in table.unique("source")]
+    there = any(split in table.unique("split") for table in looked)
+    if whose and job.evaluate_studies and not there:
+        raise StudyError(f"{job.name}: evaluate_studies: '{whose}' has no {split} studies, or is not learned from")
+    if not job.evaluate_studies or not there:
         return rows, None
-    return rows, training_rows(tables, image_size=size, split="validation", limit=job.evaluate_studies, **job.rows)
+    checks = training_rows(looked, image_size=size, split=split, limit=job.evaluate_studies, **job.rows)
+    if split == "train":  # set aside
+        aside = set(zip(light_columns(checks, "source"), light_columns(checks, "study_id"), strict=True))
+        learned = zip(light_columns(rows, "source"), light_columns(rows, "study_id"), strict=True)
+        rows = rows.select([number for number, study in enumerate(learned) if study not in aside])
+        if not len(rows):
+            raise StudyError(f"{job.name}: evaluate_studies sets every training study aside: ask for fewer than {len(checks)}")
+    return rows, checks
 
 
 def load_start(
