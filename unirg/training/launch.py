@@ -147,7 +147,8 @@ class Follower:
         if self.ended:
             return self.ended
         text = "\n".join(self.tail)
-        account = re.findall(r"rank\s*: (\d+) .*\n.*exitcode\s*: -(\d+)", text)  # torchrun's
+        account = text.rpartition("Root Cause")[2]  # torchrun's: the first that failed
+        account = re.findall(r"rank\s*: (\d+) .*\n.*exitcode\s*: -(\d+)", account)
         killed = [(int(rank), int(number)) for rank, number in account]
         killed = [(rank, number) for rank, number in killed if number != signal.SIGTERM]
         killed = killed or ([(0, signal.SIGKILL.value)] if -code == signal.SIGKILL else [])
