@@ -1792,6 +1792,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'unirg.training.policy.policy_at': ('training/policy.html#policy_at', 'unirg/training/policy.py'),
                                        'unirg.training.policy.refer_to_policy': ( 'training/policy.html#refer_to_policy',
                                                                                   'unirg/training/policy.py'),
+                                       'unirg.training.policy.snapshot_of': ( 'training/policy.html#snapshot_of',
+                                                                              'unirg/training/policy.py'),
                                        'unirg.training.policy.tiny_config': ( 'training/policy.html#tiny_config',
                                                                               'unirg/training/policy.py'),
                                        'unirg.training.policy.train_tokenizer': ( 'training/policy.html#train_tokenizer',

@@ -1343,10 +1343,13 @@ def check_all(
     from unirg.training.bill import bill, bill_line
     from unirg.training.preflight import preflight
 
-    if wrong := preflight(plan, _closure(plan, names) if names else None):
+    wanted = _closure(plan, names) if names else list(plan.tasks)
+    if wrong := preflight(plan, wanted):
         head = f"{len(wrong)} things are wrong, and nothing was started:\n- " if len(wrong) > 1 else ""
         raise StudyError(head + "\n- ".join(wrong))
-    if line := bill_line(bill(plan)):
+    found = bill(plan)
+    found.runs = [run for run in found.runs if run.run in wanted]
+    if line := bill_line(found):
         print(line)
 
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config', 'build_tiny_policy',
-           'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor', 'load_policy', 'fix_image_size',
-           'image_size_of', 'film_side', 'image_tokens', 'merged']
+           'snapshot_of', 'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor', 'load_policy',
+           'fix_image_size', 'image_size_of', 'film_side', 'image_tokens', 'merged']
 
 # %% ../../nbs/training/01_policy.ipynb #9f8f0a4f
+import contextlib
 import os
 import re
 import shutil
@@ -184,27 +185,47 @@ def build_tiny_policy(
     return Path(folder)
 
 # %% ../../nbs/training/01_policy.ipynb #7a913033
+def snapshot_of(
+    policy: str,  # owner/name, or owner/name@revision
+) -> Path:  # its folder in the hub's cache, whose name is the commit
+    "A policy of the hub, downloaded where it is not here yet; raises `StudyError` where it cannot be had."
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = policy.partition("@")
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        raise StudyError(f"{policy} is no policy: there is no such folder, and a hub id has the form owner/name or owner/name@revision")
+    files = dict(allow_patterns=["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"])
+    if re.fullmatch(r"[0-9a-f]{40}", revision):  # a commit stays what it is: look here first
+        with contextlib.suppress(Exception):
+            return Path(snapshot_download(name, revision=revision, local_files_only=True, **files))
+    try:
+        return Path(snapshot_download(name, revision=revision or None, **files))
+    except Exception as error:  # each version of the library has its own
+        raise StudyError(f"{policy} cannot be had from the hub: {str(error).strip().splitlines()[0]}") from error
+
+
 def refer_to_policy(
-    where: str | os.PathLike,  # a policy's folder or a hub id
+    where: str | os.PathLike,  # a policy's folder, or a hub id: owner/name, or owner/name@revision
     folder: str | os.PathLike,  # the folder that stands for it
     **asked,  # how it is to be asked where it does not say how it was trained: wording, want
 ) -> Path:  # `folder`
-    "Make a folder that stands for a policy kept elsewhere."
-    where = str(Path(where).resolve()) if Path(where).exists() else str(where)
+    "Make a folder that stands for a policy kept elsewhere; one of the hub is noted with its commit, and stays that one."
+    here = Path(where).expanduser()
+    noted = {"policy": str(here.resolve())} if here.exists() else {"policy": str(where).partition("@")[0]}
+    noted |= {} if here.exists() else {"revision": snapshot_of(str(where)).name}
     with whole_folder(folder) as part:
-        write_json(part / "refers_to.json", {"policy": where, "asked": asked})
+        write_json(part / "refers_to.json", noted | {"asked": asked})
     return Path(folder)
 
 
 def policy_at(
     where: str | os.PathLike,  # a policy's folder, one that refers to it, or a hub id such as 'Qwen/Qwen3-VL-8B-Instruct'
 ) -> str:
-    "The folder or hub id that holds the weights; raises `StudyError` for what can be neither."
-    note = Path(where) / "refers_to.json"
-    where = read_json(note)["policy"] if note.exists() else str(where)
-    if not Path(where).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", where):
-        raise StudyError(f"{where} is no policy: there is no such folder, and a hub id has the form owner/name")
-    return where
+    "The folder that holds the weights; raises `StudyError` for what can be none."
+    if (note := Path(where) / "refers_to.json").exists():
+        noted = read_json(note)
+        where = f"{noted['policy']}@{noted['revision']}" if "revision" in noted else noted["policy"]
+    return str(where) if Path(where).is_dir() else str(snapshot_of(str(where)))
 
 # %% ../../nbs/training/01_policy.ipynb #3ca2be34
 def needs_image_only(
