@@ -1,4 +1,4 @@
-"The paper's plan for a try, by a random policy as the hub has them, on phantom archives and a CPU: from archives to scores and the paper's bill."
+"The paper's plan for a try, by a random policy as the hub has them, on phantom archives and a CPU: up to scores and the paper's bill."
 
 import json
 import os
@@ -30,9 +30,10 @@ policy = hub
 """
 # what a CPU without weights, judge and vLLM cannot do, and what would take it long
 HERE = {"launch": "", "reward": "step1", "eval_reward": "step1", "judge": "", "model_measures": "", "image_size": 64, "max_new_tokens": 16}
-HERE |= {"trl.use_vllm": "no", "trl.bf16": "no", "trl.dtype": "float32", "trl.gradient_checkpointing": "no", "trl.max_completion_length": 12}
-HERE |= {"trl.max_steps": 2, "trl.save_steps": 2, "trl.eval_steps": 2, "trl.logging_steps": 1, "trl.num_generations": 2, "film_size": 128}
-HERE |= {"global_batch": 4, "studies_per_step": 2, "evaluate_studies": "4 mimic_cxr", "trl.dataloader_num_workers": 0, "workers": 2, "limit": 4}
+HERE |= {"trl.use_vllm": "no", "trl.bf16": "no", "trl.dtype": "float32", "trl.gradient_checkpointing": "no"}
+HERE |= {"trl.max_completion_length": 12, "trl.max_steps": 2, "trl.save_steps": 2, "trl.eval_steps": 2, "trl.logging_steps": 1, "trl.num_generations": 2}
+HERE |= {"film_size": 128, "global_batch": 4, "studies_per_step": 2, "evaluate_studies": "4 mimic_cxr"}
+HERE |= {"trl.dataloader_num_workers": 0, "workers": 2}
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,8 @@ def test_it_stays_that_one_when_the_hub_has_another(cache, tmp_path):
     newest = cache / "models--somebody--policy/refs/main"
     newest.write_text(SECOND)
     try:
-        code = f"for where in ({base!r}, 'somebody/policy'): print(policy_at(where))\nprint(load_processor({base!r}).tokenizer.padding_side)"
-        said = offline(cache, code)
+        code = f"for where in ({base!r}, 'somebody/policy'): print(policy_at(where))\n"
+        said = offline(cache, code + f"print(load_processor({base!r}).tokenizer.padding_side)")
     finally:
         newest.write_text(FIRST)
     assert Path(said[0]).name == FIRST and Path(said[1]).name == SECOND and said[2] == "left"
