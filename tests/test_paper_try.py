@@ -18,6 +18,7 @@ like = paper_try
 # one run of each trainer; the others differ by settings
 runs = base sft_mimic rl_combined
 figures =
+report = no
 [mine:source:mimic_cxr]
 root = world/mimic_cxr
 institution = Aldermoor
@@ -29,11 +30,11 @@ institution = Dunmere
 policy = hub
 """
 # what a CPU without weights, judge and vLLM cannot do, and what would take it long
-HERE = {"launch": "", "reward": "step1", "eval_reward": "step1", "judge": "", "model_measures": "", "image_size": 64, "max_new_tokens": 16}
+HERE = {"launch": "", "reward": "step1", "eval_reward": "step1", "judge": "", "model_measures": "", "image_size": 64}
 HERE |= {"trl.use_vllm": "no", "trl.bf16": "no", "trl.dtype": "float32", "trl.gradient_checkpointing": "no"}
-HERE |= {"trl.max_completion_length": 12, "trl.max_steps": 2, "trl.save_steps": 2, "trl.eval_steps": 2, "trl.logging_steps": 1, "trl.num_generations": 2}
-HERE |= {"film_size": 128, "global_batch": 4, "studies_per_step": 2, "evaluate_studies": "4 mimic_cxr"}
-HERE |= {"trl.dataloader_num_workers": 0, "workers": 2}
+HERE |= {"trl.max_completion_length": 12, "trl.max_steps": 2, "trl.save_steps": 2, "trl.eval_steps": 2, "trl.logging_steps": 1}
+HERE |= {"max_new_tokens": 16, "film_size": 128, "global_batch": 4, "studies_per_step": 2, "evaluate_studies": "4 mimic_cxr"}
+HERE |= {"trl.dataloader_num_workers": 0, "trl.num_generations": 2, "workers": 2}
 
 
 @pytest.fixture(scope="module")

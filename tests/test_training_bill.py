@@ -243,6 +243,9 @@ def test_a_setting_of_the_bill_that_there_is_not_is_an_error(tmp_path):
 # ---------------------------------------------------------------- what was measured
 
 
+START = 120.0  # stated seconds before a training's first step, which no log counts
+
+
 def finished(plan, run, seconds, steps):
     write_json(plan.out / "models" / run / "training.json", {"spent": {"seconds": seconds, "step": steps}})
 
@@ -251,10 +254,10 @@ def finished(plan, run, seconds, steps):
 def test_finished_runs_correct_the_times_of_the_others(tmp_path, slower):
     plan = plan_of("paper_try", study(tmp_path))
     stated = by_run(bill(plan))
-    finished(plan, "rl1-s1", stated["rl1-s1"].seconds * slower, 20)
+    finished(plan, "rl1-s1", (stated["rl1-s1"].seconds - START) * slower, 20)
     found = bill(plan)
     runs = by_run(found)
-    assert runs["rl2-s1"].seconds == pytest.approx(stated["rl2-s1"].seconds * slower)
+    assert runs["rl2-s1"].seconds - START == pytest.approx((stated["rl2-s1"].seconds - START) * slower)
     assert runs["sft-s1"].seconds == pytest.approx(stated["sft-s1"].seconds), "SFT was not measured"
     assert runs["rl1-s1"].finished and len(found.left) == len(found.runs) - 1
     assert "paper_try measured" in bill_text(found) and "done" in bill_text(found)
@@ -263,8 +266,8 @@ def test_finished_runs_correct_the_times_of_the_others(tmp_path, slower):
 def test_a_run_that_was_stopped_early_counts_by_its_steps(tmp_path):
     plan = plan_of("paper_try", study(tmp_path))
     stated = by_run(bill(plan))
-    finished(plan, "rl1-s1", stated["rl1-s1"].seconds, 10)
-    assert by_run(bill(plan))["rl2-s1"].seconds == pytest.approx(2 * stated["rl2-s1"].seconds)
+    finished(plan, "rl1-s1", stated["rl1-s1"].seconds - START, 10)
+    assert by_run(bill(plan))["rl2-s1"].seconds - START == pytest.approx(2 * (stated["rl2-s1"].seconds - START))
 
 
 def test_the_papers_bill_takes_the_speed_of_the_try(tmp_path):
@@ -272,7 +275,7 @@ def test_the_papers_bill_takes_the_speed_of_the_try(tmp_path):
     tried, paper = plan_of("paper_try", root), plan_of("paper", root)
     stated = by_run(bill(paper))
     for name, run in by_run(bill(tried)).items():
-        finished(tried, name, run.seconds * 3, run.steps)
+        finished(tried, name, (run.seconds - START) * 3, run.steps)
     for text in (billed(paper), billed(paper, tried)):  # by measured_in, and at the end of a try
         assert "paper_try measured here" in text and "3 x" in text
         assert hours(3 * stated["rl1-s1"].seconds) in text
