@@ -9,7 +9,7 @@ __all__ = ['SIZES', 'REFERENCE', 'TRAINING', 'DEFAULTS', 'JUDGE_TOKENS', 'weight
            'measured_factors', 'Bill', 'policy_of', 'trainings', 'bill', 'rounded', 'basis', 'bill_line', 'hours',
            'bill_text']
 
-# %% ../../nbs/training/09_bill.ipynb #fa0db850
+# %% ../../nbs/training/09_bill.ipynb #bcbe47cd
 import json
 import math
 import re
@@ -22,7 +22,7 @@ from pathlib import Path
 from ..core import StudyError, duration, options_from, read_json, typed
 from ..reward.llm_judge import RUBRIC
 
-# %% ../../nbs/training/09_bill.ipynb #3543f989
+# %% ../../nbs/training/09_bill.ipynb #26c40e98
 SIZES = {
     "tiny": 600_000,
     "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
@@ -52,7 +52,7 @@ def policy_size(
     billions = re.search(r"(\d+(?:\.\d+)?)\s*[bB](?![a-z])", Path(name).name)
     return weights_in(Path(policy)) or SIZES.get(name) or (round(float(billions[1]) * 1e9) if billions else None)
 
-# %% ../../nbs/training/09_bill.ipynb #d4e4f37e
+# %% ../../nbs/training/09_bill.ipynb #ceb1dd50
 @dataclass
 class Throughput:
     "What one process is taken to do; the values are an H100's, see `[bill]` in settings.ini for where each is from."
@@ -79,7 +79,7 @@ def throughput_of(
     "What settings.ini states; raises `StudyError` for a name that there is not."
     return options_from(Throughput, {**settings.sections.get("bill", {}), **settings.sections.get(f"{settings.profile}:bill", {})})
 
-# %% ../../nbs/training/09_bill.ipynb #b876d849
+# %% ../../nbs/training/09_bill.ipynb #30bf4e0f
 def studies_in(
     plan,  # unirg.study.Plan
     source: str,  # its name
@@ -100,7 +100,7 @@ def studies_in(
     limit = int(section.get("read_limit") or 10**12)
     return min(int(section.get(key) or share * made.get(source, 0)), limit)
 
-# %% ../../nbs/training/09_bill.ipynb #2e014312
+# %% ../../nbs/training/09_bill.ipynb #46b6da14
 @dataclass
 class RunBill:
     "One training: what it does and what that takes."
@@ -151,7 +151,7 @@ def option(
     default, given = DEFAULTS[name], parameters.get("trl", {}).get(name)
     return default if given in (None, "", "None", "none") else typed(given, type(default), f"trl.{name}")
 
-# %% ../../nbs/training/09_bill.ipynb #1d58cdb5
+# %% ../../nbs/training/09_bill.ipynb #34059377
 def launch_file(
     root: Path,  # of the study
     name: str,  # of a file in nbs/study/launch, or a path
@@ -188,7 +188,7 @@ def checkpoint_bytes(
     shared = launch.get("distributed_type") == "FSDP"  # it learns in 32 bits
     return weights * (12 if shared or not half else 6), policy
 
-# %% ../../nbs/training/09_bill.ipynb #d77cbb93
+# %% ../../nbs/training/09_bill.ipynb #7f38c0ce
 def tokens_a_report(
     parameters: dict,  # of a task
     speed: Throughput,
@@ -233,7 +233,7 @@ def run_seconds(
         seconds += bill.steps * speed.step_seconds * size / REFERENCE * shared
     return seconds + size * operations / (speed.tflops * 1e12 * per)
 
-# %% ../../nbs/training/09_bill.ipynb #099ab819
+# %% ../../nbs/training/09_bill.ipynb #23eb37c7
 def steps_of(
     parameters: dict,  # of a task
     studies: int,  # learned from
@@ -295,7 +295,7 @@ def run_bill(
         bill.seconds = run_seconds(bill, asked, speed, int(steps // looks) + 1 if looks else 0, shared, concurrency)
     return bill
 
-# %% ../../nbs/training/09_bill.ipynb #c2775a09
+# %% ../../nbs/training/09_bill.ipynb #c9000198
 JUDGE_TOKENS = (sum(len(message["content"]) for message in RUBRIC.messages("", "")) / 3.5, 100)  # of the rubric, and of an answer
 
 
@@ -321,7 +321,7 @@ def judged(
         tokens = JUDGE_TOKENS[0] + 2 * throughput_of(plan.settings).report_tokens, JUDGE_TOKENS[1]
         bill.judge_price = bill.judge_calls * sum(price * count for price, count in zip(prices, tokens)) / 1e6
 
-# %% ../../nbs/training/09_bill.ipynb #31172e2e
+# %% ../../nbs/training/09_bill.ipynb #3c8251b0
 def measured_factors(
     plan,  # unirg.study.Plan of the finished runs
     bills: Iterable[RunBill],  # of that plan, by what is stated
@@ -337,7 +337,7 @@ def measured_factors(
                 found.setdefault(bill.kind, []).append(spent["seconds"] / stated)
     return {kind: (statistics.median(factors), len(factors)) for kind, factors in found.items()}
 
-# %% ../../nbs/training/09_bill.ipynb #c90ec826
+# %% ../../nbs/training/09_bill.ipynb #0f5d58e0
 @dataclass
 class Bill:
     "Every training of a plan."
@@ -414,7 +414,7 @@ def bill(
             found.scored += number * (task.notebook == "50_score" and bool(task.parameters.get("judge")))
     return found
 
-# %% ../../nbs/training/09_bill.ipynb #45abc003
+# %% ../../nbs/training/09_bill.ipynb #0e6363fb
 def rounded(
     number: float,
     unit: str = "",
@@ -435,7 +435,7 @@ def basis(
     told = [f"{kind} {factor:.2g} x ({number} run{'s' * (number > 1)})" for kind, (factor, number) in found.factors.items()]
     return f"what [bill] states, times what {found.measured_in} measured here: " + ", ".join(told)
 
-# %% ../../nbs/training/09_bill.ipynb #e68bbe1c
+# %% ../../nbs/training/09_bill.ipynb #46f2c884
 def bill_line(
     found: Bill,
 ) -> str:  # '' where nothing is to be trained
@@ -459,7 +459,7 @@ def hours(
     "A time that may be long."
     return f"{seconds / 86400:.1f} days" if seconds > 2 * 86400 else f"{seconds / 3600:.1f} h" if seconds > 5400 else duration(seconds)
 
-# %% ../../nbs/training/09_bill.ipynb #bf71b7c1
+# %% ../../nbs/training/09_bill.ipynb #498b9470
 def bill_text(
     found: Bill,
 ) -> str:

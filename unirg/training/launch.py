@@ -176,6 +176,8 @@ def environment(
     env.setdefault("OMP_NUM_THREADS", "1")
     if not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists():
         env.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, where peft finds it, says on every start that it sees no GPU
+        for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+            env.setdefault(name, str(2**30))  # glibc keeps freed megabytes: a tiny policy's SFT step took 15 % less
     package = str(Path(unirg.__file__).resolve().parent.parent)
     env["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [env.get("PYTHONPATH")])])
     return env

@@ -8,7 +8,7 @@ __all__ = ['PACKAGES', 'LOOKS', 'LIMITS', 'LOCAL_TRACKERS', 'CHECKS', 'errors_of
            'check_batch', 'check_launch', 'gpus_here', 'check_trackers', 'check_packages', 'check_prompt',
            'check_policy', 'hub_fault', 'check_writing', 'is_done', 'preflight', 'told_once', 'check_disk']
 
-# %% ../../nbs/training/08_preflight.ipynb #17866250
+# %% ../../nbs/training/08_preflight.ipynb #624cf44e
 import configparser
 import functools
 import os
@@ -27,7 +27,7 @@ from ..reward.metrics import default_bertscore
 from ..reward.model_metrics import NEEDS, find_weights
 from .bill import bill, launch_file, looked_at, option, processes_of, rounded, studies_in
 
-# %% ../../nbs/training/08_preflight.ipynb #ea563178
+# %% ../../nbs/training/08_preflight.ipynb #e7e06b12
 def errors_of(
     check: Callable,
     *given,  # its arguments
@@ -71,7 +71,7 @@ def place_of(
     found = next((section for section in [*profiles, "shared"] if raw.has_option(section, key)), "")
     return f"settings.ini: [{found}] {key}" if found else f"{task.notebook}.ipynb: {key}"
 
-# %% ../../nbs/training/08_preflight.ipynb #dd6b1993
+# %% ../../nbs/training/08_preflight.ipynb #81701160
 class Lack(NamedTuple):
     "Something that is not on this machine."
 
@@ -150,7 +150,7 @@ def check_judge(
     if key and not os.environ.get(key):
         yield f"settings.ini: [judge:{judge}] key_variable: the environment has no {key}"
 
-# %% ../../nbs/training/08_preflight.ipynb #ea8c5310
+# %% ../../nbs/training/08_preflight.ipynb #8c085529
 def check_options(
     plan,  # unirg.study.Plan
     task,  # 20_sft or 30_rl
@@ -207,7 +207,7 @@ def unfitting(
     if options.get("vllm_mode") == "server" and not (options.get("vllm_server_base_url") or options.get("vllm_server_host")):
         yield "vllm_mode", "= server wants trl.vllm_server_base_url, such as http://node2:8000"
 
-# %% ../../nbs/training/08_preflight.ipynb #d0ff41d2
+# %% ../../nbs/training/08_preflight.ipynb #abbe45a2
 def check_batch(
     plan,  # unirg.study.Plan
     task,  # 20_sft or 30_rl
@@ -261,7 +261,7 @@ def gpus_here() -> int:  # -1 where it cannot be told
     found = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
     return found if visible is None else min(found, len([one for one in visible.split(",") if one.strip() not in ("", "-1")]))
 
-# %% ../../nbs/training/08_preflight.ipynb #098f8c3c
+# %% ../../nbs/training/08_preflight.ipynb #f7e793b7
 LOCAL_TRACKERS = ("none", "tensorboard", "trackio", "dvclive", "codecarbon")
 
 
@@ -309,7 +309,7 @@ def check_packages(
     if count:
         yield from (Lack(text, "looks at validation studies") for text in check_measure("bertscore_minilm"))
 
-# %% ../../nbs/training/08_preflight.ipynb #f60f5141
+# %% ../../nbs/training/08_preflight.ipynb #e4761bba
 def check_prompt(
     plan,  # unirg.study.Plan
     task,
@@ -362,7 +362,7 @@ def hub_fault(
         return "" if cached else f"{name} is not in the cache, and the hub cannot be reached from here"
     return ""
 
-# %% ../../nbs/training/08_preflight.ipynb #907df446
+# %% ../../nbs/training/08_preflight.ipynb #ef1c39c3
 def check_writing(
     plan,  # unirg.study.Plan
     task,  # 40_generate, 45_consensus or 50_score
@@ -383,7 +383,7 @@ def check_writing(
     if task.notebook == "50_score":
         yield from (Lack(text, "50_score") for text in check_measure("bertscore_minilm"))
 
-# %% ../../nbs/training/08_preflight.ipynb #a7ccacc7
+# %% ../../nbs/training/08_preflight.ipynb #027f4c63
 CHECKS = {  # notebook -> what is checked of it
     "15_base": (check_policy, check_options, check_prompt),
     "20_sft": (check_reward, check_options, check_batch, check_launch, check_packages, check_trackers, check_prompt),

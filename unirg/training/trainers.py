@@ -319,7 +319,7 @@ class Watch(TrainerCallback):
         if state.is_world_process_zero:
             last = next((row for row in reversed(state.log_history) if "loss" in row), {})
             name = "reward" if "reward" in last else "loss"
-            note = f"{name} {last[name]:.3f}" if name in last else ""
+            note = f"{name} {last[name]:.3f}" if last.get(name) is not None else ""  # no reward where every judgement is missing
             far = {"done": state.global_step, "total": state.max_steps, "unit": "steps", "note": note}
             print(PROGRESS + json.dumps(far), flush=True)
 
