@@ -586,7 +586,7 @@ def test_headroom_takes_the_longest_line_of_reinforcement_from_the_run_that_is_s
 
 
 def test_a_policy_for_the_base_run_writes_no_other_runs_reports(planned):
-    plan = planned("smoke", "[smoke:run:sft_prior]\nsteps = 2", policy="/data/a-policy", runs="base sft rl1 sft_prior")
+    plan = planned("smoke", "[smoke:run:sft_prior]\ntrl.max_steps = 2", policy="/data/a-policy", runs="base sft rl1 sft_prior")
     assert plan.tasks["base-s1"].parameters["policy"] == "/data/a-policy"
     writers = {task.parameters["system"]: task.parameters["writer"] for task in plan.tasks.values() if task.notebook == "40_generate"}
     own = {f"{run}-s1": f"{run}-s1" for run in ("base", "sft", "rl1", "sft_prior")}
@@ -647,10 +647,11 @@ def test_another_judge_makes_scores_and_rewards_anew(planned):
 
 def test_a_half_done_run_goes_on_with_the_same_judge_alone(planned, monkeypatch):
     import unirg.training.launch
-    from unirg.training.sft import Job, start_work
+    from unirg.training.options import Job
+    from unirg.training.trainers import start_work
 
-    def half_way(module, job, **options):
-        start_work(job := Job(**job), [])
+    def half_way(job, **options):
+        start_work(job := Job(**job | {"tables": []}))
         mark = job.work / "checkpoints" / "checkpoint-1" / "whole"
         went_on.append(mark.exists())
         mark.parent.mkdir(parents=True, exist_ok=True)

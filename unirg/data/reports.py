@@ -11,7 +11,8 @@ __all__ = ['SECTION_NAMES', 'EVERY_SECTION', 'QUALIFIERS', 'JOINT', 'SECTION_OF'
            'at_known_headers', 'tells', 'film_section', 'end_of_addition', 'parted', 'closed', 'pieces',
            'with_diagnosis', 'with_reading_before', 'with_last_paragraph', 'ParsedReport', 'read_report',
            'without_names', 'unlisted_headers', 'sections', 'clean', 'one_line', 'reference_sections',
-           'wanted_sections', 'target_text', 'wording_of', 'prior_text', 'context_of', 'prompt_parts', 'prompt_text']
+           'wanted_sections', 'target_text', 'wording_of', 'context_text', 'asked_for', 'prior_text', 'context_of',
+           'prompt_parts', 'prompt_text']
 
 # %% ../../nbs/data/03_reports.ipynb #0a2f3647
 import functools
@@ -1085,6 +1086,8 @@ def target_text(
 # %% ../../nbs/data/03_reports.ipynb #5ddafe0b
 _BRIEF = {
     "task": "",
+    "age": "",
+    "sex": "",
     "indication": "Indication: {}",
     "comparison": "Comparison: {}",
     "absent": "",
@@ -1100,6 +1103,8 @@ WORDINGS = {
     "short": _BRIEF | {"task": "Report this chest X-ray.", "films": "current prior", "ask": "Write {}."},
     "full": {
         "task": "You are an experienced radiologist. Write the report of this frontal chest X-ray.",
+        "age": "",
+        "sex": "",
         "indication": "Indication: {}",
         "comparison": "Comparison: {}",
         "absent": "None.",
@@ -1110,8 +1115,15 @@ WORDINGS = {
         "join": "\n",
     },
 }
+_PAPER = WORDINGS["full"] | {
+    "task": "This is a radiology report generation task. Here is the context:",
+    "ask": "Given the image and the context, provide the {what} in the following format: {form} Now write the report in the format above.",
+    "join": " ",  # the paper's line breaks are not known
+}
+WORDINGS["paper"] = _PAPER
+WORDINGS["paper_rexrank"] = _PAPER | {"age": "Age:{}.", "sex": "Gender:{}."}
 
-
+# %% ../../nbs/data/03_reports.ipynb #2064cb23
 def wording_of(
     wording: str | dict = "short",  # a name, a dict, or a JSON object as text
 ) -> dict[str, str]:
@@ -1135,6 +1147,27 @@ def wording_of(
     if wording.get("films", base["films"]) not in FILMS:
         raise StudyError(f"a wording's films are '{wording['films']}'; they may be: {', '.join(FILMS)}")
     return {**base, **wording}
+
+# %% ../../nbs/data/03_reports.ipynb #49fd2010
+def context_text(
+    study: dict,  # a row of the table
+    name: str,  # age or sex
+) -> str | None:  # an age as its decade: 60-70
+    "What a prompt can tell of a study."
+    if name == "age":
+        age = study.get("age")
+        return None if age is None else f"{int(age) // 10 * 10}-{int(age) // 10 * 10 + 10}"
+    return clean(study.get(name))
+
+
+def asked_for(
+    words: dict[str, str],  # a wording in full
+    wanted: list[str],  # sections
+) -> str:
+    "What is asked, `{}` the sections' names, `{what}` the one section or 'report', `{form}` the form in which to write them."
+    form = " ".join(f"{name.capitalize()}: [write the {name}]" for name in wanted)
+    what = wanted[0] if len(wanted) == 1 else "report"
+    return words["ask"].replace("{what}", what).replace("{form}", form).replace("{}", " and ".join(wanted))
 
 # %% ../../nbs/data/03_reports.ipynb #b5113e81
 def prior_text(
@@ -1176,12 +1209,11 @@ def prompt_parts(
 ) -> list[tuple[str, str]]:  # ('film', 'current' or 'prior') and ('text', words), in their order
     "Films, task, context and format; raises `StudyError` for a `want` or a wording that does not exist."
     words, shown = wording_of(wording), ["current"] if prior is None or prior is False else ["current", "prior"]
-    context = []
-    for name in ("indication", "comparison"):
-        text = context_of(study, name) or words["absent"]
-        context += [words[name].replace("{}", text)] if text else []
+    told = {name: context_text(study, name) for name in ("age", "sex")}
+    told |= {name: context_of(study, name) or words["absent"] for name in ("indication", "comparison")}
+    context = [words[name].replace("{}", text) for name, text in told.items() if text]
     earlier = [] if prior is False else [prior_text(prior, words)]
-    ask = words["ask"].replace("{}", " and ".join(wanted_sections(study, want)))
+    ask = asked_for(words, wanted_sections(study, want))
     if words["films"] == "in turn":
         pieces = [("film", "prior"), ("text", earlier), ("film", "current"), ("text", [words["task"], *context, ask])]
     else:
