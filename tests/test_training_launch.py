@@ -70,7 +70,8 @@ def log(folder, column="loss"):
 def started(config, checkpoint, processes=1):
     "Start a launcher in a process of its own; its trainer waits after that checkpoint for a file `go`. It writes the error it ends with."
     code = (
-        "import json, sys; from unirg.core import StudyError; from unirg.training import launch\n"
+        "import json, signal, sys; from unirg.core import StudyError; from unirg.training import launch\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background jobs have not
         "real = launch.command\n"
         "launch.command = lambda job, kind, *more: "
         "[*(line := real(job, kind, *more))[: (at := line.index(f'unirg.training.{kind}'))], 'paused_training', kind, *line[at + 1 :]]\n"
@@ -277,13 +278,14 @@ def test_sigterm_saves_and_ends_and_the_rest_is_done_later(place, undisturbed):
 
 
 def test_an_interrupt_saves_first(place):
-    config = job(place, "sft_interrupted", SFT | {"max_steps": "400"})
-    launcher, work = started(config, 4)
+    config = job(place, "sft_interrupted", SFT | {"max_steps": "4000", "save_steps": "4000"})
+    launcher, work = started(config | {"trl": config["trl"] | {"save_steps": "4", "save_total_limit": "1"}}, 4)
     launcher.send_signal(signal.SIGINT)
     time.sleep(1)
     (work / "go").touch()
-    launcher.wait(120)
-    assert (work / "checkpoints" / "checkpoint-5" / "whole").exists() and not trainers(work)
+    launcher.wait(300)
+    (kept,) = (work / "checkpoints").glob("checkpoint-*")
+    assert 4 < int(kept.name.rpartition("-")[2]) < 4000 and (kept / "whole").exists() and not trainers(work)
 
 
 def test_work_of_other_settings_is_moved_aside_and_named(place, capfd):

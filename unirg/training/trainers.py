@@ -9,7 +9,7 @@ __all__ = ['world', 'batch_split', 'trainer_config', 'peft_options', 'loaded_who
            'finish_work', 'finished_policy', 'whole_weights', 'quiet_worker', 'die_with_launcher', 'load_rows',
            'load_start', 'train_and_finish', 'worker']
 
-# %% ../../nbs/training/02_trainers.ipynb #2d25dd3c
+# %% ../../nbs/training/02_trainers.ipynb #313a3eee
 import contextlib
 import csv
 import io
@@ -24,12 +24,14 @@ import time
 import traceback
 import warnings
 from dataclasses import asdict
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 import datasets
 import torch
 import transformers
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch.distributed.elastic.multiprocessing.errors import record
 from transformers import PrinterCallback, TrainerCallback, TrainerState
@@ -82,6 +84,8 @@ def trainer_config(
     values |= dict(per_device_train_batch_size=at_a_time, gradient_accumulation_steps=rounds)
     values |= dict(output_dir=str(job.work / "checkpoints"), run_name=job.name, seed=job.seed, data_seed=job.seed)
     values |= dict(use_cpu=not gpu, remove_unused_columns=False, **own)
+    if not gpu:  # on a CPU transformers would make the processes' group without its time-out
+        PartialState(cpu=True, timeout=timedelta(seconds=values["ddp_timeout"]))
     try:
         return kind(**values)
     except (ValueError, TypeError, ImportError) as error:
