@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from unirg.analysis.cases import LETTERS, error_marks, error_notes, marked, panel_cases, phrases_of
-from unirg.reward.findings import CHEXPERT_NAMES, facts
+from unirg.reward.findings import facts
 from unirg.reward.judge import ERROR_TYPES, count_errors, find_errors
 
 matplotlib.use("Agg")
