@@ -462,7 +462,7 @@ def heat_map(
     paid = shares(table, measures)
     measures, sources = list(paid.columns[4:]), list(dict.fromkeys(paid.source))
     width = 2.2 + 0.62 * len(measures) * len(sources)
-    figure, axes = plt.subplots(1, len(sources), figsize=(width, 4.6), squeeze=False, sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(sources), figsize=(width, 1.6 + 0.19 * paid.probe.nunique()), squeeze=False, sharey=True, layout="constrained")
     for axis, source in zip(axes[0], sources):
         group = paid[paid.source == source]
         means = group.groupby("probe")[measures].mean().reindex([probe for probe in ORDER if probe in set(paid.probe)])
