@@ -160,7 +160,7 @@ def film_path(
 
 # %% ../../nbs/data/09_table.ipynb #1f8ac99c
 ID_FIELDS = ("study_id", "patient_id", "admission")
-_SCIENTIFIC = re.compile(r"[+-]?\d([.,]\d+)?e\+\d{1,3}|[+-]?\d+[.,]\d+e[+-]?\d{1,3}", re.IGNORECASE)
+_SCIENTIFIC = re.compile(r"[+-]?\d+([.,]\d+)*e\+\d{1,3}|[+-]?\d+[.,]\d+e[+-]?\d{1,3}", re.IGNORECASE)
 _MONTHS = "jan|feb|mar|mrz|apr|may|mai|jun|jul|aug|sep|sept|oct|okt|nov|dec|dez|ene|abr|ago|dic|fev|avr|juin|juil|aout"
 _AS_DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-z]*\.?([- ]\d{{2,4}})?|({_MONTHS})[a-z]*\.?[- ]\d{{2,4}}", re.IGNORECASE)
 
