@@ -98,6 +98,31 @@ def test_ids_that_are_what_they_are(given, ids, patients):
     assert all(row["prior_study_id"] is None for row in rows_of(studies) if row["patient_id"] is None)
 
 
+@pytest.mark.parametrize(
+    ("ids", "patients", "said"),
+    [
+        ("NA|NA|XY", [None, None, "XY"], {"NA": 2}),
+        ("NULL|null|7", [None, None, "7"], {"NULL": 1, "null": 1}),
+        ("unknown|Unknown.|7", [None, None, "7"], {"Unknown.": 1, "unknown": 1}),
+        ("Nan|None|-", [None, None, None], {"-": 1, "Nan": 1, "None": 1}),
+        ("ANONYMOUS|ANONYMOUS|7", [None, None, "7"], {"ANONYMOUS": 2}),
+        ("n/a|7|8", [None, "7", "8"], {"n/a": 1}),
+        ("||7", [None, None, "7"], None),
+        ("5|6|7", ["5", "6", "7"], None),
+    ],
+)
+def test_rows_without_a_patient_are_counted_and_so_are_the_words_that_stood_there(given, ids, patients, said):
+    studies = given("".join(f"{NAMES[i]}.png,{one},Clear.\n" for i, one in enumerate(ids.split("|"))))
+    assert [row["patient_id"] for row in rows_of(studies)] == patients
+    assert studies.counts["patients_unknown"] == patients.count(None)
+    assert studies.counts["not_understood"] == ({"patient_id": said} if said else {})
+
+
+def test_a_row_that_names_the_patient_of_its_study_is_enough(given):
+    studies = given("a.png,NA,S,Clear.\nb.png,7,S,Clear.\n", "file,mrn,study_id,report")
+    assert studies.counts["patients_unknown"] == 0 and studies.counts["not_understood"] == {}
+
+
 def test_a_wrapped_id_is_unwrapped(given):
     assert [row["patient_id"] for row in rows_of(given('a.png,"=""007""",Clear.\nb.png,="007",Clear.\n'))] == ["007", "007"]
 

@@ -188,6 +188,27 @@ def test_reports_all_in_capitals():
     assert found == {"history": "COUGH.", "findings": "NO NEW FINDING: NONE.", "impression": "NORMAL CHEST."}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"INDICATION: Cough.\E\.br\E\FINDINGS: Small effusion.\E\.br\E\IMPRESSION: Effusion.",
+        r"INDICATION: Cough.\E\.br\E\\E\.br\E\FINDINGS: Small effusion.\E\.BR\E\IMPRESSION: Effusion.",
+        r"INDICATION: Cough.\E\E\E\.br\E\E\E\FINDINGS: Small effusion.\.br\IMPRESSION: Effusion.",  # three times
+        r"INDICATION: Cough.\E\.sp 2\E\FINDINGS: Small effusion.\E\X0A\E\IMPRESSION: Effusion.",
+        r"INDICATION: Cough.\X5C\.br\X5C\FINDINGS: Small effusion.\E\X0D\E\IMPRESSION: Effusion.",
+        r"INDICATION: Cough.\E\.br\E\FINDINGS: Small\E\.br\E\effusion.\E\.br\E\\E\.br\E\IMPRESSION: Effusion.",
+    ],
+)
+def test_escapes_that_were_escaped(text):
+    assert {name: clean(body) for name, body in sections(text).items()} == {
+        "indication": "Cough.", "findings": "Small effusion.", "impression": "Effusion.",
+    }  # fmt: skip
+
+
+def test_an_escaped_backslash_and_an_escaped_ampersand():
+    assert normalised(r"A \E\ B \E\T\E\ C \F\E\F\ D") == r"A \ B & C |E| D"
+
+
 def test_no_report():
     assert sections("") == sections(None) == {} and sections("Clear lungs.") == {"preamble": "Clear lungs."}
     with pytest.raises(StudyError, match="grammar"):

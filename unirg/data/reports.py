@@ -179,7 +179,8 @@ def unescaped(
     if "_x" in text:
         text = re.sub(r"_x([0-9A-Fa-f]{4})_", lambda m: chr(int(m[1], 16)), text)
     if "\\" in text:
-        text = _HL7.sub(_hl7, text)
+        for _ in range(3):  # \E\.br\E\ is \.br\ escaped once more
+            text = _HL7.sub(_hl7, text)
         text = re.sub(r"\\\.br\b", "\n", text, flags=re.IGNORECASE)
         text = re.sub(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})(?![0-9a-fA-F])", lambda m: chr(int(m[1] or m[2], 16)), text)
         for pattern, meant in _LITERAL:

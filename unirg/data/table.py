@@ -581,6 +581,7 @@ def record_of(
     patient = [row.cells[column].strip() for one in survey.fields.get("patient_id", ()) for column in one.columns]
     if said["patient_id"] is None and any(patient):
         record.flag("patient_unnamed")
+        record.said["patient_id"] = " ".join(filter(None, patient))
     return record
 
 # %% ../../nbs/data/09_table.ipynb #929b2e7c
