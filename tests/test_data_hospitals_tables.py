@@ -1,5 +1,6 @@
 "What hospitals' exports do to ids, dates, views and reports: each is right, asked about, or set aside by its line; and rows add up."
 
+import base64
 import datetime
 
 import pydicom
@@ -366,3 +367,19 @@ def test_spellings_are_asked_about_only_where_they_may_be_one():
     assert all(spelt_alike(*pair) for pair in alike)
     others = [("7", "7"), ("7", "70"), ("1-23", "12-3"), ("1.2.84", "1.28.4"), ("A7", "B7"), ("7a", "7b")]
     assert not any(spelt_alike(*pair) for pair in others)
+
+
+def test_a_column_in_base64_is_decoded_or_set_aside(given):
+    good, bad = (base64.b64encode(data).decode() for data in (b"Small left effusion.", bytes(range(200))))
+    mapping = {"findings": "findings", "impression": "impression"}
+    rows = f"a.png,1,{good},Clear.\nb.png,2,{bad},Clear.\nc.png,3,Clear.,{bad}\nd.png,4,Clear.,Normal.\n"
+    studies = given(rows, "file,mrn,findings,impression", **mapping)
+    assert [row["findings"] for row in rows_of(studies)] == ["Small left effusion.", "Clear."]
+    assert [entry["reason"][:24] for entry in studies.quarantine.values()] == ["the report is base64, no"] * 2
+
+
+def test_a_report_in_base64_is_set_aside_where_it_is_no_text(given):
+    good, bad = (base64.b64encode(data).decode() for data in (b"FINDINGS: Clear.\nIMPRESSION: Normal.", bytes(range(200))))
+    studies = given(f"a.png,1,{good}\nb.png,2,{bad}\n")
+    assert [(row["findings"], row["impression"]) for row in rows_of(studies)] == [("Clear.", "Normal.")]
+    assert len(studies.quarantine) == 1 and studies.counts["rows"] == 1

@@ -24,7 +24,7 @@ from pathlib import Path
 from ..core import StudyError
 from .delimited import AGAIN, EMPTY, Delimited, Row, column_name
 from .layouts import archive_root, named, with_header_views
-from .reports import CONTEXT, ParsedReport, clean, normalised, read_report
+from .reports import CONTEXT, ParsedReport, clean, no_report, normalised, read_report
 from .studies import Film, Record, Studies, Tally, collect, is_nobody, scratch
 from .words import INVISIBLE, Words, known_text
 from .words import age as age_of
@@ -563,12 +563,13 @@ def record_of(
         raise StudyError(f"{survey.table.path}, line {row.line}: split is '{said['split']}'; it may be train, validation or test")
     report = _parsed(said["report"], tuple((names or {}).items()))
     texts = {name: said[name] or text for name, text in report_sections(report).items()}
+    fault = report.fault or next(filter(None, (no_report(said[name]) for name in TEXTS)), None)
     path = film_path(survey.filled("image", row.cells), root)
     study = said["study_id"] if said["study_id"] and not (is_nobody(said["study_id"]) and said["study_id"].strip("09")) else None
     record = Record(
         "table", study or path or f"line {row.line}", said["patient_id"], said["institution"], split=split, admission=said["admission"],
         order_key=survey.order.key(said["order"]) if survey.order else None, age=age_of(said["age"]), sex=survey.sex(said["sex"]),
-        race=race_of(said["race"]), fault=report.fault, unlisted=report.unlisted,
+        race=race_of(said["race"]), fault=fault, unlisted=report.unlisted,
         **{name: clean(normalised(text)) for name, text in texts.items()},
     )  # fmt: skip
     record.said = {name: said[name] for name in ("age", "sex", "race", "order") if said[name]}
