@@ -1,0 +1,171 @@
+"GRPO against a stand-in for vLLM (tests/vllm_stand_in): what it reads, what it may sample, and what ends a training that it falsifies."
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from training_toys import toy_studies, toy_texts
+from trl import GRPOConfig
+
+import unirg.training.grpo as grpo
+from unirg.core import StudyError
+from unirg.training.launch import launch
+from unirg.training.options import OURS, option_fields, trl_options
+from unirg.training.policy import build_tiny_policy, load_policy
+
+STAND_IN = Path(__file__).parent / "vllm_stand_in"
+GRPO = {"use_vllm": "yes", "max_steps": "3", "num_generations": "4", "logging_steps": "5", "max_completion_length": "6", "save_steps": "99"}
+GRPO |= {"learning_rate": "1e-4", "per_device_train_batch_size": "8"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    "A prepared source, and a tiny policy with opinions: what it writes depends on what it reads."
+    folder = tmp_path_factory.mktemp("vllm")
+    toy_studies(folder / "toy", 40)
+    build_tiny_policy(toy_texts(), folder / "fresh")
+    model, processor = load_policy(folder / "fresh")
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if values.dim() == 2 and "visual" not in name:
+                values *= 4
+    model.save_pretrained(folder / "tiny")
+    processor.save_pretrained(folder / "tiny")
+    return folder
+
+
+@pytest.fixture
+def vllm(monkeypatch, tmp_path):
+    "The stand-in is installed for whatever is started, and notes what it reads."
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("VLLM_STAND_IN_NOTE", str(tmp_path / "note"))
+    monkeypatch.delenv("VLLM_STAND_IN", raising=False)
+    return lambda: [told for line in (tmp_path / "note").read_text().splitlines() if (told := json.loads(line))["what"] == "prompt"]
+
+
+def train(place, out, trl=None, **more):
+    told = {"kind": "grpo", "trl": GRPO | (trl or {}), "batch": 2, "reward": "label_f1=1 bleu2=1", "evaluate_studies": 0}
+    told |= {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(out), "cache": str(place)}
+    return launch(told | more, show=False)
+
+
+def test_vllm_reads_as_many_image_tokens_as_there_are(place, vllm, tmp_path):
+    train(place, tmp_path / "rl")
+    read = vllm()
+    assert len(read) == 3 * 8 and {told["films"] for told in read} == {1}
+    assert all(told["image_tokens"] == told["tokens_of_films"] > 1 for told in read)
+    log = (tmp_path / "rl" / "log.csv").read_text().splitlines()
+    rows = [dict(zip(log[0].split(","), line.split(","), strict=True)) for line in log[1:]]
+    apart = [float(row["sampling/sampling_logp_difference/mean"]) for row in rows if row["sampling/sampling_logp_difference/mean"]]
+    assert len(apart) >= 3 and max(apart) < 1e-2, "the same policy with the same prompt, but for the forbidden token's share"
+
+
+def test_a_prompt_with_two_films_too(place, vllm, tmp_path):
+    train(place, tmp_path / "rl", prior=True)
+    read = vllm()
+    assert {told["films"] for told in read} == {1, 2}
+    assert all(told["image_tokens"] == told["tokens_of_films"] for told in read)
+    assert len({told["image_tokens"] / told["films"] for told in read}) == 1
+
+
+@pytest.mark.parametrize(
+    "fault, said",
+    [
+        ("other_prompt", r"step [123]: reports are sampled by another policy"),
+        ("other_weights", r"step [123]: reports are sampled by another policy"),
+        ("wide", "vLLM reads another prompt than is learned from"),
+    ],
+)
+def test_a_vllm_that_reads_something_else_ends_the_training(place, vllm, tmp_path, monkeypatch, fault, said):
+    monkeypatch.setenv("VLLM_STAND_IN", fault)
+    with pytest.raises(StudyError, match=said):
+        train(place, tmp_path / "rl", trl={"max_steps": "6"})
+    assert len(vllm()) <= 3 * 8 and not (tmp_path / "rl").exists()
+
+
+def test_an_image_token_is_never_sampled(place, vllm, tmp_path, monkeypatch):
+    "The stand-in likes it best of all; words that the settings forbid do not take its place."
+    monkeypatch.setenv("VLLM_STAND_IN", "eager")
+    train(place, tmp_path / "rl", trl={"max_steps": "1", "generation_kwargs": '{"bad_words": ["<|endoftext|>"]}'})
+    assert len((tmp_path / "rl" / "rollouts" / "rank0.jsonl").read_text().splitlines()) == 8
+
+
+def test_an_image_token_that_was_sampled_all_the_same_ends_the_training(place, vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_STAND_IN", "eager defiant")
+    with pytest.raises(StudyError, match="a sampled report holds a film's token"):
+        train(place, tmp_path / "rl", trl={"max_steps": "1"})
+
+
+FILM = 9
+PROMPTS = [  # prompt, films, as vLLM wants it
+    ([1, 9, 9, 9, 2], 1, [1, 9, 2]),
+    ([9, 9], 1, [9]),
+    ([1, 9, 2], 1, [1, 9, 2]),
+    ([1, 9, 9, 2, 9, 9, 3], 2, [1, 9, 2, 9, 3]),
+    ([1, 9, 9, 9, 9, 3], 2, [1, 9, 9, 3]),
+    ([1, 2, 3], 0, [1, 2, 3]),
+    ([9, 9, 1, 9, 9, 9, 2, 9], 3, [9, 1, 9, 2, 9]),
+]
+
+
+@pytest.mark.parametrize("tokens, films, short", PROMPTS)
+def test_a_film_is_one_token_for_vllm(tokens, films, short):
+    assert grpo.one_token_a_film(tokens, FILM, films) == short
+
+
+@pytest.mark.parametrize("tokens, films", [([1, 9, 9], 0), ([1, 2], 1), ([9, 1, 9], 1), ([9, 1, 9], 3), ([9, 9, 1, 9, 9], 4)])
+def test_films_and_tokens_that_do_not_match_are_an_error(tokens, films):
+    with pytest.raises(StudyError, match="image tokens"):
+        grpo.one_token_a_film(tokens, FILM, films)
+
+
+def test_prompts_without_films_and_a_server_are_handed_on_as_they_are():
+    seen = []
+
+    def generate(prompts, images, num_generations, profiler=None):
+        seen.append((prompts, images, num_generations, profiler))
+        return prompts, [[4]] * len(prompts), None, None
+
+    wide, film = [1, 9, 9, 2], Image.new("L", (8, 8))
+    for widens, images in ((True, None), (True, [None]), (False, [[film]])):
+        prompts = [wide if images and images[0] else [1, 2]]
+        told = grpo.reads_the_same(generate, FILM, widens)(prompts=prompts, images=images, num_generations=4, profiler="p")
+        assert told == (prompts, [[4]], None, None) and seen[-1] == (prompts, images, 4, "p")
+    assert grpo.reads_the_same(generate, FILM, True)([wide], [[film]], 4)[0] == [[1, 9, 2]]
+
+
+NAMES = [name for name in option_fields("grpo") if name.startswith(("vllm_", "use_vllm")) or "importance_sampling" in name]
+OTHERS = {"vllm_mode": "server", "vllm_model_impl": "transformers", "vllm_importance_sampling_mode": "sequence_truncate"}
+OTHERS |= {"vllm_server_base_url": "http://node2:8000", "vllm_structured_outputs_regex": "[A-Z].*", "importance_sampling_level": "sequence"}
+
+
+def value_for(name):
+    "A value that is not the default, as settings.ini words it, and what it is to be."
+    default = next(each.default for each in dataclasses.fields(GRPOConfig) if each.name == name)
+    if name in OTHERS:
+        return OTHERS[name], OTHERS[name]
+    if isinstance(default, bool):
+        return ("no", False) if default else ("yes", True)
+    if isinstance(default, int):
+        return str(default + 1), default + 1
+    if isinstance(default, float):
+        return str(default / 2), default / 2
+    kind = str(option_fields("grpo")[name][0])
+    return ("7", 7) if "int" in kind else ("0.5", 0.5) if "float" in kind else ("x", "x")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_of_vllm_and_of_importance_sampling_reaches_trl(name):
+    text, value = value_for(name)
+    assert name not in OURS and len(NAMES) > 15
+    assert trl_options("grpo", {name: text}, "settings") == {name: value}
+
+
+def test_options_of_both_modes_make_a_config():
+    for mode in ("colocate", "server"):
+        told = trl_options("grpo", {"use_vllm": "yes", "vllm_mode": mode, "vllm_server_base_url": "http://node2:8000"}, "settings")
+        assert GRPOConfig(output_dir="x", bf16=False, **told).vllm_mode == mode
