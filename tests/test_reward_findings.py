@@ -392,6 +392,12 @@ READ = {
         "Edema: possible\nNodule: not assessed\nMass: ?": "edema? lesion?",
         "Effusion: no\n2 cm nodule": "effusion- lesion+ 20mm",
         "Comparison: None.\nFindings: No\nedema.": "edema-",
+        "Edema: No edema is seen. Pleural effusion: small left effusion.": "edema- effusion+ left mild",
+        '"Edema","no"\n"Fracture","yes"': "edema- fracture+",
+        '{"edema": "no", "fracture": "yes"}': "edema- fracture+",
+        "<table><tr><td>Edema</td><td>No</td></tr><tr><td>Fracture</td><td>Yes</td></tr></table>": "edema- fracture+",
+        "Edema ...... no\nFracture ..... yes": "edema- fracture+",
+        "Pneumothorax? - No\nEdema - unlikely": "pneumothorax- edema?",
         "Pneumothorax: no change.": "pneumothorax+ unchanged",
     },
     "one negation for a list": {
@@ -409,6 +415,9 @@ READ = {
         "Pneumothorax [now resolved]. Edema (probable).": "pneumothorax- resolved edema?",
         "Consolidation (probable) and effusion (small).": "consolidation? effusion+ mild",
         "Mass (not excluded), effusion (ruled out).": "lesion? effusion-",
+        "Mass (possible artifact).": "lesion?",
+        "Effusion (to be drained), nodule (to be confirmed).": "effusion+ lesion?",
+        "Pneumothorax (treated with a left chest tube).": "pneumothorax+ devices+ left chest_tube",
         "Effusion (partially resolved).": "effusion+ improved",
     },
     "to be excluded": {

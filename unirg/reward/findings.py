@@ -9,13 +9,13 @@ __all__ = ['CHEXPERT_NAMES', 'FINDINGS', 'EXTRA_NAMES', 'EXTRA_FINDINGS', 'MINOR
            'DENIED_BY_NORMAL', 'SHOWN_BY_ENLARGED', 'NEGATION_WORDS', 'DOUBT_WORDS', 'HISTORY_WORDS', 'STATUS_WORDS',
            'SIDE_WORDS', 'ZONE_WORDS', 'SEVERITY_WORDS', 'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS',
            'GRAMMAR_WORDS', 'FILM_WORDS', 'TALK_WORDS', 'PLACE_WORDS', 'MANNER_WORDS', 'ALARMING_WORDS', 'KNOWN_WORDS',
-           'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'PASSING', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'FIRST_CONDITIONS',
-           'LAST_CONDITIONS', 'EXCLUSIONS', 'RESOLUTIONS', 'STANDSTILLS', 'DOUBLE_NEGATIONS', 'REWORDED',
-           'LONGEST_CLAUSE', 'HEADERS', 'STATUSES', 'REWRITTEN', 'Fact', 'phrases', 'search_tree', 'measured', 'Mark',
-           'marks', 'Mention', 'parts_of', 'mentions', 'reaches', 'either_or', 'status_of', 'descriptions', 'by_side',
-           'described', 'reworded', 'words_of', 'Clause', 'cut', 'clauses', 'unknown_words', 'added', 'Sentence',
-           'sentence_facts', 'plain', 'line_ends_statement', 'unwrapped', 'answered', 'pieces', 'sections', 'sentences',
-           'merge', 'Report', 'facts', 'statements', 'unread', 'section_facts', 'labels_from', 'chexpert_labels']
+           'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'PASSING', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'LAST_CONDITIONS',
+           'EXCLUSIONS', 'RESOLUTIONS', 'STANDSTILLS', 'DOUBLE_NEGATIONS', 'REWORDED', 'LONGEST_CLAUSE', 'HEADERS',
+           'STATUSES', 'REWRITTEN', 'Fact', 'phrases', 'search_tree', 'measured', 'Mark', 'marks', 'Mention',
+           'parts_of', 'mentions', 'reaches', 'either_or', 'status_of', 'descriptions', 'by_side', 'described',
+           'reworded', 'words_of', 'Clause', 'cut', 'clauses', 'unknown_words', 'added', 'Sentence', 'sentence_facts',
+           'plain', 'line_ends_statement', 'unwrapped', 'answered', 'pieces', 'sections', 'sentences', 'merge',
+           'Report', 'facts', 'statements', 'unread', 'section_facts', 'labels_from', 'chexpert_labels']
 
 # %% ../../nbs/reward/01_findings.ipynb #d94b28a6
 import bisect
@@ -1420,12 +1420,16 @@ def _condition(found: re.Match) -> str:
     return "".join(f" possible {finding} ; " for finding in findings) + ("" if found.start() else "possible ")
 
 
-FIRST_CONDITIONS = (
-    (r"^(?:(?:but|and|however|otherwise),? )?(?:(?:even |only )?if|unless|should(?! (?:be|also)\b)|"
-     r"in (?:the )?(?:case|event)(?: of| that)?|provided(?: that)?|"
-     r"assuming|(?:as|so) long as|in the absence of|when (?:the )?(?:fever|cough|pain|symptoms?|clinical\w*))"
-     rf" {_NO_CONDITION}[^,;]*?(?:$|[,;]| then\b)", _condition),
-)  # fmt: skip
+_FIRST_CONDITION = re.compile(
+    r"^(?:(?:but|and|however|otherwise),? )?(?:(?:even |only )?if|unless|should(?! (?:be|also)\b)|"
+    r"in (?:the )?(?:case|event)(?: of| that)?|provided(?: that)?|"
+    r"assuming|(?:as|so) long as|in the absence of|when (?:the )?(?:fever|cough|pain|symptoms?|clinical\w*))"
+    rf" {_NO_CONDITION}[^,;]*?(?:$|[,;]| then\b)"
+)
+_BEGINNINGS = tuple(
+    f"{word} "
+    for word in "if even only unless should in provided assuming as so when but and however otherwise but, and, however, otherwise,".split()
+)
 LAST_CONDITIONS = (
     (r",? (?:if|unless|in case(?: of)?|provided(?: that)?)\b(?<!unclear if)(?<!uncertain if)(?<!sure if)(?<!certain if)(?<! clear if)"
      r"(?<!tell if)(?<!say if)(?<!know if)(?<!determine if)(?<!judge if)(?<!decide if)(?<!wonder if)(?<!about if)(?<!question if)"
@@ -1474,8 +1478,6 @@ DOUBLE_NEGATIONS = (
 REWORDED = (  # guards, rules
     (("lack of", "absence of", "shortage of"), ((r"\b(?:no|not|without) (?:a |any )?(?:lack|absence|shortage) of\b", "present"),)),
     (("neither ",), ((r"\bneither (?:\w+er nor \w+er|\w+ed nor \w+ed)\b", "unchanged"),)),
-    (("if ", "unless ", "should ", "in case", "in the case", "in the event", "in the abs", "provided", "assuming", "as long as", "when "),
-     FIRST_CONDITIONS),
     ((" if ", " unless ", " in case", " provided"), LAST_CONDITIONS),
     (("excl", "rul"), EXCLUSIONS),
     (("resol", "clear", "gone", "disapp"), RESOLUTIONS),
@@ -1496,6 +1498,7 @@ _STATUSES = {  # as `pieces` writes them
     "[no]": " status_no ", "[yes]": " ", "[questionable]": " status_doubt ", "[resolved]": " status_gone ",
     "[old]": " status_old ", "[history]": " status_history ", "[not assessed]": " status_unassessed ",
 }  # fmt: skip
+_LABEL = re.compile(r"^(?:(?!left|right|no |possible)[a-z]+ ){0,2}?([a-z]{4,}?)s?: (?=.*\b\1)")  # "effusion: no effusion is seen"
 _STATUS = re.compile(r"[,:;]? *(" + "|".join(map(re.escape, _STATUSES)) + ")")
 _NONE_THERE = re.compile(
     r"(?:,? ?(?:\b(?:but|and|with)\b )?(?:\b(?:none|nothing|nil)(?: (?:is |are )?(?:seen|identified|present|visible|noted|evident))?|\bnot)"
@@ -1510,6 +1513,10 @@ def reworded(
 ) -> str:
     "A sentence in words that the tables hold: wordings with any adverb, `none on the left`, sizes."
     sentence = sentence.replace("-", " ")
+    if sentence.startswith(_BEGINNINGS):
+        sentence = _FIRST_CONDITION.sub(_condition, sentence)
+    if ": " in sentence:
+        sentence = _LABEL.sub("", sentence)
     for guards, rules in _REWORDED:
         for guard in guards:
             if guard in sentence:
@@ -1800,6 +1807,7 @@ def plain(
     if "&" in text:
         text = html.unescape(text).replace("\xa0", " ").replace("&", " and ")
     if "<" in text:
+        text = re.sub(r"</t[dh]>\s*<t[dh]\b[^>]*>", " | ", text, flags=re.IGNORECASE)  # cells of a table
         text = _TAG.sub("\n", _INLINE_TAG.sub("", text))
     if "\\" in text:
         text = re.sub(r"\\[rn]|\\\.br\\", "\n", text)
@@ -1868,7 +1876,7 @@ _ALONE = re.compile(rf"(?:{_ANY_HEADER})[ :]*", re.IGNORECASE)
 
 # %% ../../nbs/reward/01_findings.ipynb #99d9229c
 _ANSWERS = {
-    "no": r"no|none(?: seen| identified)?|nil|negative|neg|absent|n|false|zero|0|-|"
+    "no": r"no|none(?: seen| identified)?|nil|negative|neg|absent|n|false|denied|zero|0|-|"
           r"not (?:seen|present|identified|detected|visible|noted|found|evident|visualized)",
     "yes": r"yes|present|positive|pos|y|true|\+|1",
     "questionable": r"possibl[ey]|probabl[ey]|likely|uncertain|questionable|equivocal|suspected|maybe|indeterminate|unclear|\?|-1|"
@@ -1877,17 +1885,18 @@ _ANSWERS = {
 }  # fmt: skip
 _ANSWER_WORDS = "|".join(f"(?:{words})" for words in _ANSWERS.values())
 _NEXT_LINE = r"(?=[ \t]*(?:$|\n[ \t]*(?:$|\n|[A-Z|*#\d-]|[^\n]{1,50}?(?:[:=|\t?]| - ))))"
-_END = rf"(?:(?=[ \t]*(?:[;,|()]|\.(?!\d)))|(?P<end>{_NEXT_LINE}|(?=[ \t]+(?:[A-Za-z]+ ){{0,3}}[A-Za-z]+ ?[:=])))"
+_END = rf"(?:(?=[ \t]*(?:[;,|()\"}}]|\.(?!\d)))|(?P<end>{_NEXT_LINE}|(?=[ \t]+(?:[A-Za-z]+ ){{0,3}}[A-Za-z]+ ?[:=])))"
 _ANSWER = re.compile(
     rf"[:=|\t?(\[+-](?:(?<=[(\[])[ \t]*(?P<in>{_ANSWER_WORDS})[ \t]*[)\]]"  # "effusion (no)"
-    rf"|(?:(?<=[:=|\t?])[ \t:=|*]*|(?<=\s-)-* +)(?P<answer>{_ANSWER_WORDS}){_END}"  # "effusion: no", "effusion - none"
+    rf"|(?:(?<=[:=|\t?])(?:[ \t:=|*\"]|- )*|(?<=\s-)-* +)(?P<answer>{_ANSWER_WORDS}){_END}"  # "effusion: no", "effusion - none"
     r"|(?<=[ \t][+-])(?=[ \t]*(?:[,;\n]|$)))",  # "effusion +"
     re.IGNORECASE,
 )
 _ANSWER_LINE = re.compile(
-    rf"^([ \t]*[a-z][a-z /'-]{{2,40}}?)(?:[ \t]*[,;][ \t]*|[ \t]+)({_ANSWER_WORDS})\.?{_NEXT_LINE}", re.IGNORECASE | re.MULTILINE
+    rf"^([ \t\"]*[a-z][a-z /'-]{{2,40}}?)(?:\"?[ \t]*[,;][ \t]*\"?|[ \t]+)({_ANSWER_WORDS})[.\"]?{_NEXT_LINE}", re.IGNORECASE | re.MULTILINE
 )
 _BEFORE_LABEL = re.compile(r".*(?:[\n.;:|?\]])", re.DOTALL)
+_LEADER = re.compile(rf" *\.{{3,}} *(?=(?:{_ANSWER_WORDS})[. ]*(?:\n|$))", re.IGNORECASE)  # "effusion ..... no"
 _LISTED = re.compile(r" *, *(?:(?:and|or) )?")
 
 
@@ -1902,6 +1911,8 @@ def answered(
     "Write answers behind findings in square brackets: `effusion [no].`"
     if "\n" in text:
         text = _ANSWER_LINE.sub(_answered_line, text)
+    if "..." in text:
+        text = _LEADER.sub(": ", text)
     parts, done = [], 0
     for found in _ANSWER.finditer(text):
         label = text[max(done, found.start() - 120) : found.start()]
@@ -1940,12 +1951,14 @@ def _as_list(label: str) -> str:
 STATUSES = {  # status -> regular expression of what stands in a bracket behind a finding
     "history": r"(?:by |from |per |on |with )?(?:an? |known |prior |past |previous |remote |old |clinical |medical )*(?:history|hx|h/o|pmh)"
                r"(?: of| only| alone)*(?: (?:same|this|it))?|in the past|past|historical(?:ly)?|on (?:the )?prior \w+",
-    "old": r"old|prior|previous|previously \w+|previously|remote|healed|old,? healed|treated|former|earlier",
+    "old": r"old|prior|previous|previously \w+|previously|remote|healed|old,? healed|"
+           r"(?:was |previously |status post |s/p )*treat(?:ed|ment)(?: (?:last|this|in|year|month|week|with|antibiotics))*|former|earlier",
     "resolved": r"(?:now |since |has |have |been |completely |fully |interval |already )*"
                 r"(?:resolved|cleared|gone|disappeared|removed|resolution)",
     "questionable": r"(?:very |still |most )?(?:questionabl[ey]|questioned|possibl[ey]|probabl[ey]|likely|suspected|uncertain|doubtful|"
                     r"equivocal|unclear|indeterminate|presumed|(?:un|less )likely|not excluded|cannot (?:be )?excluded?|"
-                    r"not ruled out|to be \w+|to be ruled out)",
+                    r"(?:likely|possibl[ey]|probabl[ey]|may be|vs|versus) (?:an? )?(?:arti?e?fact|overlap|summation|superimposition)\w*|"
+                    r"not ruled out|to be (?:confirmed|determined|excluded|clarified|correlated|ruled out))",
     "no": r"(?:has been |have been |was |were |now )?(?:ruled out|excluded)|not (?:seen|present|identified|visible)|no longer \w+",
 }  # fmt: skip
 _SINCE = r"(?:,? (?:since [^()\[\]]{1,20}|(?:in|from|of) (?:[a-z]+ )?[\d/]{2,10}))?"
