@@ -1,10 +1,12 @@
 "GRPO against a stand-in for vLLM (tests/vllm_stand_in): what it reads, what it may sample, and what ends a training that it falsifies."
 
+import contextlib
 import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,6 +103,22 @@ def test_an_image_token_that_was_sampled_all_the_same_ends_the_training(place, v
     monkeypatch.setenv("VLLM_STAND_IN", "eager defiant")
     with pytest.raises(StudyError, match="a sampled report holds a film's token"):
         train(place, tmp_path / "rl", trl={"max_steps": "1"})
+
+
+AGREEING = [(1.0, 0.02, False), (0.6, 0.09, False), (0.3, 0.02, True), (2.5, 0.0, True), (1.0, 0.11, True), (float("nan"), 0.0, True)]
+
+
+@pytest.mark.parametrize("ratio, apart, stops", AGREEING)
+@pytest.mark.parametrize("begun", [0, 700])
+def test_the_first_steps_are_looked_at_after_a_resume_too(ratio, apart, stops, begun):
+    guard, told = grpo.SamplingGuard(), {"sampling/importance_sampling_ratio/mean": ratio, "sampling/sampling_logp_difference/mean": apart}
+    guard.on_train_begin(None, SimpleNamespace(global_step=begun), None)
+    for step in range(1, 14):
+        state, control = SimpleNamespace(global_step=begun + step), SimpleNamespace(should_log=False)
+        guard.on_step_end(SimpleNamespace(use_vllm=True), state, control)
+        assert control.should_log == (step <= 10)
+        with pytest.raises(StudyError, match=f"step {begun + step}") if stops and step <= 10 else contextlib.nullcontext():
+            guard.on_log(None, state, control, told)
 
 
 FILM = 9

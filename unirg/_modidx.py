@@ -1706,6 +1706,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'unirg/training/grpo.py'),
                                      'unirg.training.grpo.SamplingGuard.on_step_end': ( 'training/grpo.html#samplingguard.on_step_end',
                                                                                         'unirg/training/grpo.py'),
+                                     'unirg.training.grpo.SamplingGuard.on_train_begin': ( 'training/grpo.html#samplingguard.on_train_begin',
+                                                                                           'unirg/training/grpo.py'),
                                      'unirg.training.grpo.curves': ('training/grpo.html#curves', 'unirg/training/grpo.py'),
                                      'unirg.training.grpo.forbidding': ('training/grpo.html#forbidding', 'unirg/training/grpo.py'),
                                      'unirg.training.grpo.grpo_passes': ('training/grpo.html#grpo_passes', 'unirg/training/grpo.py'),
