@@ -1,21 +1,26 @@
 "GRPO against a stand-in for vLLM (tests/vllm_stand_in): what it reads, what it may sample, and what ends a training that it falsifies."
 
+import contextlib
 import dataclasses
 import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
-from training_toys import toy_studies, toy_texts
+from training_toys import toy_studies, toy_table, toy_texts
 from trl import GRPOConfig
 
+import unirg.training.generation as generation
 import unirg.training.grpo as grpo
 from unirg.core import StudyError
 from unirg.training.launch import launch
 from unirg.training.options import OURS, option_fields, trl_options
 from unirg.training.policy import build_tiny_policy, load_policy
+from unirg.training.rows import training_rows
 
 STAND_IN = Path(__file__).parent / "vllm_stand_in"
 GRPO = {"use_vllm": "yes", "max_steps": "3", "num_generations": "4", "logging_steps": "5", "max_completion_length": "6", "save_steps": "99"}
@@ -100,6 +105,22 @@ def test_an_image_token_that_was_sampled_all_the_same_ends_the_training(place, v
         train(place, tmp_path / "rl", trl={"max_steps": "1"})
 
 
+AGREEING = [(1.0, 0.02, False), (0.6, 0.09, False), (0.3, 0.02, True), (2.5, 0.0, True), (1.0, 0.11, True), (float("nan"), 0.0, True)]
+
+
+@pytest.mark.parametrize("ratio, apart, stops", AGREEING)
+@pytest.mark.parametrize("begun", [0, 700])
+def test_the_first_steps_are_looked_at_after_a_resume_too(ratio, apart, stops, begun):
+    guard, told = grpo.SamplingGuard(), {"sampling/importance_sampling_ratio/mean": ratio, "sampling/sampling_logp_difference/mean": apart}
+    guard.on_train_begin(None, SimpleNamespace(global_step=begun), None)
+    for step in range(1, 14):
+        state, control = SimpleNamespace(global_step=begun + step), SimpleNamespace(should_log=False)
+        guard.on_step_end(SimpleNamespace(use_vllm=True), state, control)
+        assert control.should_log == (step <= 10)
+        with pytest.raises(StudyError, match=f"step {begun + step}") if stops and step <= 10 else contextlib.nullcontext():
+            guard.on_log(None, state, control, told)
+
+
 FILM = 9
 PROMPTS = [  # prompt, films, as vLLM wants it
     ([1, 9, 9, 9, 2], 1, [1, 9, 2]),
@@ -169,3 +190,35 @@ def test_options_of_both_modes_make_a_config():
     for mode in ("colocate", "server"):
         told = trl_options("grpo", {"use_vllm": "yes", "vllm_mode": mode, "vllm_server_base_url": "http://node2:8000"}, "settings")
         assert GRPOConfig(output_dir="x", bf16=False, **told).vllm_mode == mode
+
+
+@pytest.fixture
+def vllm_here(vllm, monkeypatch):
+    "The stand-in in this process too."
+    monkeypatch.syspath_prepend(str(STAND_IN))
+    yield vllm
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("prior, side, samples", [(False, None, 0), (True, None, 0), (False, 96, 0), (True, 64, 0), (True, None, 3)])
+def test_vllm_writes_what_transformers_writes(place, vllm_here, tmp_path, prior, side, samples):
+    rows = training_rows(toy_table(10), image_size=side or 64, split=None, prior=prior, cache=tmp_path)
+    writing = generation.Writing(str(place / "tiny"), side, max_new_tokens=8, samples=samples)
+    batch = [rows[row] for row in range(6)]
+    written = generation.VllmWriter(writing, rows)(batch)
+    if samples:
+        assert [len(texts) for texts in written] == [samples] * 6
+    else:
+        assert written == generation.TransformersWriter(writing, rows)(batch)
+    made = json.loads((tmp_path / "note").read_text().splitlines()[0])
+    read = vllm_here()
+    assert {told["films"] for told in read} == ({1, 2} if prior else {1})
+    assert all(told["image_tokens"] == told["tokens_of_films"] for told in read) and made["dtype"] == "float32"
+    longest = max(told["length"] for told in read)
+    assert longest + 8 <= made["max_model_len"] < 2 * longest + 100
+
+
+def test_a_file_by_vllm(place, vllm_here, tmp_path):
+    options = dict(table=place / "toy", split="test", max_new_tokens=6, cache=tmp_path, engine="vllm")
+    assert len(generation.generate_reports(place / "tiny", out=tmp_path / "p.json", **options)) == len(vllm_here()) == 8

@@ -138,21 +138,26 @@ class Rollouts:
 
 # %% ../../nbs/training/03_grpo.ipynb #b34bd312
 class SamplingGuard(TrainerCallback):
-    "Ends a training in whose first steps the policy that samples is not the one that learns."
+    "Ends a training in whose first steps, begun or gone on with, the policy that samples is not the one that learns."
 
     steps = 10  # that are looked at, one by one
     ratio = (0.5, 2.0)  # mean importance ratio that is let pass
     difference = 0.1  # mean difference of a sampled token's log-probability that is let pass
+    begun = 0  # the step it goes on from
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        "A training that goes on is looked at anew: vLLM has been started again."
+        self.begun = state.global_step
 
     def on_step_end(self, args, state, control, **kwargs):
         "A line for each of the first steps."
-        control.should_log |= args.use_vllm and state.global_step <= self.steps
+        control.should_log |= args.use_vllm and state.global_step <= self.begun + self.steps
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         "Raises `StudyError` where the two disagree."
         ratio, apart = ((logs or {}).get(f"sampling/{name}/mean") for name in ("importance_sampling_ratio", "sampling_logp_difference"))
         far = ratio is not None and not self.ratio[0] <= ratio <= self.ratio[1]
-        if state.global_step <= self.steps and (far or (apart is not None and not apart <= self.difference)):
+        if state.global_step <= self.begun + self.steps and (far or (apart is not None and not apart <= self.difference)):
             raise StudyError(
                 f"step {state.global_step}: reports are sampled by another policy than the one that learns: the mean importance ratio "
                 f"is {ratio} (1 is right), a token's log-probability differs by {apart}. See that vLLM reads the same prompt, films, "
