@@ -1896,7 +1896,7 @@ _ANSWER_LINE = re.compile(
     rf"^([ \t\"]*[a-z][a-z /'-]{{2,40}}?)(?:\"?[ \t]*[,;][ \t]*\"?|[ \t]+)({_ANSWER_WORDS})[.\"]?{_NEXT_LINE}", re.IGNORECASE | re.MULTILINE
 )
 _BEFORE_LABEL = re.compile(r".*(?:[\n.;:|?\]])", re.DOTALL)
-_LEADER = re.compile(rf" *\.{{3,}} *(?=(?:{_ANSWER_WORDS})[. ]*(?:\n|$))", re.IGNORECASE)  # "effusion ..... no"
+_LEADER = re.compile(rf"(?<![ .]) *+\.{{3,}}+ *+(?=(?:{_ANSWER_WORDS})[. ]*(?:\n|$))", re.IGNORECASE)  # "effusion ..... no"
 _LISTED = re.compile(r" *, *(?:(?:and|or) )?")
 
 
