@@ -247,11 +247,12 @@ def write_cards(
     systems: list[str],  # runs with their seeds, such as 'sft-s1': `models/` may also hold those of an earlier plan
     credentialed: Iterable[str] = (),  # sources under a data-use agreement
     notes: Iterable[str] = (),  # further limits, a sentence each
-) -> list[Path]:  # <out>/cards/<system>.md
+    folder: str | Path | None = None,  # of the cards; `cards` in the profile's folder if None
+) -> list[Path]:  # <folder>/<system>.md
     "A card for every one of these policies that was trained, outside the models' folders; cards of others go."
-    out = Path(out)
+    out, folder = Path(out), Path(folder or Path(out) / "cards")
     trained = [model for system in systems if ((model := out / "models" / system) / "training.json").exists()]
-    with whole_folder(out / "cards") as part:
+    with whole_folder(folder) as part:
         for model in trained:
             write_whole(part / f"{model.name}.md", model_card(model, out / "scores", credentialed, notes, systems))
-    return [out / "cards" / f"{model.name}.md" for model in trained]
+    return [folder / f"{model.name}.md" for model in trained]
