@@ -544,9 +544,9 @@ def test_the_report_is_made_last_and_again_whenever_a_record_changed(planned):
     tasks = planned("smoke")
     assert list(tasks)[-1] == "report" and set(tasks["report"].needs) == set(tasks) - {"report"}
     (runs := planned.root / "outputs/smoke/runs").joinpath("sight.json").write_text('{"outputs": {}, "seconds": 1}')
-    before = identity(vars(tasks["report"]), runs, planned.root)["inputs"]
+    before = identity(vars(tasks["report"]), runs)["inputs"]
     (runs / "sight.json").write_text('{"outputs": {}, "seconds": 2}')
-    assert identity(vars(tasks["report"]), runs, planned.root)["inputs"] != before
+    assert identity(vars(tasks["report"]), runs)["inputs"] != before
 
 
 def test_figures_read_the_planned_scores_alone_and_rest_on_each_of_them(planned):

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['TOLD', 'TOLD_IF_FOUND', 'LOWER_IS_BETTER', 'HIGHER_IS_BETTER', 'VALIDATION', 'FOLLOWS', 'BEYOND', 'COUNTS', 'PANELS',
            'OWN_PANELS', 'ANSWER', 'HEADROOM', 'MAIN_MEASURES', 'FAMILY_SAID', 'CLAIMS_TABLE', 'PRIORS', 'STYLE',
-           'METHOD', 'LIMITS', 'README_BEGIN', 'README_END', 'read_records', 'rests_on', 'About', 'Said', 'number',
-           'interval', 'counted', 'Sets', 'measure_name', 'verdict', 'said_of_difference', 'differences_of',
-           'said_of_table', 'in_order', 'Panel', 'Figure', 'words_of', 'read_figures', 'last_step', 'main_comparisons',
-           'controls_of', 'opponents', 'answer', 'gains_and_losses', 'said_of_claims', 'said_of_headroom', 'panel_html',
-           'provenance_html', 'write_report', 'answer_rows', 'readme_results', 'write_readme', 'with_results',
-           'sets_of']
+           'METHOD', 'LIMITS', 'README_BEGIN', 'README_END', 'read_records', 'rests_on', 'say_what_panels_rest_on',
+           'About', 'Said', 'number', 'interval', 'counted', 'Sets', 'measure_name', 'verdict', 'said_of_difference',
+           'differences_of', 'said_of_table', 'in_order', 'Panel', 'Figure', 'words_of', 'read_figures', 'last_step',
+           'main_comparisons', 'controls_of', 'opponents', 'answer', 'gains_and_losses', 'said_of_claims',
+           'said_of_headroom', 'panel_html', 'provenance_html', 'write_report', 'answer_rows', 'readme_results',
+           'write_readme', 'with_results', 'sets_of']
 
 # %% ../../nbs/analysis/16_report.ipynb #108d0bf5
+import os
 import base64
 import html
 import json
@@ -29,7 +30,7 @@ from .hacking import NAMES as HACKING_NAMES
 from .longitudinal import QUANTITIES, REFERENCE
 from .panels import BINS, CONTROLS
 from .subgroups import cannot_conclude
-from ..core import RESEARCH_ONLY, StudyError, duration, read_json, write_whole
+from ..core import RESEARCH_ONLY, StudyError, duration, read_json, study_root, write_whole
 from ..reward.judge import ERROR_TYPES
 
 # %% ../../nbs/analysis/16_report.ipynb #81341010
@@ -57,6 +58,32 @@ def rests_on(
             waiting += [makers[str(place)] for place in (path, *path.parents) if str(place) in makers][:1]
             waiting += [path.stem] if path.parent.name == "runs" and path.suffix == ".json" else []
     return found
+
+# %% ../../nbs/analysis/16_report.ipynb #ca52814a
+def say_what_panels_rest_on(
+    figures: str | Path,  # `figures/` of a profile
+    records: dict[str, dict],  # of `read_records`
+    faults: dict[str, list[str]],  # task -> what differs from its record
+) -> int:  # 1 where something differs
+    "Print for each panel, whichever record speaks of it, on which tasks, inputs and modules it rests, and what of it is not as recorded."
+    made = {path: name for name, record in records.items() for path in record["outputs"]}
+    here = {os.path.relpath(path, study_root()) for path in Path(figures).glob("fig_*")} | {path for path in made if "/figures/" in path}
+    panels, wrong = {}, [name for name, said in faults.items() if said]
+    for path in sorted(path for path in here if not path.endswith(".json")):
+        panels.setdefault(Path(path).stem, []).append(path)
+    for panel, files in panels.items():
+        tasks = list(dict.fromkeys(task for path in files if path in made for task in rests_on(records, made[path])))
+        own = [f"{Path(path).name} is in no task's record" for path in files if path not in made]
+        said = own + [f"{task}: {fault}" for task in tasks for fault in faults.get(task, [])]
+        told = f"DIFFERS: {'; '.join(said)}" if said else "as recorded"
+        print(f"\n{panel} ({', '.join(Path(path).suffix[1:] for path in files)}): {told}\n  tasks    {' '.join(tasks)}")
+        print("  inputs  ", *(f"{path} {sha}" for task in tasks for path, sha in records[task]["inputs"].items() if path not in made))
+        code = {name: sha for task in tasks for name, sha in {records[task]["notebook"]: records[task]["code"], **records[task]["modules"]}.items()}
+        print("  code    ", *(f"{name} {sha[:8]}" for name, sha in code.items()))
+        wrong += [panel] if own else []
+    end = f"{len(wrong)} differ, {' '.join(wrong)}" if wrong else "all as recorded"
+    print(f"\n{len(faults)} tasks and {len(panels)} panels: {end}")
+    return int(bool(wrong))
 
 # %% ../../nbs/analysis/16_report.ipynb #e04d564f
 class About(NamedTuple):
