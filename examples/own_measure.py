@@ -38,11 +38,12 @@ def train(folder: Path, sft_steps: int, rl_steps: int) -> list[dict]:
     texts = [target_text(study, "findings") for study in studies.table.remove_columns("image")]
     build_tiny_policy([text for text in texts if text], folder / "tiny")  # any Hugging Face vision-language model instead
 
-    job = {"tables": [str(folder / "iu_xray")], "want": "findings", "cache": str(folder)}
-    sft = {"steps": sft_steps, "evaluate_every": 0, "warmup_steps": 5, "learning_rate": 2e-3}
-    launch("unirg.training.sft", job | {"start": str(folder / "tiny"), "out": str(folder / "sft"), "recipe": sft})
-    grpo = {"steps": rl_steps, "evaluate_every": 0, "warmup_steps": 1, "log_every": 1, "reward": REWARD}
-    launch("unirg.training.grpo", job | {"start": str(folder / "sft"), "out": str(folder / "rl"), "recipe": grpo})
+    job = {"tables": [str(folder / "iu_xray")], "want": "findings", "cache": str(folder), "evaluate_studies": 0}
+    sft = {"max_steps": str(sft_steps), "warmup_steps": "5", "learning_rate": "2e-3"}  # TRL's options, by their names there
+    launch(job | {"kind": "sft", "start": str(folder / "tiny"), "out": str(folder / "sft"), "trl": sft})
+    grpo = {"max_steps": str(rl_steps), "warmup_steps": "1", "logging_steps": "1", "learning_rate": "2e-4", "max_completion_length": "96"}
+    own = {"kind": "grpo", "batch": 8, "reward": REWARD}  # studies a step
+    launch(job | own | {"start": str(folder / "sft"), "out": str(folder / "rl"), "trl": grpo})
     with (folder / "rl" / "log.csv").open() as file:
         return list(csv.DictReader(file))
 

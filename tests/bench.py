@@ -266,14 +266,14 @@ def share_of_a_step():
     if not finished.exists():
         return what, float("nan"), "needs `make study` first"
     job = read_json(finished)["job"]
-    recipe = job["recipe"] | {"evaluate_every": 0, "save_every": 1000, "log_every": 1, "reward": "step2"}
+    options = job["trl"] | {"save_steps": "1000", "logging_steps": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        launch("unirg.training.grpo", job | {"recipe": recipe, "out": f"{folder}/rl"}, show=False)
+        launch(job | {"trl": options, "reward": "step2", "evaluate_studies": 0, "out": f"{folder}/rl"}, show=False)
         with open(f"{folder}/rl/log.csv", encoding="utf-8") as file:
             log = [row for row in csv.DictReader(file) if row.get("step_time")]
     spent, whole = (sum(float(row[name]) for row in log) for name in ("reward/seconds", "step_time"))
     each = f"{spent / len(log):.3f} of {whole / len(log):.2f} s"
-    share = f"{each} a step, {len(log)} steps; {recipe['completions_per_step']} completions, reward step2"
+    share = f"{each} a step, {len(log)} steps; {job['batch'] * int(options['num_generations'])} completions, reward step2"
     return what, 100 * spent / whole, share
 
 
@@ -299,17 +299,20 @@ def trainer_run(who, kind, job, folder):
 
 def trainer_rows(sft_steps=40, grpo_steps=12, rounds=2, warm=3):
     "Seconds a step of ours beside a plain script with the same trainer of TRL's, model, rows and batch; and where they go."
-    shared = {"learning_rate": 2e-4, "log_every": 10, "save_every": 1000, "evaluate_every": 0}
-    kinds = {"sft": shared | {"steps": sft_steps, "global_batch": 16}}
-    kinds["grpo"] = shared | {"steps": grpo_steps, "completions_per_step": 64, "num_generations": 8, "max_completion_length": 48}
-    kinds["grpo"] |= {"beta": 0.0, "reward": "step1"}
+    shared = {"learning_rate": "2e-4", "save_steps": "1000", "per_device_train_batch_size": "64"}
+    kinds = {"sft": (16, shared | {"max_steps": str(sft_steps)})}
+    kinds["grpo"] = (8, shared | {"max_steps": str(grpo_steps), "num_generations": "8", "max_completion_length": "48"})
     with tempfile.TemporaryDirectory() as folder:
         source, policy = bench_world(folder)
-        for kind, recipe in kinds.items():
+        for kind, (batch, options) in kinds.items():
             job = {
+                "kind": kind,
                 "start": str(policy),
                 "tables": [str(source)],
-                "recipe": recipe,
+                "batch": batch,
+                "trl": options,
+                "reward": "step1",
+                "evaluate_studies": 0,
                 "want": "findings_impression",
                 "seed": 1,
                 "cache": folder,

@@ -101,11 +101,12 @@ def measured(shape, folder, options, device="cuda"):
     gpu = device == "cuda"
     name = torch.cuda.get_device_name() if gpu else "CPU"
     peak = next((value for part, value in PEAK.items() if part in name), None)
-    recipe = {"steps": options.steps, "warmup_steps": 2, "learning_rate": 1e-5, "log_every": 1, "save_every": 10_000, "evaluate_every": 0}
-    recipe |= {"dtype": "bfloat16", "bf16": True, "gradient_checkpointing": gpu, "per_device_batch": options.batch}
-    recipe |= {"lora_rank": 0 if options.full else 64}
-    job = {"start": f"{folder}/policy", "tables": [f"{folder}/data"], "wording": "full", "cache": folder}
-    clock, record = run("sft", job | {"out": f"{folder}/sft", "recipe": recipe | {"global_batch": options.batch}}, folder)
+    trl = {"max_steps": options.steps, "warmup_steps": 2, "learning_rate": 1e-5, "logging_steps": 1, "save_steps": 10_000}
+    trl |= {"dtype": "bfloat16", "bf16": "yes", "gradient_checkpointing": "yes" if gpu else "no"}
+    trl |= {"per_device_train_batch_size": options.batch, "lora_r": 64, "lora_alpha": 128, "use_peft": "no" if options.full else "yes"}
+    trl = {name: str(value) for name, value in trl.items()}
+    job = {"start": f"{folder}/policy", "tables": [f"{folder}/data"], "wording": "full", "cache": folder, "evaluate_studies": 0}
+    clock, record = run("sft", job | {"kind": "sft", "out": f"{folder}/sft", "trl": trl, "batch": options.batch}, folder)
     seconds = np.median(np.diff(np.array(clock["steps"])[:, 0])[2:])
     tokens = record["spent"]["num_tokens"] / record["spent"]["step"] / options.batch  # a row
     times = 3 if options.full else 2  # frozen weights need no gradient of their own
@@ -121,10 +122,10 @@ def measured(shape, folder, options, device="cuda"):
         )
     if clock["peak"]:
         yield f"{how}: SFT, peak memory, GiB", clock["peak"] / 2**30, ""
-    group = {"completions_per_step": options.batch, "num_generations": options.batch // 2, "max_completion_length": 128, "beta": 0.0}
+    group = {"num_generations": str(options.batch // 2), "max_completion_length": "128"}
     for writer in ["transformers", *(["vllm"] if gpu and find_spec("vllm") else [])]:
-        own = recipe | group | {"use_vllm": writer == "vllm"}
-        clock, _ = run("grpo", job | {"out": f"{folder}/grpo_{writer}", "recipe": own}, folder)
+        own = {"kind": "grpo", "batch": 2, "trl": trl | group | {"use_vllm": "yes" if writer == "vllm" else "no"}}
+        clock, _ = run("grpo", job | own | {"out": f"{folder}/grpo_{writer}"}, folder)
         step = np.diff(np.array(clock["steps"])[:, 0])[2:].mean()
         shares = {what: 100 * np.sum(spent[3:]) / (step * (options.steps - 3)) for what, spent in clock["parts"].items() if spent}
         split = ", ".join(f"{what} {share:.0f} %" for what, share in shares.items())

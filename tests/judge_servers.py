@@ -19,10 +19,10 @@ def answer(significant="000000", insignificant="000000"):
     return LINES.format(*significant, *insignificant)
 
 
-def completion(text, usage=(900, 80)):
-    "A chat completion around a reply."
+def completion(text, usage=(900, 80), finish="stop", **message):
+    "A chat completion around a reply; further fields of its message by name."
     body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
-    body["choices"] = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}]
+    body["choices"] = [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}]
     if usage:
         body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
     return json.dumps(body)
@@ -30,8 +30,8 @@ def completion(text, usage=(900, 80)):
 
 class Server:
     """Serves while the block lasts. `behave(candidate, number, request)` says what happens to the number-th request on a candidate report:
-    a text is the reply of a good completion; a dict may hold status, body, headers, cut (bytes sent before the line drops) and hang (an
-    event waited for)."""
+    a text is the reply of a good completion; a dict may hold status, body (or raw bytes), headers, cut (bytes sent before the line drops)
+    and hang (an event waited for)."""
 
     def __init__(self, behave):
         self.behave, self.lock = behave, threading.Lock()
@@ -74,7 +74,7 @@ class Server:
             done = {"body": completion(done)} if isinstance(done, str) else done
             if "hang" in done and not done["hang"].wait(60):
                 return
-            whole = done.get("body", "{}").encode()
+            whole = done.get("raw") or done.get("body", "{}").encode()
             sent = whole[: done.get("cut", len(whole))]
             handler.send_response(done.get("status", 200))
             for name, value in {"Content-Type": "application/json", "Content-Length": str(len(whole)), **done.get("headers", {})}.items():
@@ -109,4 +109,5 @@ class ModelServer(Server):
             new = out[0, ids.shape[1] :].tolist()
             text = self.decode(new)
             self.replies.append((text, time.time() - started))
-        return {"body": completion(text, (ids.shape[1], len(new)))}
+        finish = "length" if len(new) == request["max_tokens"] else "stop"
+        return {"body": completion(text, (ids.shape[1], len(new)), finish)}

@@ -373,7 +373,7 @@ def test_a_profile_without_rl_from_sft_has_no_such_panel(tmp_path, runs):
 def test_the_validation_table_holds_runs_that_kept_validation_scores(tmp_path):
     for name, value in (("sft-s1", 0.7), ("rl2-s1", 0.8)):
         (tmp_path / name).mkdir()
-        pd.DataFrame({"step": [1, 2], "validation_composite_step1": [0.1, value]}).to_csv(tmp_path / name / "log.csv", index=False)
+        pd.DataFrame({"step": [1, 2], "eval_composite_step1": [0.1, value]}).to_csv(tmp_path / name / "log.csv", index=False)
         write_json(tmp_path / name / "training.json", {})
     (tmp_path / "rl1-s1").mkdir()
     table = validation_table(tmp_path, ["sft", "rl1", "rl2"], ["sft-s1", "rl1-s1", "rl2-s1"])

@@ -12,7 +12,7 @@ from unirg.analysis.longitudinal import REFERENCE
 from unirg.analysis.statistics import holm, paired_difference, summarise
 from unirg.core import StudyError
 from unirg.data.studies import Record
-from unirg.reward.metrics import temporal_scores
+from unirg.reward.judge import temporal_scores
 
 SENTENCES = [
     "Left pleural effusion, worsened.", "Left pleural effusion, unchanged.", "Edema has improved.", "New right pneumothorax.",

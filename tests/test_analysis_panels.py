@@ -436,7 +436,7 @@ def test_studies_without_a_report_are_counted_apart():
 
 
 def test_validation_is_that_of_the_weights_that_were_kept(tmp_path):
-    pd.DataFrame({"step": [0, 5, 10, 20], "validation_composite_step1": [0.1, None, 0.7, 0.4]}).to_csv(tmp_path / "log.csv", index=False)
+    pd.DataFrame({"step": [0, 5, 10, 20], "eval_composite_step1": [0.1, None, 0.7, 0.4]}).to_csv(tmp_path / "log.csv", index=False)
     for kept, value in ((20, 0.4), (10, 0.7), (15, 0.7)):
         write_json(tmp_path / "training.json", {"kept_step": kept})
         assert read_validation(tmp_path) == value

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from unirg.analysis.scoring import read_scores, save_scores, score_predictions
+from unirg.reward.composite import MEASURES
 from unirg.reward.judge import ERROR_TYPES, count_errors
-from unirg.reward.metrics import MEASURES
 
 STUDIES = [
     {"source": "toy", "study_id": f"s{i}", "patient_id": f"p{i}", "findings": text, "impression": None}
@@ -43,3 +43,15 @@ def test_a_judge_has_columns_of_its_own_and_what_it_could_not_tell_is_missing(tm
 def test_without_a_judge_nothing_is_added():
     table = score_predictions({"s0": "No effusion."}, STUDIES)
     assert not [name for name in table if name.startswith("errors_")]
+
+
+@pytest.mark.parametrize("silent", ["None.", "N/A", "___", "nan", " . "])
+def test_a_study_whose_reference_says_nothing_is_counted_and_not_scored(silent):
+    studies = [*STUDIES, {"source": "toy", "study_id": "s9", "patient_id": "p9", "findings": silent, "impression": None}]
+    texts = {study["study_id"]: "No effusion." for study in studies}
+    table = score_predictions(texts, studies)
+    assert list(table.study_id) == ["s0", "s1", "s2"] and table.attrs["without_reference"] == 1
+    studies[-1]["impression"] = "No effusion."
+    both = score_predictions(texts, studies, "findings_impression").set_index("study_id")
+    assert ("s9" in both.index) == (silent != "nan")  # the word of an empty cell spoils the whole
+    assert silent == "nan" or both.loc["s9", ["findings:bleu2"]].isna().all()

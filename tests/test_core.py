@@ -86,6 +86,38 @@ def test_a_variant_of_a_profile_has_a_folder_of_results_of_its_own(tmp_path):
     assert mine.get("steps") == third.get("steps") == "9"
 
 
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("unseen   ; scored only", "unseen"),
+        ("unseen ;scored only", "unseen"),
+        ("unseen  # scored only", "unseen"),
+        ("Ward #3", "Ward #3"),
+        ("Ward #3 # ours", "Ward #3"),
+        ("a;b", "a;b"),
+        ("LATERAL: seit | PA: p.a.  ; own words", "LATERAL: seit | PA: p.a."),
+        ("http://host/#place", "http://host/#place"),
+        (";", ";"),
+        ("one  ; first\n two  ; second", "one\ntwo"),
+    ],
+)
+def test_a_comment_may_stand_behind_a_value(tmp_path, written, value):
+    (tmp_path / "settings.ini").write_text(f"[shared]\nword = {written}\n[toy]\n")
+    assert Settings("toy", root=tmp_path).get("word") == value
+
+
+def test_no_value_of_the_study_is_cut_by_what_looks_like_a_comment():
+    import configparser
+
+    plain = configparser.ConfigParser(interpolation=None, default_section="none")
+    plain.optionxform = str
+    plain.read(ROOT / "settings.ini", encoding="utf-8")
+    read = Settings("phantom", root=ROOT).sections
+    assert {name: dict(plain[name]) for name in plain.sections()} == {name: read[name] for name in plain.sections()} | {
+        name: dict(plain[name]) for name in plain.sections() if "like" in plain[name]
+    }
+
+
 def test_one_byte_in_the_middle_of_a_large_file_changes_its_digest_and_its_folders(tmp_path):
     large = tmp_path / "archive" / "table.csv"
     large.parent.mkdir()

@@ -16,9 +16,19 @@ from PIL import Image
 
 from unirg.core import StudyError
 from unirg.data import iu_xray
-from unirg.data.leaks import between, escaped, looks_like_a_film, patients_in_two_splits, pictures_in, without_learned
+from unirg.data.leaks import (
+    between,
+    escaped,
+    holds_target,
+    looks_like_a_film,
+    patients_in_two_splits,
+    pictures_in,
+    prompt_leaks,
+    told_in_prompt,
+    without_learned,
+)
 from unirg.data.sources import read_source
-from unirg.data.studies import Record, collect
+from unirg.data.studies import Film, Record, collect
 
 ROOT = Path(__file__).parents[1]
 IU = ROOT.parent / "shared" / "real_data" / "iu_xray_text"
@@ -83,6 +93,48 @@ def test_a_patient_in_two_splits_is_refused_and_nothing_kept(tmp_path):
     with pytest.raises(StudyError, match="patient p1 is in train and in validation"):
         read_source("table", tmp_path, out=str(out), **mapping)
     assert not out.exists()
+
+
+SENTENCE = "There is a small effusion at the left base."
+
+
+@pytest.mark.parametrize(
+    ("shown", "target", "holds"),
+    [
+        ([f"Cough. {SENTENCE}", None], ["The heart is normal. " + SENTENCE, None], True),
+        ([None, "THERE IS A SMALL\neffusion at"], [None, SENTENCE], True),  # six words, whatever their case and lines
+        (["Large right effusion.", None], ["Large right effusion.", "Effusion."], True),  # a whole sentence
+        (["follow up of a large right effusion", None], ["- Large right effusion\n- Normal heart", None], True),
+        (["Effusion?", "None."], ["Effusion.", "None."], False),
+        (["history of lung cancer", None], ["There is a mass, history of lung cancer known.", None], False),
+        (["a b c", "d e f"], ["a b c d e f", None], False),  # not from one context into the other
+        ([None, None], [None, None], False),
+    ],
+)
+def test_prompts_that_hold_their_target(shown, target, holds):
+    assert holds_target(shown, target) is holds
+
+
+def test_prompts_are_counted_in_counts(tmp_path):
+    records = [
+        Record("demo", "plain", "a", split="train", order_key=1, indication="Cough.", findings=LUNGS),
+        Record("demo", "same", "a", split="train", order_key=2, comparison="None.", findings=f" {LUNGS} "),
+        Record("demo", "holds", "b", split="train", indication="Follow a small effusion at the left base", findings=SENTENCE),
+        Record("demo", "cut", "c", split="test", comparison=f"Film of 2010. {SENTENCE}", findings=SENTENCE),
+    ]
+    for record in records:
+        record.films = [Film("x.png", "PA")]
+    studies = collect("demo", records, pixels=False, out=tmp_path / "demo")
+    assert studies.counts["leaks"]["prompts"] == {"holding_target": 1, "words": 6, "context_cut": 1, "prior_says_target": 1}
+    assert list(told_in_prompt(studies.table)) == [("holds", "target"), ("cut", "cut")]
+    assert prompt_leaks(studies.table.select([0]))["holding_target"] == 0
+
+
+@pytest.mark.skipif(not IU.exists(), reason="../shared/real_data/iu_xray_text is not here")
+def test_real_prompts_do_not_hold_their_target():
+    told = iu_xray.read(IU, pixels=False).counts["leaks"]["prompts"]
+    print(f"\nIU X-Ray: {told}")
+    assert told["holding_target"] <= 1 and told["context_cut"] <= 12
 
 
 @pytest.mark.skipif(not IU.exists(), reason="../shared/real_data/iu_xray_text is not here")
@@ -163,9 +215,10 @@ def study(tmp_path_factory):
 def run(root, home, notebook, parameters, result):
     (root / result).parent.mkdir(parents=True, exist_ok=True)
     book = root / f"nbs/study/{notebook}.ipynb"
-    order = {"notebook": str(book), "result": str(root / result), "parameters": parameters, "root": str(root)}
-    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(home / "tmp"), "UNIRG_ROOT": str(root), "PYTHONPATH": str(ROOT)}
-    code = f"from unirg.study import execute; execute({order!r})"
+    places = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "UNIRG_ROOT": str(root), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "UNIRG_TASK": notebook, **places}
+    told = f"Path({str(book)!r}), Path({str(root / result)!r}), {parameters!r}, Path({str(root)!r})"
+    code = f"from pathlib import Path; from unirg.study import execute; execute({told})"
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 

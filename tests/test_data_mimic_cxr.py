@@ -251,10 +251,39 @@ def test_a_study_the_leaderboard_drops_stays_a_prior(archive, tmp_path):
     assert studies.counts["reader"] == {"rexrank_studies_listed": 1} and studies.counts["flags"]["rexrank_test"] == 1
 
 
-def test_a_reading_without_a_header_is_told_but_not_taken(archive):
-    (archive / "files/p10/p10000033/s50000004.txt").write_text(" FINAL REPORT\n INDICATION: Fall.\n \n The lungs are clear.\n")
-    row = rows_of(mimic_cxr.read(archive, size=64))["50000004"]
-    assert row["findings"] is row["impression"] is None and row["flags"] == "last_paragraph" and row["indication"] == "Fall."
+def report(archive, text):
+    (archive / "files/p10/p10000033/s50000004.txt").write_text(text)
+    return mimic_cxr.read(archive, size=64)
+
+
+FINAL = "                                 FINAL REPORT\n"
+
+
+LOST = "reading_in_context"
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "findings", "flags"),
+    [
+        (" INDICATION: Fall.\n \n Both lungs are clear.\n", ("Fall.", None), "Both lungs are clear.", LOST),
+        (" HISTORY: Fall.\n \n COMPARISON:  ___.\n \n Effusion.\n \n IMPRESSION: As told.\n", ("Fall.", "___."), "Effusion.", LOST),
+        (" COMPARISON:  None. There is an effusion.\n \n IMPRESSION: As told.\n", (None, "None."), "There is an effusion.", LOST),
+        (" REASON FOR EXAM: Fall\n and cough.\n \n PORTABLE CHEST: Small effusion.\n", ("Fall\n and cough.", None), "Small effusion.", ""),
+        (" INDICATION: Fall.\n \n PFI:  Effusion.\n \n FINDINGS: Clear.\n", ("Fall.", None), "Clear.", ""),
+        (" FINDINGS: Clear.\n \n IMPRESSION: Clear.\n\n\n      PFI REPORT\n PFI:  Effusion.\n", (None, None), "Clear.", ""),
+        (" STUDY: Chest.\n \n AP view: as before.\n \n Both lungs are clear.\n \n", (None, None), "Both lungs are clear.", LOST),
+        (" INDICATION: Fall.\n \n RESIDENT READ: Effusion.\n", ("Fall.", None), None, "provisional_only"),
+        (" CHEST, PA\n \n As before.\n", (None, None), None, "last_paragraph"),
+    ],
+)
+def test_where_the_reading_stands(archive, text, context, findings, flags):
+    row = rows_of(report(archive, FINAL + text))["50000004"]
+    assert (row["indication"], row["comparison"]) == context and row["flags"] == flags
+    assert (row["findings"] is None) if findings is None else (findings in row["findings"])
+
+
+def test_a_report_that_is_no_text_is_set_aside_by_name(archive):
+    assert "RTF" in report(archive, r"{\rtf1\ansi FINDINGS: Clear.\par}").quarantine["50000004"]["reason"]
 
 
 def test_labels(archive):

@@ -11,8 +11,9 @@ import scale
 from unirg.core import StudyError, digest
 from unirg.data import mimic_cxr
 from unirg.data import studies as module
-from unirg.data.shards import Listing, work_off
-from unirg.data.studies import Record, Studies, collect, join_in
+from unirg.data import shards
+from unirg.data.shards import Listing, join_in, work_off
+from unirg.data.studies import Record, Studies, collect
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_others_join_in_by_the_folder_alone(archive, whole, tmp_path, monkeypatc
     def nothing_left(*args):
         raise AssertionError("the helpers left a shard")
 
-    monkeypatch.setattr(module, "write_shard", nothing_left)
+    monkeypatch.setattr(shards, "do_shard", nothing_left)
     prepared(archive, out)
     assert digest(out) == digest(archive.parent / "data" / "whole")
 
@@ -99,6 +100,34 @@ print(peak())
 
     few, many, as_a_list = used(500, tmp_path / "few"), used(4000, tmp_path / "many"), used(4000) - used(500)
     assert as_a_list > 30 and many - few < 0.6 * as_a_list, f"{few:.0f} MiB, then {many:.0f} MiB; as a list {as_a_list:.0f} MiB more"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc to read a process's peak from")
+def test_a_table_does_not_live_in_memory(tmp_path):
+    "Rows of one study far apart, long reports, ids by the thousand: read twice in a stream, and gathered on disk."
+    code = f"""{scale.PEAK}
+import sys
+from unirg.data import table
+mapping = dict(image="file", study_id="acc", patient_id="mrn", order="day", report="report", view="view")
+for record in table.records(sys.argv[1], table=sys.argv[2], **mapping):
+    pass
+print(record.study_id, len(record.films), peak())
+"""
+
+    def used(studies):
+        with (tmp_path / f"{studies}.csv").open("w") as file:
+            file.write("file,acc,mrn,day,report,view\n")
+            for film in range(2):
+                for i in range(studies):
+                    text = f"FINDINGS: {'The lungs are clear. ' * 400}\nIMPRESSION: Number {i}."
+                    file.write(f'{i}-{film}.png,A{i},P{i // 3},2020-01-{1 + i % 28:02d},"{text}",{"lateral" if film else "PA"}\n')
+        command = [sys.executable, "-c", code, str(tmp_path), f"{studies}.csv"]
+        study, films, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert (study, films) == (f"A{studies - 1}", "2")
+        return float(peak), (tmp_path / f"{studies}.csv").stat().st_size / 2**20
+
+    (few, small), (many, large) = used(100), used(1500)
+    assert large - small > 20 and many - few < 0.3 * (large - small), f"{few:.0f} MiB of {small:.0f} MiB, {many:.0f} MiB of {large:.0f} MiB"
 
 
 def test_another_version_of_the_list_or_of_the_options_starts_anew(archive, tmp_path):

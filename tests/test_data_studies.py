@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unirg.core import StudyError
-from unirg.data import studies as module
+from unirg.data import shards
 from unirg.data.priors import with_priors
 from unirg.data.studies import (
     FEATURES,
@@ -200,20 +200,20 @@ def test_processes_and_kills_change_nothing(films, tmp_path, monkeypatch):
     root = films(visits(), bad=("s4", "s17"))
     one = collect("demo", visits(), root=root, size=64, shard=4)
     collect("demo", visits(), root=root, size=64, shard=4, num_proc=2, out=tmp_path / "two")
-    real, calls = module.write_shard, []
+    real, calls = shards.do_shard, []
 
     def dies(*args):
-        calls.append(args[0].name)
+        calls.append(args[1])
         if len(calls) == 4:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(module, "write_shard", dies)
+    monkeypatch.setattr(shards, "do_shard", dies)
     with pytest.raises(KeyboardInterrupt):
         collect("demo", visits(), root=root, size=64, shard=4, out=tmp_path / "killed")
     assert not (tmp_path / "killed").exists()
     collect("demo", visits(), root=root, size=64, shard=4, out=tmp_path / "killed")
-    assert calls[3:] == ["00003.arrow", *(f"0000{i}.arrow" for i in range(3, 8))]  # the finished three are not done again
+    assert calls[3:] == [3, *range(3, 8)]  # the finished three are not done again
     names = sorted(p.name for p in (tmp_path / "two").iterdir())
     assert names == sorted(p.name for p in (tmp_path / "killed").iterdir())
     for name in names:
@@ -250,8 +250,9 @@ def test_damaged_folders(films, tmp_path):
 
 
 def test_all_set_aside(films, tmp_path):
-    done = collect("demo", [record("a")], root=films([record("a")], bad=("a",)), out=tmp_path / "data")
-    assert done.counts["rows"] == 0 and done.counts["quarantined"] == 1
+    with pytest.raises(StudyError, match=r"none of 1 studies can be used: file is empty \(1\). Looked in"):
+        collect("demo", [record("a")], root=films([record("a")], bad=("a",)), out=tmp_path / "data")
+    assert "a_0.png" in (tmp_path / "data.quarantine.csv").read_text() and not (tmp_path / "data").exists()
 
 
 def test_another_patients_prior_is_never_ones_own_and_none_is_none():

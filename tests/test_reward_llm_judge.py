@@ -1,8 +1,11 @@
 "The judge by language model, against servers that answer, refuse, hang, break off and talk nonsense, and against real models."
 
 import asyncio
+import hashlib
 import importlib.util
 import itertools
+import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -13,6 +16,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -126,6 +130,396 @@ def test_nonsense_is_missing_and_never_zero(tmp_path, capsys):
             assert cache.paid("m")[0] == 2 * len(NONSENSE) + 1  # what a retired reply cost is not forgotten
 
 
+# ---------------------------------------------------------------- what of a reply is the answer
+
+ZEROS = answer()
+THOUGHTS = {
+    "an element": ("<think>", "</think>"),
+    "capitals": ("<THINK>", "</Think>"),
+    "another name": ("<thinking>", "</thinking>"),
+    "a third name": ("<reasoning>", "</reasoning>"),
+    "with a name space": ("<seed:think>", "</seed:think>"),
+    "with attributes": ('<think effort="high">', "</think >"),
+    "a scratchpad": ("<scratchpad>", "</scratchpad>"),
+    "escaped": ("&lt;think&gt;", "&lt;/think&gt;"),
+    "full width": ("\uff1cthink\uff1e", "\uff1c/think\uff1e"),
+    "brackets": ("[THINK]", "[/THINK]"),
+    "special tokens": ("<|begin_of_thought|>", "<|end_of_thought|>\n<|begin_of_solution|>"),
+    "other special tokens": ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+    "triangles": ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    "unused tokens": ("<unused94>thought\n", "<unused95>"),
+    "channels": ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    "channels without their marks": ("analysisWe compare. ", "assistantfinal"),
+    "another's channels": ("<|channel>thought\n", "<channel|>"),
+}
+
+
+@pytest.mark.parametrize(("start", "end"), THOUGHTS.values(), ids=THOUGHTS)
+def test_what_follows_the_last_closed_thought_is_read_and_a_draft_never(start, end):
+    for draft in (ZEROS, "Zero errors?", "", ZEROS.split("\n")[0], f"<i>{ZEROS}</i>"):
+        assert parse_reply(f"{start}{draft}{end}\n{GOOD}") == parse_reply(GOOD)
+        assert parse_reply(f"{start}{draft}{end}\nAnd again. {start}{draft}\n{end}{GOOD}") == parse_reply(GOOD)
+        for cut in (f"{start}{draft}", f"{start}{draft}\n{ZEROS}\nOr", f"{start}x{end}{start}{ZEROS}", f"{start}{draft}{end}"):
+            with pytest.raises(ReplyError):
+                parse_reply(cut)
+
+
+def test_a_thought_whose_beginning_the_template_has_written():
+    assert parse_reply(f"The candidate is right.\n{ZEROS}\n</think>\n\n{GOOD}") == parse_reply(GOOD)
+    with pytest.raises(ReplyError, match="no end"):
+        parse_reply(f"{GOOD}\n<think>Wait, is that right?")
+
+
+ADORNED = {
+    "bold": GOOD.replace("clinically", "**clinically**"),
+    "a block of code": f"```\n{GOOD}\n```",
+    "an answer element": f"<answer>{GOOD}</answer>",
+    "an answer element without an end": f"<answer>\n{GOOD}",
+    "HTML": GOOD.replace("\n", "<br/>\n<p>"),
+    "special tokens": f"<|im_start|>assistant\n{GOOD}<|im_end|>",
+    "another's special tokens": f"{GOOD}<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "full-width brackets and figures": GOOD.translate({ord(a): 0xFEE0 + ord(a) for a in "()[],:0123456789"}),
+    "capitals": GOOD.replace("Number of clinically", "NUMBER OF CLINICALLY"),
+    "leading zeros": GOOD.replace("(A, 1)", "(A, 01)"),
+    "an explanation in an element": f"{GOOD}\n<explanation>The effusion is missed: {ZEROS}</explanation>",
+    "words that agree": f"{GOOD}\nTotal: 22 errors. The effusion is (A, 1); the change is missed (F, 7).",
+    "a numbered list of errors": f"{GOOD}\nThe errors:\n1. A total collapse, 3 cm, is missed. Errors: 2. None.",
+    "an empty thought": f"<think>\n\n</think>\n\n{GOOD}",
+}
+
+
+@pytest.mark.parametrize("text", ADORNED.values(), ids=ADORNED)
+def test_what_a_model_puts_about_its_answer_does_no_harm(text):
+    assert parse_reply(text) == parse_reply(GOOD)
+
+
+TAKEN_BACK = {
+    "the answer twice": f"{GOOD}\n\n{GOOD}",
+    "another answer": f"{ZEROS}\nCorrected:\n{GOOD}",
+    "another answer in other letters": f"{ZEROS}\n{GOOD.upper()}",
+    "another list": f"{ZEROS}\nor rather [(A, 1), (B, 0), (C, 0), (D, 0), (E, 0), (F, 0)]",
+    "half another list": f"{ZEROS} (A, 2), (B, 1)",
+    "another count": f"{ZEROS}\nThe false effusion is (A, 1).",
+    "another total": f"{ZEROS}\nTotal number of errors: 3",
+    "another number of errors": f"{ZEROS}\nClinically significant errors: 2",
+    "the prompt's example": f'Reference: """Heart size is normal. No focal consolidation."""\nCandidate: """x"""\nErrors:\n{ZEROS}',
+    "the next example": f'{ZEROS}\n\nReference: """The lungs are clear."""',
+    "said to be an example": f"For example:\n{ZEROS}",
+    "said to be the example's form": f"The form of the example is\n\n{ZEROS}",
+    "in an example's element": f"<example>{ZEROS}</example>",
+    "in a draft's element": f"<draft>{ZEROS}</draft> I shall now compare.",
+    "in an element without an end": f"<notes>{ZEROS}",
+    "in a comment": f"<!-- {ZEROS} -->",
+    "in a comment without an end": f"<!-- {ZEROS}",
+    "not judged": f"{ZEROS}\nI'm sorry, I cannot see the candidate report.",
+    "not judged, said first": f"As an AI I am no radiologist.\n{ZEROS}",
+    "a thirty-first error": GOOD.replace("(A, 1)", "(A, 31)"),
+    "ninety-nine": GOOD.replace("(F, 6)", "(F, 99)"),
+    "minus, as a typesetter has it": GOOD.replace("(A, 1)", "(A, \u22121)"),
+    "a power": GOOD.replace("(A, 1)", "(A, 1\u00b2)"),
+    "Arabic figures": GOOD.replace("(A, 1)", "(A, \u0661)"),
+    "a letter of another alphabet": GOOD.replace("(A, 1)", "(\u0410, 1)"),
+    "small letters": GOOD.replace("(A, 1)", "(a, 1)"),
+    "a sum": GOOD.replace("(A, 1)", "(A, 1+1)"),
+    "not known": GOOD.replace("(A, 1)", "(A, n)"),
+    "a type twice, and one missing": GOOD.replace("(C, 3)", "(A, 3)"),
+    "half the letters": ZEROS.replace("(D, 0), (E, 0), (F, 0)", ""),
+    "a half pair of surrogates in the list": GOOD.replace("(A, 1)", "(A\ud83d, 1)"),
+}
+
+
+@pytest.mark.parametrize("text", TAKEN_BACK.values(), ids=TAKEN_BACK)
+def test_an_answer_that_is_taken_back_or_absurd_is_no_judgement(text):
+    with pytest.raises(ReplyError) as raised:
+        parse_reply(text)
+    assert "effusion" not in str(raised.value) and "Heart" not in str(raised.value)
+
+
+# ---------------------------------------------------------------- how a reply ended, and what it holds
+
+TOOL = [{"id": "1", "type": "function", "function": {"name": "count", "arguments": "{}"}}]
+TWO = json.dumps(json.loads(completion(ZEROS)) | {"choices": json.loads(completion(ZEROS))["choices"] * 2})
+ENDED = {
+    "cut off": (completion(ZEROS, finish="length"), "cut off"),
+    "cut off in a thought": (completion(f"<think>{ZEROS}", finish="length"), "cut off"),
+    "cut off in a thought of its own": (completion(None, finish="length", reasoning_content=ZEROS), "cut off"),
+    "filtered": (completion(ZEROS, finish="content_filter"), "filtered"),
+    "unsaid": (completion(ZEROS, finish=None), "does not say how it ended"),
+    "left out": (completion(ZEROS).replace('"finish_reason": "stop", ', ""), "does not say how it ended"),
+    "no content at all": (completion(None).replace(', "content": null', ""), "empty reply"),
+    "ended in another way": (completion(ZEROS, finish="abort"), "abort"),
+    "ended in an odd way": (completion(ZEROS, finish={"why": "Secret."}), "does not say"),
+    "a thought without an end": (completion(f"<thinking>{ZEROS}"), "no end"),
+    "a refusal": (completion(None, refusal="Secret."), "refusal"),
+    "a refusal beside an answer": (completion(ZEROS, refusal="Secret."), "refusal"),
+    "a call of a tool": (completion(ZEROS, finish="tool_calls", tool_calls=TOOL), "call of a tool"),
+    "a call of a tool that ends well": (completion(ZEROS, tool_calls=TOOL), "call of a tool"),
+    "two choices": (TWO, "several choices"),
+    "null": (completion(None), "empty reply"),
+    "white space": (completion(" \n"), "empty reply"),
+    "a number": (completion(0), "no text"),
+    "true": (completion(True), "no text"),
+    "a dictionary": (completion({"type": "text", "text": ZEROS}), "no text"),
+    "a list of numbers": (completion([0, 0]), "no text"),
+    "a list in a list": (completion([[{"type": "text", "text": ZEROS}]]), "no text"),
+    "no part": (completion([]), "empty reply"),
+    "a part that is a picture": (
+        completion([{"type": "image_url", "url": "x"}, {"type": "text", "text": ZEROS}]),
+        "no text",
+    ),
+    "a part that refuses": (completion([{"type": "refusal", "refusal": "Secret."}, {"type": "text", "text": ZEROS}]), "no text"),
+    "a part without its text": (completion([{"type": "text", "text": None}, {"type": "text", "text": ZEROS}]), "no text"),
+    "a part that is a thought, and nothing else": (completion([{"type": "thinking", "thinking": ZEROS}]), "empty reply"),
+    "half a pair of surrogates": (completion("\ud83d"), "the line of significant errors"),
+}
+
+
+@pytest.mark.parametrize(("body", "why"), ENDED.values(), ids=ENDED)
+def test_a_reply_that_is_no_whole_text_is_missing_for_its_pair_and_kept(tmp_path, capsys, body, why):
+    with Server(lambda candidate, *_: {"body": body} if candidate == "Report 1." else GOOD) as server:
+        judge = judge_at(server, tmp_path)
+        judged = judge.judge(*reports(3), names=["s0", "s1", "s2"])
+        assert [j.errors() is None for j in judged] == [False, True, False] and why in judged[1].missing
+        assert judge.totals.paid == 3 and "Secret" not in judged[1].missing
+        assert "1 of 3 judgements are missing" in (said := capsys.readouterr().out) and "study s1" in said and "Report 1." not in said
+        assert judge.judge(*reports(3)) == judged and set(server.asked.values()) == {1}
+        judge.judge(*reports(3), ask_again=True)
+        assert server.asked["Report 1."] == 2
+
+
+HALF = len(GOOD) // 2
+IN_PARTS = {
+    "one part": [{"type": "text", "text": GOOD}],
+    "a line each": [{"type": "text", "text": line} for line in GOOD.split("\n")],
+    "broken anywhere": [{"type": "text", "text": GOOD[:HALF]}, {"type": "text", "text": GOOD[HALF:]}],
+    "texts": [GOOD[:HALF], GOOD[HALF:]],
+    "without kinds": [{"text": GOOD}],
+    "of another kind": [{"type": "output_text", "text": GOOD, "annotations": []}],
+    "behind a thought": [{"type": "thinking", "thinking": [{"type": "text", "text": ZEROS}]}, {"type": "text", "text": GOOD}],
+    "behind reasoning": [{"type": "reasoning", "summary": [], "text": ZEROS}, {"type": "text", "text": GOOD}],
+    "with values": [{"type": "text", "text": {"value": GOOD, "annotations": []}}],
+    "an empty part": [{"type": "text", "text": ""}, {"type": "text", "text": GOOD}],
+}
+
+
+@pytest.mark.parametrize("content", IN_PARTS.values(), ids=IN_PARTS)
+def test_content_in_parts_is_joined(tmp_path, content):
+    with Server(lambda *_: {"body": completion(content)}) as server:
+        (judged,) = judge_at(server, tmp_path).judge(["Edema."], [REFERENCE])
+    assert judged.significant == parse_reply(GOOD)["significant"]
+
+
+ODD_TEXTS = ["Small \ud83d effusion.", "\udc00", "\ud800\udc00 edema.", "No \x00 effusion.", "\ufffe\uffff.", "\U0001f600", "a\r\nb\u2028c"]
+
+
+def test_text_that_cannot_be_encoded_ends_no_call(tmp_path):
+    "Neither in what is sent, nor in what comes back, nor in what the endpoint says of itself."
+    with Server(lambda candidate, *_: {"body": completion(f"{GOOD}\n{ODD_TEXTS[0]}")}) as server:
+        judge = judge_at(server, tmp_path)
+        texts = [*ODD_TEXTS, "Edema."]
+        assert all(j.errors() for j in judge.judge(texts, [REFERENCE] * len(texts)))
+        assert all(j.errors() for j in judge.judge(["Edema."] * len(ODD_TEXTS), [text + " Edema." for text in ODD_TEXTS]))
+        assert len(server.requests) == 2 * len(ODD_TEXTS) + 1
+    odd = {
+        "bytes of another encoding": {"raw": completion("?" + GOOD).replace("?", "\xe9").encode("latin-1")},
+        "a code that cannot be encoded": {"status": 400, "body": '{"error": {"code": "\\ud83d", "message": "\\ud83d"}}'},
+        "nested too deep": {"body": "[" * 200_000},
+        "a number too large": {"body": completion(GOOD, usage=(10**30, 80))},
+        "tokens that are no numbers": {"body": completion(GOOD).replace("900", '"900"')},
+        "tokens below nothing": {"body": completion(GOOD, usage=(-5, 80))},
+    }  # fmt: skip
+    with Server(lambda candidate, *_: odd.get(candidate, GOOD)) as server:
+        judge = judge_at(server, tmp_path, retries=0, prompt_price=1, completion_price=1)
+        judged = judge.judge([*odd, "fine"], [REFERENCE] * (len(odd) + 1))
+        assert judged[-1].errors() and [j.errors() is None for j in judged[:3]] == [True] * 3
+        assert all(j.errors() for j in judged[3:]) and judge.totals.prompt_tokens == 2 * 900 and judge.totals.unmetered == 2
+
+
+def test_what_repeats_an_example_of_the_prompt_is_no_judgement(tmp_path):
+    "Without the quotation marks too; but a pair that says the same as an example is judged."
+    echoed = f"Heart size is normal.  No focal\nconsolidation. The candidate is right.\n{ZEROS}"
+    with Server(lambda *_: echoed) as server:
+        judge = judge_at(server, tmp_path)
+        other, same = judge.judge(["Edema.", "Edema."], [REFERENCE, "Heart size is normal. No focal consolidation."])
+    assert "example" in other.missing and same.errors()
+
+
+def test_a_pair_whose_reference_says_nothing_is_not_asked(tmp_path):
+    with Server(good) as server:
+        judge = judge_at(server, tmp_path)
+        predictions, references = (
+            ["Edema."] * 5,
+            ["nan", "", "Findings: None Impression: None", "Findings: Clear lungs. Impression: nan", REFERENCE],
+        )
+        assert judge.estimate(predictions, references).to_ask == 1
+        judged = judge.judge(predictions, references)
+        assert [j.errors() is None for j in judged] == [True] * 4 + [False] and "says nothing" in judged[0].missing
+        assert server.asked.total() == 1
+
+
+def test_no_run_of_quotation_marks_closes_those_of_the_prompt():
+    plain = RUBRIC.messages("x", REFERENCE)[1]["content"].count('"""')
+    for n in range(1, 12):
+        assert RUBRIC.messages("a " + '"' * n + " b", REFERENCE)[1]["content"].count('"""') == plain
+
+
+# ---------------------------------------------------------------- pauses that a server asks for
+
+
+def test_a_long_pause_is_waited_for_as_long_as_patience_allows(tmp_path):
+    asked = {
+        "seconds": {"retry-after": "1"},
+        "a fraction": {"retry-after": "0.6"},
+        "thousandths": {"retry-after-ms": "700", "retry-after": "100"},
+        "a date": {"retry-after": None},
+    }
+
+    def behave(candidate, number, request):
+        if number > 1:
+            return GOOD
+        date = formatdate(time.time() + 2, usegmt=True)
+        return {"status": 429 if candidate != "a date" else 503, "headers": {k: v or date for k, v in asked[candidate].items()}}
+
+    with Server(behave) as server:
+        judged = judge_at(server, tmp_path, patience=30).judge(list(asked), [REFERENCE] * len(asked))
+        assert all(j.errors() for j in judged) and set(server.asked.values()) == {2}
+
+
+@pytest.mark.parametrize("pause", ["300", "1e9", "121.5", "Fri, 31 Dec 2199 23:59:59 GMT", "99999999999999"])
+def test_a_pause_beyond_patience_is_not_begun(tmp_path, pause):
+    with Server(lambda *_: {"status": 429, "headers": {"retry-after": pause}}) as server:
+        judged = judge_at(server, tmp_path, patience=100).judge(*reports(2))
+        assert all("HTTP 429, and a pause of" in j.missing and "beyond the patience of 100 s" in j.missing for j in judged)
+        assert set(server.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("pause", ["-5", "0", "nan", "inf", "1e400", "soon", "", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 99999"])
+def test_a_pause_that_is_none_is_as_if_it_were_not_asked_for(tmp_path, pause):
+    with Server(lambda c, number, _: {"status": 503, "headers": {"retry-after": pause}} if number == 1 else GOOD) as server:
+        assert judge_at(server, tmp_path).judge(["Edema."], [REFERENCE])[0].errors() and server.asked["Edema."] == 2
+
+
+def test_a_server_that_says_so_is_asked_again_or_not(tmp_path):
+    headers = {"yes": {"x-should-retry": "true", **SOON}, "no": {"x-should-retry": "false"}}
+    status = {"yes": 400, "no": 500}
+    with Server(lambda c, number, _: {"status": status[c], "headers": headers[c]} if number == 1 else GOOD) as server:
+        yes, no = judge_at(server, tmp_path).judge(list(headers), [REFERENCE] * 2)
+        assert yes.errors() and "HTTP 500" in no.missing and server.asked == {"yes": 2, "no": 1}
+
+
+# ---------------------------------------------------------------- who was asked
+
+
+def test_another_endpoint_is_another_judge(tmp_path):
+    with Server(lambda *_: answer("100000")) as one, Server(lambda *_: answer("200000")) as two:
+        for server, count in ((one, 1), (two, 2), (one, 1)):
+            assert judge_at(server, tmp_path)(["Edema."], [REFERENCE])[0]["false_finding"] == count
+        for spelled in (one.address + "/", one.address.replace("http", "HTTP"), f" {one.address}//"):
+            assert judge_at(spelled, tmp_path)(["Edema."], [REFERENCE])[0]["false_finding"] == 1
+        assert one.asked.total() == two.asked.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://There.example/v1", "HTTPS://there.example:443/v1/", True),
+        ("http://here/v1", "http://here:80/v1", True),
+        ("http://here/v1", "https://here/v1", False),
+        ("http://here:8000/v1", "http://here:8001/v1", False),
+        ("http://here/V1", "http://here/v1", False),
+        ("http://here/v1?key=a", "http://here/v1?key=b", False),
+        ("http://here:80", "http://here:8000", False),
+    ],
+)
+def test_spellings_of_an_endpoint(one, other, same, study):
+    (study.root / "settings.ini").write_text(STUDY.replace("http://here:1/v1, https://there.example/v1/", one))
+    settings = Settings("paper", root=study.root)
+    if same:
+        assert check_endpoint(other, ["closed"], settings) == ["closed"]
+    else:
+        with pytest.raises(StudyError, match="credentialed"):
+            check_endpoint(other, ["closed"], settings)
+
+
+def test_all_that_was_asked_is_in_the_key():
+    seeded = Rubric("seeded", RUBRIC.system, RUBRIC.user, {**RUBRIC.request, "seed": 7})
+    told = Rubric("told", RUBRIC.system + " Be brief.", RUBRIC.user)
+    asked = [
+        ("e", "m", "p", "r"),
+        ("f", "m", "p", "r"),
+        ("e", "n", "p", "r"),
+        ("e", "m", "q", "r"),
+        ("e", "m", "p", "s"),
+        ("e", "m", "r", "p"),
+    ]
+    keys = [RUBRIC.key(*one) for one in asked] + [rubric.key(*asked[0]) for rubric in (seeded, told)]
+    assert len(set(keys)) == len(keys) and RUBRIC.key(*asked[0]) == keys[0]
+
+
+def test_replies_of_an_earlier_version_are_neither_read_nor_forgotten(tmp_path):
+    "Its file has no column for how a reply ended, and keys without the endpoint."
+    with sqlite3.connect(tmp_path / "replies.sqlite") as db:
+        db.executescript(
+            "create table replies (id integer primary key, key text, model text, rubric text, text text, prompt_tokens integer, "
+            "completion_tokens integer, prompt_characters integer, time real, retired integer default 0);"
+            "create unique index one_reply on replies (key) where retired = 0;"
+        )
+        asked = ["m", RUBRIC.system, RUBRIC.user, sorted(RUBRIC.request.items()), "Edema.", REFERENCE]
+        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        for one in (key, RUBRIC.key("http://nowhere/v1", "m", "Edema.", REFERENCE)):
+            columns = "key, model, text, prompt_tokens, completion_tokens, prompt_characters"
+            db.execute(f"insert into replies ({columns}) values (?, ?, ?, ?, ?, ?)", (one, "m", ZEROS, 900, 80, 4000))
+    with Server(lambda *_: GOOD) as server:
+        judge = judge_at(server, tmp_path)
+        assert judge(["Edema."], [REFERENCE]) == judge(["Edema."], [REFERENCE]) == [parsed(GOOD)] and server.asked.total() == 1
+        with ReplyCache(judge.cache) as cache:
+            assert cache.paid("m")[0] == 3
+    (unsaid,) = judge_at("http://nowhere/v1", tmp_path).judge(["Edema."], [REFERENCE])
+    assert "finish_reason: None" in unsaid.missing
+
+
+def parsed(text):
+    counts = parse_reply(text)
+    return {name: counts["significant"][name] + counts["insignificant"][name] for name in ERROR_TYPES}
+
+
+def test_an_endpoint_with_a_password_in_it_is_refused_without_showing_it(tmp_path):
+    with pytest.raises(StudyError, match="OPENAI_API_KEY") as raised:
+        judge_at("https://me:secret@there.example/v1", tmp_path)
+    assert "secret" not in str(raised.value)
+
+
+# ---------------------------------------------------------------- texts stay out of messages and logs
+
+
+def test_no_log_and_no_message_holds_a_report(tmp_path, caplog, capsys):
+    "The client's, at its loudest; TRL's warning of a row without a reward; our own."
+    caplog.set_level(logging.DEBUG)
+    prediction, reference = "Particular pneumothorax.", "Singular effusion."
+    faults = itertools.cycle([{"status": 500, "headers": SOON}, "What a particular pneumothorax.", {"body": "Singular effusion."}])
+    with Server(lambda *_: next(faults)) as server:
+        judge = judge_at(server, tmp_path, retries=1, concurrency=1)
+        reward = Composite(weights={"error_term": 1}, judge=judge)
+        rewards = reward([prediction, prediction + " "], reference=[reference] * 2, study_id=["s1", "s2"])
+    assert rewards == [None, None]
+    row = {"reference": reference, "completion": prediction}
+    said = f"All reward functions returned None for the following kwargs:\n{row}\nPlease ensure that at least one is valid."
+    for name in ("trl.trainer.grpo_trainer", "trl.trainer.rloo_trainer"):
+        logging.getLogger(name).warning(said)
+    shown = caplog.text + capsys.readouterr().out
+    assert "2 of 2 completions have no reward, such as of study s1" in shown and shown.count("A completion has no reward") == 2
+    assert not any(word in shown.lower() for word in ("particular", "singular"))
+
+
+@pytest.mark.parametrize("slip", ["Edema.", {"s1": "Edema."}, {"Edema."}, None], ids=["text", "dictionary", "set", "nothing"])
+def test_what_is_no_list_of_reports_is_not_judged(tmp_path, slip):
+    judge = judge_at("http://127.0.0.1:9/v1", tmp_path)
+    for call in (judge.judge, judge.estimate, judge):
+        for sides in ((slip, [REFERENCE]), (["Edema."], slip)):
+            with pytest.raises(StudyError, match=r"a list is wanted|not a list"):
+                call(*sides)
+
+
 # ---------------------------------------------------------------- what is asked
 
 
@@ -168,7 +562,7 @@ def test_a_report_cannot_answer_for_the_judge(tmp_path):
 
 def test_the_worked_examples_can_be_read():
     answers = RUBRIC.user.split("Errors:\n")[1:-1]
-    assert len(answers) == 5 and all(parse_reply(text) for text in answers)
+    assert len(answers) == 5 and all(parse_reply(text.split("\n\n")[0]) for text in answers)
 
 
 def test_another_model_rubric_or_direction_is_another_pair(tmp_path):
@@ -427,6 +821,18 @@ def test_a_judge_may_see_only_the_sources_it_was_made_for(study, tmp_path):
         assert judge.judge(*reports(2), sources=["open", "open"])[0].errors()
 
 
+def test_one_source_is_no_list_of_sources(study, tmp_path):
+    judge = judge_at("http://here:1/v1", tmp_path, sources=["open"], settings=study)
+    for call in (
+        lambda: judge_at("http://here:1/v1", tmp_path, sources="open", settings=study),
+        lambda: judge.check_sources("open"),
+        lambda: check_endpoint("http://here:1/v1", "open", study),
+        lambda: judge.judge(["Edema."], [REFERENCE], sources="open"),
+    ):
+        with pytest.raises(StudyError, match="sources: a list is wanted"):
+            call()
+
+
 def test_replies_on_credentialed_texts_stay_inside_the_study(study, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "replies.sqlite"
     with pytest.raises(StudyError, match="not kept outside the study"):
@@ -453,13 +859,13 @@ def test_settings_describe_a_judge(study):
 
 
 def test_the_study_takes_sections_of_judges(tmp_path):
-    from unirg.study import Plan
+    from planned import plan_of
 
     text = (ROOT / "settings.ini").read_text().replace("[source:rexrank]\n", "[source:rexrank]\njudge_endpoints = http://here:1/v1\n")
     (tmp_path / "settings.ini").write_text(text + "\n[judge:ours]\nendpoint = http://here:1/v1\nmodel = m\n")
     (tmp_path / "nbs").symlink_to(ROOT / "nbs")
     (tmp_path / "unirg").symlink_to(ROOT / "unirg")
-    plan = Plan(Settings("smoke", root=tmp_path))
+    plan = plan_of(Settings("smoke", root=tmp_path))
     assert "judge_endpoints" not in plan.tasks["prepare-rexrank"].parameters["options"]  # not an option of the reader
     assert judge_from("ours", plan.settings, ["rexrank"]).endpoint == "http://here:1/v1"
 

@@ -1,24 +1,30 @@
 "Measures against independent implementations and published numbers."
 
+import ast
 import csv
 import itertools
 import json
 import math
 import random
+import re
 import subprocess
 import sys
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from unirg.core import StudyError, study_root
 from unirg.reward import metrics
+from unirg.reward.composite import MEASURES, Composite, score_pairs
 from unirg.reward.findings import CHEXPERT_NAMES, chexpert_labels
-from unirg.reward.metrics import MEASURES, BertScore, bleu2, bleu4, fact_f1, fact_scores, label_cosine, label_f1, read_vectors, rouge_l
-from unirg.reward.metrics import score_pairs
+from unirg.reward.judge import rule_judge, temporal_scores
+from unirg.reward.metrics import BertScore, bleu2, bleu4, fact_f1, fact_scores, label_cosine, label_f1, read_vectors, rouge_l
 
+ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "data" / "radcliq_rows.csv"
 LEFT = "Small left pleural effusion. No pneumothorax."
 NORMAL = "The heart size is normal. The lungs are clear. No pleural effusion or pneumothorax."
@@ -263,6 +269,235 @@ def test_score_pairs_names_what_is_wrong(monkeypatch):
         score_pairs([LEFT, LEFT], [LEFT, LEFT], names=["s1", "s2"])
 
 
+SLIPS = {
+    "one text": "No effusion.",
+    "bytes": b"No effusion.",
+    "a dictionary": {"s1": "No effusion."},
+    "a set": {"No effusion."},
+    "nothing": None,
+    "a number": 12,
+    "a table": pandas.DataFrame({"report": ["No effusion."]}),
+}
+LISTED = {
+    "score_pairs, predictions": lambda texts: score_pairs(texts, [LEFT]),
+    "score_pairs, references": lambda texts: score_pairs([LEFT], texts),
+    "score_pairs, names": lambda texts: score_pairs([LEFT], [LEFT], names=12 if texts is None else texts),
+    "temporal_scores": lambda texts: temporal_scores(texts, [LEFT]),
+    "rule_judge": lambda texts: rule_judge([LEFT], texts),
+    "label_scores": lambda texts: metrics.label_scores(texts, [chexpert_labels(LEFT)]),
+    "BertScore.score": lambda texts: metrics.default_bertscore().score(texts, [LEFT]),
+    "BertScore.vectors": lambda texts: metrics.default_bertscore().vectors(texts),
+    "BertScore.parts": lambda texts: metrics.default_bertscore().parts(texts),
+    "distinct_rate": metrics.distinct_rate,
+    "constant_baselines, validation": lambda texts: metrics.constant_baselines(texts, [LEFT]),
+    "constant_baselines, test": lambda texts: metrics.constant_baselines([LEFT], texts),
+    "Composite, completions": lambda texts: Composite(step=1)(texts, reference=[LEFT]),
+    "Composite, reference": lambda texts: Composite(step=1)([LEFT], reference=texts),
+    "Composite.components": lambda texts: Composite(step=1).components(texts, [LEFT]),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS.values(), ids=SLIPS)
+@pytest.mark.parametrize("function", LISTED.values(), ids=LISTED)
+def test_what_is_no_list_of_texts_is_an_error_that_says_so(function, slip):
+    with pytest.raises(StudyError, match=r"a list is wanted|not a list") as raised:
+        function(slip)
+    assert "effusion" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tuple, np.array, pandas.Series, lambda texts: pandas.Series(texts, index=[7, 3]), lambda texts: dict(enumerate(texts)).values()],
+)
+def test_lists_of_any_kind_score_the_same(kind):
+    texts, references = [LEFT, NORMAL], [NORMAL, LEFT + " Unchanged."]
+    assert metrics.default_bertscore().score(kind(texts), kind(references)) == metrics.default_bertscore().score(texts, references)
+    assert temporal_scores(kind(texts), kind(references), kind([False, True])) == temporal_scores(texts, references, [False, True])
+    assert score_pairs(kind(texts), kind(references)).equals(score_pairs(texts, references))
+
+
+def test_what_can_be_read_only_once_is_refused_where_it_is_read_twice():
+    for function in (score_pairs, temporal_scores, rule_judge, metrics.default_bertscore().score):
+        with pytest.raises(StudyError, match="predictions are a generator, not a list"):
+            function((text for text in [LEFT]), [LEFT])
+
+
+@pytest.mark.parametrize("wrong", [None, float("nan"), 3, b"x", ["Secret."], {"text": "Secret."}], ids=repr)
+def test_an_entry_that_is_no_text_is_named_by_its_study_and_not_shown(wrong):
+    for function in (score_pairs, lambda *pairs, names: Composite(step=1).components(*pairs, names)):
+        for sides in (([LEFT, wrong], [LEFT, LEFT]), ([LEFT, LEFT], [LEFT, wrong])):
+            with pytest.raises(StudyError, match=r"of study s2 is .*, not text") as raised:
+                function(*sides, names=["s1", "s2"])
+            assert "Secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), "0.5", [0.5], 10**400], ids=lambda value: str(value)[:9])
+def test_a_score_that_is_no_number_names_measure_and_study(value):
+    with pytest.raises(StudyError, match="bleu9: study s2 scored"):
+        metrics.check_numbers([0.1, value], "bleu9", ["s1", "s2"])
+    with pytest.raises(StudyError, match="bleu9: 1 values for 2 studies"):
+        metrics.check_numbers([0.1], "bleu9", ["s1", "s2"])
+
+
+EMPTY = [
+    "nan",
+    "NaN",
+    " None ",
+    "null",
+    "N/A",
+    "n/a.",
+    "<NA>",
+    "unknown",
+    "NIL.",
+    "'None'",
+    "[missing]",
+    "",
+    " \n",
+    "...",
+    "12",
+    "___",
+    "- -",
+    "Findings: nan Impression: nan",
+    "FINDINGS: None. IMPRESSION: None.",
+    "Findings: Impression:",
+    "Findings: <NA>\nImpression: Clear lungs.",
+    "Findings: Clear lungs. Impression: nan",
+    "Findings: None Impression: Clear lungs.",
+    "Impression: null",
+]
+SPOKEN = [
+    "None seen.",
+    "Clear.",
+    "Findings: Clear lungs. Impression:",
+    "Findings: Clear lungs. Impression: None.",
+    "Nan Ning catheter in place.",
+    "Comparison: None. Findings: Clear lungs.",
+    "No change.",
+    "PA and lateral views: normal",
+    "\u80ba\u91ce\u6e05\u6670\u3002",
+]
+
+
+@pytest.mark.parametrize("reference", EMPTY, ids=ascii)
+def test_a_reference_that_says_nothing_names_its_study(reference, caplog):
+    with pytest.raises(StudyError, match="the reference of study s2 says nothing"):
+        score_pairs([LEFT, LEFT], [LEFT, reference], names=["s1", "s2"])
+    Composite(weights={"bleu2": 1}, watch=()).components([LEFT, LEFT], [LEFT, reference], ["s1", "s2"])
+    assert caplog.text.count("the reference of study s2 says nothing") == 1
+    with pytest.raises(StudyError, match="the reference of study number 1, test, says nothing"):
+        metrics.constant_baselines([LEFT], [LEFT, reference])
+
+
+@pytest.mark.parametrize("reference", SPOKEN, ids=ascii)
+def test_a_reference_that_says_little_is_scored(reference):
+    assert score_pairs([reference], [reference]).bertscore_minilm[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_no_reference_of_the_real_reports_says_nothing():
+    assert not any(map(metrics.says_nothing, iu_texts()))
+
+
+ODD = [
+    "Small \ud83d left effusion.",
+    "\udc00",
+    "Left\ud800\udc00 effusion.",
+    "No \x00 effusion.",
+    "Effusion \ufffe\uffff.",
+    "\U0001f600 effusion.",
+]
+
+
+@pytest.mark.parametrize("text", ODD, ids=ascii)
+def test_text_that_cannot_be_encoded_is_scored_like_any_other(text):
+    scores = score_pairs([text, text, LEFT], [LEFT, text + " Clear.", text + " Clear."])
+    assert not scores.isna().any().any() and metrics.encodable(text).encode()
+    assert BertScore().score([text], [metrics.encodable(text)]) == pytest.approx([1], abs=1e-5)
+
+
+def wrapped(text: str, width: int, ending: str = "\n", indent: str = "") -> str:
+    return ending.join(textwrap.wrap(text, width, break_long_words=False, subsequent_indent=indent))
+
+
+PROSE = [
+    "Findings: There is a small left-sided pleural effusion with atelectasis. The heart is mildly enlarged. Impression: Mild edema.",
+    "NO PNEUMOTHORAX. SMALL LEFT PLEURAL EFFUSION, INCREASED SINCE THE PRIOR STUDY. THE HEART IS ENLARGED.",
+    "Findings: 1. Endotracheal tube 3.5 cm above the carina. 2. Small right effusion. Impression: 1. Tubes and lines as above.",
+    "Opacity at the right base - atelectasis or pneumonia - is new; a 5 - 7 mm nodule in the left upper lobe is unchanged (series 2).",
+    "The PICC line ends in the SVC. A T12 compression fracture is old. No free air.",
+]
+
+
+@pytest.mark.parametrize("text", PROSE, ids=lambda text: text[:12])
+def test_a_text_and_itself_on_short_lines_score_one(text):
+    laid_out = [
+        wrapped(text, width, ending, indent) for width in (12, 25, 60) for ending in ("\n", "\r\n", "\u2028") for indent in ("", "  ")
+    ]
+    laid_out += [text.replace(" ", "\t"), text.replace(" ", "  "), f"\n\n{text}\n"]
+    assert default_score(laid_out, [text] * len(laid_out)) == pytest.approx([1] * len(laid_out), abs=1e-5)
+    for other in laid_out:
+        if "-\n" not in other and "-\r" not in other and "-\u2028" not in other:  # BLEU joins no words
+            assert bleu2(other, text) == bleu4(other, text) == 1
+
+
+def default_score(predictions, references):
+    return metrics.default_bertscore().score(predictions, references)
+
+
+def test_real_reports_on_short_lines_have_the_same_sentences():
+    for number, text in enumerate(iu_texts()):
+        assert metrics.sentences(wrapped(text, 15 + number % 70)) == metrics.sentences(text)
+
+
+@pytest.mark.parametrize("mark", ["- {}", "* {}", "\u2022 {}", "\u2022{}", "{n}. {}", "({n}) {}", "{n}) {}", "  -{}", "a) {}"])
+def test_the_items_of_a_list_end_where_the_next_begins(mark):
+    items = ["No pneumothorax", "Small left effusion, larger than\n   on the prior study", "The heart is enlarged"]
+    text = "\n".join(mark.format(item, n=n) for n, item in enumerate(items, 1))
+    ends = [sentence for sentence in metrics.sentences(text) if any(letter.isalpha() for letter in sentence.replace("a)", ""))]
+    assert [" ".join(re.findall(r"[a-z]{2,}", sentence)) for sentence in ends] == [
+        "no pneumothorax", "small left effusion larger than on the prior study", "the heart is enlarged"
+    ]  # fmt: skip
+    turned = "\n".join(mark.format(item, n=n) for n, item in enumerate(reversed(items), 1))
+    assert default_score([text], [text]) == pytest.approx([1], abs=1e-5) and default_score([turned], [text])[0] > 0.97
+
+
+def test_repetition_costs_on_one_line_and_on_many():
+    for joint in (" ", "\n", "\n- ", "\r\n\r\n"):
+        once, thrice = "No acute disease.", joint.join(["No acute disease."] * 3)
+        assert default_score([thrice], [once])[0] < 0.8 < default_score([once], [thrice])[0] + 1e-6
+    assert metrics.repeated_share("\n".join(["No acute disease"] * 4), "No acute disease") == 0.75
+
+
+def test_rows_of_labels_are_labels():
+    for wrong in ([LEFT], [{}], [None], [{"Edema": 1}]):
+        with pytest.raises(StudyError, match="no row of labels"):
+            metrics.label_scores([chexpert_labels(LEFT)], wrong)
+
+
+def test_a_long_run_of_blanks_costs_nothing():
+    text = "No effusion." + " " * 200_000 + "\n" * 200_000 + "The heart is enlarged."
+    assert metrics.sentences(text) == ["no effusion.", "the heart is enlarged."]
+
+
+def imports(path):
+    "Modules of the package that one imports, inside functions too."
+    package = ("unirg", *path.relative_to(ROOT / "unirg").parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) + 1 - node.level], *filter(None, [node.module])] if node.level else [node.module]
+            yield from (".".join(base), *(".".join([*base, alias.name]) for alias in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_the_reward_room_is_read_from_left_to_right():
+    "Each module imports only from those before it."
+    order = ["findings", "metrics", "judge", "model_metrics", "composite", "probes", "llm_judge", "agreement"]
+    assert sorted(order) == sorted(path.stem for path in (ROOT / "unirg" / "reward").glob("[a-z]*.py"))
+    for place, name in enumerate(order):
+        found = {other.removeprefix("unirg.reward.").split(".")[0] for other in imports(ROOT / "unirg" / "reward" / f"{name}.py")}
+        assert found.isdisjoint(order[place:]), name
+
+
 def test_importing_the_reward_room_loads_no_torch():
     modules = "unirg.reward.metrics, unirg.reward.judge, unirg.reward.composite"
     code = f"import sys, {modules}; print(sorted({{'torch', 'transformers', 'pandas'}} & set(sys.modules)))"
@@ -313,12 +548,12 @@ def test_what_is_left_out_costs_recall_and_what_nobody_confirms_costs_precision(
 
 def test_temporal_scores_look_at_finding_and_direction():
     reference = "The left pleural effusion has increased. Cardiomegaly is unchanged."
-    assert metrics.temporal_scores([reference], [reference])["change_f1"] == 1
+    assert temporal_scores([reference], [reference])["change_f1"] == 1
     for wrong in (reference.replace("increased", "decreased"), reference.replace("left pleural effusion", "edema")):
-        assert metrics.temporal_scores([wrong], [reference])["change_f1"] == 0.5
-    scores = metrics.temporal_scores([reference, LEFT, ""], [LEFT, LEFT, reference], has_prior=[False, False, True])
+        assert temporal_scores([wrong], [reference])["change_f1"] == 0.5
+    scores = temporal_scores([reference, LEFT, ""], [LEFT, LEFT, reference], has_prior=[False, False, True])
     assert scores["hallucinated_prior"] == 0.5 and scores["reference_hallucinated_prior"] == 0 and scores["change_precision"] == 0
-    assert math.isnan(metrics.temporal_scores([LEFT], [LEFT])["change_f1"])
+    assert math.isnan(temporal_scores([LEFT], [LEFT])["change_f1"])
 
 
 def test_constants_are_chosen_on_validation_and_scored_on_test():

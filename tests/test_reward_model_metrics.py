@@ -24,6 +24,7 @@ from unirg.reward.model_metrics import (
     SembScore,
     entity_spans,
     green_from,
+    mean_between,
     older_tokenizers,
     radgraph_items,
     rate_half,
@@ -116,6 +117,15 @@ def test_a_text_does_not_depend_on_its_batch(chexbert):
         assert np.allclose(together[text][0], alone[text][0], atol=1e-5) and together[text][1] == alone[text][1]
 
 
+def test_labels_of_lists_alone(chexbert):
+    folder, _ = chexbert
+    measure = SembScore(folder, device="cpu")
+    assert len(measure.labels(text for text in TEXTS)) == 3 == len(measure.labels((*TEXTS[:2], "Small \ud83d effusion.")))
+    for call in (measure.labels, measure.readings, lambda texts: measure.score(texts, TEXTS[:1])):
+        with pytest.raises(StudyError, match="a list is wanted, one entry a report, not one text"):
+            call(TEXTS[0])
+
+
 def test_a_plain_vocabulary_is_enough(chexbert):
     "bert-base-uncased is often kept as vocab.txt alone."
     folder, _ = chexbert
@@ -178,13 +188,51 @@ def distilroberta(tmp_path):
 def test_bertscore_is_the_librarys(distilroberta):
     library = pytest.importorskip("bert_score", reason="bert_score is not installed")
     scorer = library.BERTScorer(model_type=str(distilroberta), num_layers=5, idf=False, device="cpu")
-    raw = np.array(scorer.score(*PAIRS)[2].tolist())
+    raw = np.array(scorer.score(*([" ".join(text.split()) for text in texts] for texts in PAIRS))[2].tolist())
     expected = (raw - 0.8473319) / (1 - 0.8473319)
     measure = ReferenceBertScore(distilroberta, device="cpu")
     assert measure.score(*PAIRS) == pytest.approx(expected.tolist(), abs=1e-4)
     assert measure.score(*PAIRS) == pytest.approx(expected.tolist(), abs=1e-4), "and so when its texts are known"
     assert measure.score(TEXTS, TEXTS) == pytest.approx([1, 1, 1], abs=1e-5)
     assert measure.score([""], TEXTS[:1]) == pytest.approx([-0.8473319 / (1 - 0.8473319)])
+
+
+def test_bertscore_takes_white_space_of_any_kind_for_one_blank(distilroberta):
+    measure = ReferenceBertScore(distilroberta, device="cpu")
+    laid_out = ["No  effusion.", " No effusion.\n", "No\neffusion.", "No\r\n\r\n  effusion.", "No\u00a0\u2028effusion."]
+    assert measure.score(laid_out, ["No effusion."] * 5) == pytest.approx([1] * 5, abs=1e-5)
+
+
+WORDLESS = ["", " ", "\n\n", "\t \u2003", "\u200b", ".", "-", "\ufeff", "\ud83d", "\x00"]
+
+
+@pytest.mark.parametrize("text", WORDLESS, ids=ascii)
+def test_a_completion_without_words_does_not_rule_its_group(distilroberta, monkeypatch, text):
+    "The component ends at 0, whatever the measure gives; the measure stays the library's."
+    monkeypatch.setitem(MODEL_MEASURES, "bertscore", lambda: ReferenceBertScore(distilroberta, device="cpu"))
+    reward = Composite(weights={"bertscore": 0.37, "bleu2": 0.63})
+    reference = TEXTS[1]
+    silent, *others = reward([text, "No effusion.", "Small effusion.", reference], [reference] * 4)
+    assert 0 <= silent <= 0.37 and others[-1] == pytest.approx(1, abs=1e-5)
+    assert reward.components(["", reference], [reference] * 2)["bertscore"] == pytest.approx([0, 1], abs=1e-5)
+
+
+def test_what_is_no_number_is_an_error_and_not_nothing(distilroberta, monkeypatch):
+    monkeypatch.setitem(MODEL_MEASURES, "bertscore", lambda: ReferenceBertScore(distilroberta, device="cpu"))
+    reward = Composite(weights={"bertscore": 1.0})
+    _, model = reward.measures.made["bertscore"].load()
+    for broken in (math.nan, math.inf):
+        torch.nn.init.constant_(model.encoder.layer[0].output.dense.weight, broken)
+        with pytest.raises(StudyError, match="bertscore: study s1 scored nan"):
+            reward.components([f"No effusion {broken}."], ["An effusion."], ["s1"])
+
+
+@pytest.mark.parametrize(
+    ("f1", "precision", "recall", "right"),
+    [(0.5, 0.4, 0.7, 0.5), (-17.4, 0.3, -0.29, -0.29), (17.4, -0.3, 0.29, 0.29), (0.0, 0.0, 0.0, 0.0), (-0.3, -0.2, -0.4, -0.3)],
+)
+def test_a_mean_lies_between_what_it_is_the_mean_of(f1, precision, recall, right):
+    assert mean_between(f1, precision, recall) == right
 
 
 # ---------------------------------------------------------------- RadGraph

@@ -68,9 +68,11 @@ def test_probes_that_change_nothing_are_left_out():
     made = probe_texts("The heart is normal. Calcified left granuloma.")
     assert "side swapped" not in made and "severity shifted" not in made and "prior copied" not in made
     assert "constant normal" not in probe_texts(NORMAL.upper())
-    assert set(probe_texts(REPORT, prior="Clear lungs.", other="Large right effusion.")) == set(ORDER) == {"reference", *PROBES} | {
+    report = REPORT + " Small right and large left atelectasis. Endotracheal tube in place."
+    assert set(probe_texts(report, prior="Clear lungs.", other="Large right pneumothorax.")) == set(ORDER) == {"reference", *PROBES} | {
         "prior copied",
         "other patient's report",
+        "other patient's finding",
     }
     with pytest.raises(StudyError, match="empty"):
         probe_texts(" ")
@@ -102,7 +104,7 @@ def test_the_composite_cannot_be_gamed_by_any_probe(studies):
     paid = shares(probe_table(with_others(studies())), ["composite_step1", "composite_step2"])
     assert (paid[(paid.probe != "reference") & paid.abnormal][["composite_step1", "composite_step2"]] <= 1 + 1e-6).all(axis=None)
     means = paid[paid.abnormal].groupby("probe")[["composite_step1", "composite_step2"]].mean()
-    assert set(ORDER) - set(means.index) <= {"prior copied"} and not gamed(means).any(axis=None)
+    assert set(ORDER) - set(means.index) <= {"prior copied", "figures changed", "degrees exchanged"} and not gamed(means).any(axis=None)
     assert (means.loc[["negation flipped", "side swapped", "constant normal"]] < 2 / 3).all(axis=None)
     assert (means.drop(index="reference") < 1 - 1e-6).all(axis=None)
 

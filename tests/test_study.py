@@ -337,13 +337,11 @@ def test_a_kernel_knows_where_it_is_and_its_words_are_kept(toy, monkeypatch):
 
 def planned_tasks(root, profile="toy", **overrides):
     "The tasks of a study, planned."
-    from unirg.core import Settings
-    from unirg.study import Study
+    from planned import plan_of
 
-    study = Study(Settings(profile, overrides, root=root))
-    study.plan()
-    assert study.wrong == []
-    return study.tasks
+    from unirg.core import Settings
+
+    return plan_of(Settings(profile, overrides, root=root)).tasks
 
 
 def test_a_source_is_shown_in_figures_only_where_its_settings_say_so(toy):
@@ -579,7 +577,7 @@ def test_headroom_takes_the_longest_line_of_reinforcement_from_the_run_that_is_s
 
 
 def test_a_policy_for_the_base_run_writes_no_other_runs_reports(planned):
-    tasks = planned("smoke", "[smoke:run:sft_prior]\nsteps = 2", policy="/data/a-policy", runs="base sft rl1 sft_prior")
+    tasks = planned("smoke", "[smoke:run:sft_prior]\ntrl.max_steps = 2", policy="/data/a-policy", runs="base sft rl1 sft_prior")
     assert tasks["base-s1"].parameters["policy"] == "/data/a-policy"
     arms = {task.parameters["run"]: task.parameters["priors"] for task in tasks.values() if task.notebook == "40_generate"}
     assert arms == {"base": ["own"], "sft": ["own"], "rl1": ["own"], "sft_prior": ["own", "other", "none"]}
@@ -658,10 +656,11 @@ def test_another_judge_makes_scores_and_rewards_anew(planned):
 
 def test_a_half_done_run_goes_on_with_the_same_judge_alone(planned, monkeypatch):
     import unirg.training.launch
-    from unirg.training.sft import Job, start_work
+    from unirg.training.options import Job
+    from unirg.training.trainers import start_work
 
-    def half_way(module, job, **options):
-        start_work(job := Job(**job), [])
+    def half_way(job, **options):
+        start_work(job := Job(**job | {"tables": []}))
         mark = job.work / "checkpoints" / "checkpoint-1" / "whole"
         went_on.append(mark.exists())
         mark.parent.mkdir(parents=True, exist_ok=True)

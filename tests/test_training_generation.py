@@ -14,7 +14,8 @@ from training_toys import toy_studies, toy_table, toy_texts
 import unirg.training.generation as generation
 from unirg.core import StudyError, read_json
 from unirg.training.launch import environment
-from unirg.training.policy import build_tiny_policy, training_rows
+from unirg.training.policy import build_tiny_policy
+from unirg.training.rows import training_rows
 
 STUDIES = 24
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image
 from training_toys import toy_table, toy_texts
 
 from unirg.core import StudyError
+from unirg.data.reports import target_text
 from unirg.training.generation import model_inputs, write_reports
 from unirg.training.policy import (
     ImageOnlyProcessor,
@@ -19,10 +19,9 @@ from unirg.training.policy import (
     image_tokens,
     load_policy,
     load_processor,
-    lora,
     refer_to_policy,
-    training_rows,
 )
+from unirg.training.rows import KEPT, RowMaker, SmallFilms, light_columns, training_rows
 
 
 @pytest.mark.parametrize(("size", "tokens"), [(64, 4), (96, 9)])
@@ -63,19 +62,75 @@ def test_what_is_no_policy_is_refused_by_name(tmp_path):
     assert not (tmp_path / "odd").exists()
 
 
-def test_rows_are_quick_small_and_leave_out_only_what_has_no_text(tmp_path):
+def test_rows_leave_out_only_what_has_no_text(tmp_path):
     table = toy_table(60)
     rows = training_rows(table, image_size=64, cache=tmp_path)
-    assert len(rows) == 36 and set(rows.column_names) == {"source", "study_id", "prompt", "completion", "images", "reference"}
-    started = time.process_time()
-    for _ in range(5):
-        assert all(row["images"][0].size == (64, 64) for row in rows)
-    assert (time.process_time() - started) / 180 < 2e-3, "a row costs a fraction of a millisecond, here with room for a busy machine"
+    assert len(rows) == 36 and set(rows[0]) == {"source", "study_id", "prompt", "completion", "images", "reference"}
+    assert all(row["images"][0].size == (64, 64) for row in rows)
     silent = table.map(lambda study: {"findings": None, "impression": None} if study["study_id"] == "s0" else study)
-    assert "s0" not in training_rows(silent, cache=tmp_path)["study_id"]
+    assert "s0" not in light_columns(training_rows(silent, cache=tmp_path), "study_id")
     assert training_rows(silent, with_text=False, cache=tmp_path)[0]["reference"] is None
     with pytest.raises(StudyError, match="split 'nights'"):
         training_rows(table, split="nights", cache=tmp_path)
+
+
+def test_no_film_is_read_before_a_row_is_asked_for(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(RowMaker, "film", lambda self, *told: made.append(told) or Image.new("L", (64, 64)))
+    rows = training_rows(toy_table(60), image_size=64, prior=True, augment=3, cache=tmp_path)
+    assert len(rows) == 108 and len(set(light_columns(rows, "study_id"))) == 36 and not made
+    rows.select(range(40))[[0, 0, 0, 1]]  # as GRPO asks: a study once for each of its reports
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("choice", [{}, {"limit": 7}, {"limit": 7, "seed": 3}, {"split": None}, {"want": "findings"}, {"prior": True}])
+def test_the_rows_are_those_of_the_studies_one_by_one(tmp_path, choice):
+    "Several tables, studies without text, priors that are not there."
+    tables = [toy_table(30, source="a"), toy_table(25, seed=1, source="b")]
+    tables[1] = tables[1].map(lambda study: {"findings": None} if int(study["study_id"][1:]) % 3 else study)
+    tables[0] = tables[0].map(lambda study: {"prior_study_id": "gone"} if study["study_id"] == "s1" else study)
+    rows = training_rows(tables, **{"image_size": 64, "cache": tmp_path, **choice})
+    known = {(study["source"], study["study_id"]): study for table in tables for study in table.remove_columns("image")}
+    fit = [key for key, study in known.items() if choice.get("split", "train") in (None, study["split"])]
+    fit = [key for key in fit if target_text(known[key], choice.get("want", "findings_impression"))]
+    found = [(row["source"], row["study_id"]) for row in rows]
+    assert sorted(set(found)) == sorted(found) and set(found) <= set(fit) and found == sorted(found, key=fit.index)
+    assert len(found) == choice.get("limit", len(fit))
+    for row, key in zip(rows, found, strict=True):
+        assert (known[key]["findings"] or "") in row["reference"] and row["completion"][0]["content"] == row["reference"]
+        assert len(row["images"]) == (2 if choice.get("prior") and (key[0], known[key]["prior_study_id"]) in known else 1)
+
+
+def test_small_films_are_kept_in_one_file_that_a_kill_does_not_spoil(tmp_path):
+    table, options = toy_table(20), dict(image_size=64, split=None, augment=2, prior=True)
+    alone = [row["images"] for row in training_rows(table, **options, cache=tmp_path / "alone")]
+    rows = training_rows(table, **options, cache=tmp_path / "shared")
+    first = [row["images"] for row in rows]
+    (file,) = (tmp_path / "shared").iterdir()
+    kept = np.memmap(file, np.uint8, "r+").reshape(80, -1)
+    assert kept.any(1).sum() == 40 + 20, "two copies of each film, and of the prior film of every second study"
+    kept[5, 100:200] = 3  # half a write
+    kept[7] = 0
+    again = training_rows(table, **options, cache=tmp_path / "shared")
+    for films in (first, [row["images"] for row in again]):
+        assert [[film.tobytes() for film in row] for row in films] == [[film.tobytes() for film in row] for row in alone]
+    assert len(list((tmp_path / "shared").iterdir())) == 1
+
+
+def test_films_that_would_fill_the_disk_are_not_kept(tmp_path):
+    training_rows(toy_table(4), image_size=None, split=None, cache=tmp_path)[0]
+    side = int((KEPT / 4) ** 0.5) + 32
+    maker = training_rows(toy_table(4), image_size=side, split=None, cache=tmp_path).format["format_kwargs"]["transform"]
+    assert maker.kept is None and not list(tmp_path.iterdir())
+    small = training_rows(toy_table(4), image_size=32, split=None, cache=tmp_path).format["format_kwargs"]["transform"].kept
+    assert isinstance(small, SmallFilms) and small.count == 4
+
+
+def test_workers_of_a_data_loader_make_the_same_rows(tmp_path):
+    rows = training_rows(toy_table(20), image_size=64, augment=2, cache=tmp_path)
+    loaded = torch.utils.data.DataLoader(rows, batch_size=4, num_workers=2, collate_fn=list)
+    films = [row["images"][0].tobytes() for batch in loaded for row in batch]
+    assert films == [row["images"][0].tobytes() for row in training_rows(toy_table(20), image_size=64, augment=2, cache=tmp_path / "own")]
 
 
 def test_blind_rows_show_nothing(tmp_path):
@@ -95,11 +150,12 @@ def test_moved_copies_of_films_are_learned_from_in_their_place(tmp_path):
         training_rows(table, image_size=64, split=None, cache=tmp_path / name, augment=copies)
         for name, copies in (("plain", 0), ("moved", 3), ("again", 3))
     )
-    assert list(moved["study_id"]) == [name for name in plain["study_id"] for _ in range(3)]
-    assert moved["reference"][::3] == plain["reference"][:] and moved["prompt"][::3] == plain["prompt"][:]
-    films = [np.asarray(film[0], float) for film in moved["images"]]
-    assert all((a == np.asarray(b[0])).all() for a, b in zip(films, again["images"], strict=True)), "the same every time"
-    for i, original in enumerate(np.asarray(film[0], float) for film in plain["images"]):
+    plain, moved, again = list(plain), list(moved), list(again)
+    assert [row["study_id"] for row in moved] == [row["study_id"] for row in plain for _ in range(3)]
+    assert [row["prompt"] for row in moved[::3]] == [row["prompt"] for row in plain]
+    films = [np.asarray(row["images"][0], float) for row in moved]
+    assert all((a == np.asarray(b["images"][0])).all() for a, b in zip(films, again, strict=True)), "the same every time"
+    for i, original in enumerate(np.asarray(row["images"][0], float) for row in plain):
         copies = films[3 * i : 3 * i + 3]
         assert len({copy.tobytes() for copy in copies}) == 3, "no two copies alike"
         for copy in copies:  # the same film still, neither mirrored nor upside down
@@ -180,72 +236,10 @@ def test_another_architecture_that_takes_several_films_writes_reports(tmp_path):
         load_processor(tmp_path / "llava", image_size=64)
 
 
-def test_dtype_attention_and_lora_are_settings(tmp_path):
+def test_dtype_and_attention_are_settings(tmp_path):
     folder = build_tiny_policy(toy_texts(), tmp_path / "tiny")
     model, _ = load_policy(folder, dtype="bfloat16", attention="eager")
     assert model.dtype == torch.bfloat16 and model.config._attn_implementation == "eager"
     for wrong in ({"dtype": "int8"}, {"attention": "no_such_attention"}):
         with pytest.raises(StudyError, match=r"dtype|attn|attention"):
             load_policy(folder, **wrong)
-    assert lora(0) is None and (lora(8).r, lora(8).lora_alpha, lora(8, 4).lora_alpha) == (8, 16, 4)
-
-
-@pytest.mark.parametrize("sides", [(64, 64, 64), (64, 128, 64)])
-def test_films_seen_together_are_seen_as_one_by_one(tmp_path, sides):
-    from unirg.training.sft import see_films_together
-
-    folder = build_tiny_policy(toy_texts(), tmp_path / "tiny")
-    model, processor = load_policy(folder)
-    films = [Image.fromarray(np.random.default_rng(k).integers(0, 255, (side, side), dtype=np.uint8)) for k, side in enumerate(sides)]
-    processor.image_processor.size = {"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
-    texts = [processor.image_token + " x"] * len(films)
-    batch = processor(images=[[film.convert("RGB")] for film in films], text=texts, padding=True, return_tensors="pt")
-    assert len({tuple(grid) for grid in batch["image_grid_thw"].tolist()}) == len(set(sides))
-
-    def gradient():
-        model.zero_grad()
-        logits = model(**batch).logits
-        logits.square().mean().backward()
-        return logits.detach(), model.model.visual.patch_embed.proj.weight.grad.clone()
-
-    alone = gradient()
-    assert see_films_together(model) and not see_films_together(model), "once"
-    assert all(torch.equal(one, other) for one, other in zip(gradient(), alone, strict=True))
-    model.save_pretrained(tmp_path / "saved")
-    assert "films_together" not in (tmp_path / "saved" / "config.json").read_text()
-    assert not see_films_together(torch.nn.Linear(2, 2))
-
-
-def test_the_loss_is_the_models_own_when_only_learned_tokens_are_scored(tmp_path, monkeypatch):
-    from trl.trainer import utils
-    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
-
-    from unirg.training.sft import score_learned_tokens_only
-
-    if not hasattr(utils, "_use_triton"):
-        pytest.skip("this TRL has no fused head")
-    for name in ("_use_triton", "_CHUNKED_LOGPROB_CHUNK_SIZE"):
-        monkeypatch.setattr(utils, name, getattr(utils, name))  # as they were, once this is over
-    scored, head = [], utils._ChunkedLogProbFunction
-
-    class Watched(head):
-        @classmethod
-        def apply(cls, hidden, *more):
-            scored.append(len(hidden))
-            return head.apply(hidden, *more)
-
-    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", Watched)
-    model, processor = load_policy(build_tiny_policy(toy_texts(), tmp_path / "tiny"))
-    rows = training_rows(toy_table(6), split=None, cache=tmp_path).select_columns(["prompt", "completion", "images"])
-    batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)(list(rows))
-    learned = int((batch["labels"] != -100).sum())
-    model(**batch).loss.backward()
-    own = model.lm_head.weight.grad.clone()
-    utils.add_fused_lm_head(model)
-    score_learned_tokens_only(len(processor.tokenizer))
-    model.zero_grad()
-    found = model(**batch, fused_lm_head=True)
-    found.loss.backward()
-    assert scored == [learned] and learned < batch["labels"].numel() / 2
-    assert torch.allclose(model.lm_head.weight.grad, own, atol=1e-6) and float(own.abs().max()) > 1e-3
-    assert found.loss.item() == pytest.approx(model(**batch).loss.item(), abs=1e-5)

@@ -11,7 +11,8 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from unirg.core import StudyError
 from unirg.data.reports import FILMS, WORDINGS
 from unirg.training.generation import model_inputs
-from unirg.training.policy import build_tiny_policy, image_tokens, load_processor, training_rows
+from unirg.training.policy import build_tiny_policy, image_tokens, load_processor
+from unirg.training.rows import training_rows
 
 OTHERWISE = [json.dumps({"like": name, "films": films}) for name in WORDINGS for films in FILMS if films != WORDINGS[name]["films"]]
 OWN = json.dumps({"task": "Befund.", "prior": "Vorbefund: {}", "no_prior": "Kein Vorbefund."})

@@ -18,7 +18,9 @@ from unirg.core import read_json, write_json
 from unirg.reward.composite import composite_from
 from unirg.training import grpo, sft
 from unirg.training.generation import studies_of
-from unirg.training.policy import image_size_of, load_processor, training_rows
+from unirg.training.options import trl_options
+from unirg.training.policy import film_side, load_processor
+from unirg.training.rows import training_rows
 
 PARTS = {"generation": (GRPOTrainer, "_generate"), "reward": (GRPOTrainer, "_calculate_rewards"), "backward": (Accelerator, "backward")}
 
@@ -46,21 +48,20 @@ def clocked(kind, name, spent):
 
 
 def plain(kind, job):
-    "What somebody would write who has read TRL's documentation, on the rows that ours prepares."
-    recipe, processor = job["recipe"], load_processor(job["start"])
+    "What somebody would write who has read TRL's documentation, on the rows that ours makes."
+    options, processor = trl_options(kind, job["trl"], "bench"), load_processor(job["start"])
     model = AutoModelForImageTextToText.from_pretrained(job["start"], dtype=torch.float32)
-    size, cache = image_size_of(processor), job["cache"]
-    rows = training_rows([studies_of(table) for table in job["tables"]], job["want"], size, seed=job["seed"], cache=cache)
-    same = dict(output_dir=f"{job['out']}.plain", learning_rate=recipe["learning_rate"], max_steps=recipe["steps"], seed=job["seed"])
-    same |= dict(logging_steps=recipe["log_every"], save_strategy="no", report_to="none", use_cpu=not torch.cuda.is_available())
-    same |= dict(bf16=False, gradient_checkpointing=False, disable_tqdm=True)
+    rows = training_rows(
+        [studies_of(table) for table in job["tables"]], job["want"], film_side(processor), seed=job["seed"], cache=job["cache"]
+    )
+    same = dict(output_dir=f"{job['out']}.plain", seed=job["seed"], save_strategy="no", report_to="none", remove_unused_columns=False)
+    same |= dict(use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, disable_tqdm=True)
+    same |= {name: value for name, value in options.items() if name not in same and name != "save_steps"}
     if kind == "sft":
-        arguments = SFTConfig(**same, per_device_train_batch_size=recipe["global_batch"], max_length=None)
+        arguments = SFTConfig(**same | dict(per_device_train_batch_size=job["batch"], max_length=None))
         return SFTTrainer(model, arguments, train_dataset=rows, processing_class=processor)
-    same |= {name: recipe[name] for name in ("num_generations", "max_completion_length", "beta")}
-    arguments = GRPOConfig(**same, per_device_train_batch_size=recipe["completions_per_step"])
-    reward = composite_from(recipe["reward"])
-    return GRPOTrainer(model, reward, arguments, train_dataset=rows.remove_columns("completion"), processing_class=processor)
+    arguments = GRPOConfig(**same | dict(per_device_train_batch_size=job["batch"] * options["num_generations"]))
+    return GRPOTrainer(model, composite_from(job["reward"]), arguments, train_dataset=rows, processing_class=processor)
 
 
 def main(who, kind, path, out):

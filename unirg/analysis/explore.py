@@ -17,7 +17,7 @@ from PIL import Image
 from ..core import Settings, StudyError, typed
 from ..data.leaks import escaped
 from ..data.reports import target_text
-from ..reward.findings import CHEXPERT_NAMES, Fact, facts
+from ..reward.findings import FINDING_NAMES, Fact, facts
 
 # %% ../../nbs/analysis/05_explore.ipynb #84023293
 def study_of(
@@ -71,9 +71,9 @@ def facts_html(
         return "<i>no fact found</i>"
     rows = []
     for fact in stated:
-        details = ", ".join(filter(None, [fact.severity, fact.side, fact.location, fact.change]))
+        details = ", ".join(filter(None, [fact.severity, fact.side, fact.location, fact.kind, fact.change]))
         status = f"<span style='color:{STATUS_COLOURS[fact.status]}'>{fact.status}</span>"
-        cells = "".join(f"<td style='text-align:left'>{cell}</td>" for cell in (CHEXPERT_NAMES[fact.finding], status, html.escape(details)))
+        cells = "".join(f"<td style='text-align:left'>{cell}</td>" for cell in (FINDING_NAMES[fact.finding], status, html.escape(details)))
         rows.append(f"<tr>{cells}</tr>")
     return f"<table style='margin:0'>{''.join(rows)}</table>"
 

@@ -304,13 +304,13 @@ def read_curves(
     if not path.is_file():
         raise StudyError(f"{path} is missing: this run kept no log")
     table = pd.read_csv(path)
-    columns = [name for name in table if name.startswith("validation_")]
+    columns = [name for name in table if name.startswith("eval_") and name != "eval_runtime"]
     if not columns:
-        raise StudyError(f"{path} holds no validation scores; set evaluate_every for this run")
+        raise StudyError(f"{path} holds no validation scores; set evaluate_studies and trl.eval_steps for this run")
     return (
         table[["step", *columns]]
         .dropna(subset=columns, how="all")
-        .rename(columns=lambda name: name.removeprefix("validation_"))
+        .rename(columns=lambda name: name.removeprefix("eval_"))
         .reset_index(drop=True)
     )
 
@@ -331,10 +331,10 @@ def validation_table(
     scored: list[str],  # runs with their seeds, such as 'sft-s1'
 ) -> pd.DataFrame:  # run, seed, validation_composite_step1; runs that kept no such scores have no row
     "How each run did on validation studies after its training, seed by seed."
-    column, rows = "validation_composite_step1", []
+    column, rows, logged = "validation_composite_step1", [], "eval_composite_step1"
     for run, name in [(own, name) for own in runs for name in of_run(scored, own)]:
         log = Path(models) / name / "log.csv"
-        if log.is_file() and column in pd.read_csv(log, nrows=0):
+        if log.is_file() and logged in pd.read_csv(log, nrows=0):
             rows.append({"run": run, "seed": name.rpartition("-s")[2], column: read_validation(log.parent)})
     return pd.DataFrame(rows, columns=["run", "seed", column])
 

@@ -78,8 +78,8 @@ def say_what_panels_rest_on(
         told = f"DIFFERS: {'; '.join(said)}" if said else "as recorded"
         print(f"\n{panel} ({', '.join(Path(path).suffix[1:] for path in files)}): {told}\n  tasks    {' '.join(tasks)}")
         print("  inputs  ", *(f"{path} {sha}" for task in tasks for path, sha in records[task]["inputs"].items() if path not in made))
-        code = {name: sha for task in tasks for name, sha in {records[task]["notebook"]: records[task]["code"], **records[task]["modules"]}.items()}
-        print("  code    ", *(f"{name} {sha[:8]}" for name, sha in code.items()))
+        code = [{one["notebook"]: one["code"], **one["modules"]} for one in (records[task] for task in tasks)]
+        print("  code    ", *dict.fromkeys(f"{name} {sha[:8]}" for some in code for name, sha in some.items()))
         wrong += [panel] if own else []
     end = f"{len(wrong)} differ, {' '.join(wrong)}" if wrong else "all as recorded"
     print(f"\n{len(faults)} tasks and {len(panels)} panels: {end}")

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from ..core import StudyError, whole_file, write_json
 from ..data.reports import sections, target_text
 from ..data.studies import Studies
+from ..reward.composite import MEASURES, score_pairs
 from ..reward.judge import ERROR_TYPES
-from ..reward.metrics import MEASURES, default_bertscore, radcliq_v1, reading, score_pairs
+from ..reward.metrics import default_bertscore, radcliq_v1, reading, says_nothing
 from ..reward.model_metrics import NEEDS, ModelMeasure
 
 # %% ../../nbs/analysis/02_scoring.ipynb #13138072
@@ -106,7 +107,7 @@ def score_predictions(
         if study["study_id"] not in predictions:
             continue
         reference = target_text(study, want)
-        if reference is None:
+        if reference is None or says_nothing(reference):  # such as a section that is "None."
             without += 1
             continue
         rows.append({"system": system, "dataset": study["source"], "study_id": study["study_id"], "patient_id": study["patient_id"]})
@@ -116,7 +117,7 @@ def score_predictions(
     if not rows:
         raise StudyError(f"{system or 'the predictions'}: none of {len(predictions)} predicted studies has a reference to score against")
     table = pd.concat([pd.DataFrame(rows), all_measures(texts, references, models)], axis=1)
-    board = [number for number, text in enumerate(findings) if text]
+    board = [number for number, text in enumerate(findings) if text and not says_nothing(text)]
     if want == "findings_impression" and board:
         measured = all_measures([findings_of(texts[n]) for n in board], [findings[n] for n in board], models)
         table = table.join(measured.set_axis(board).add_prefix("findings:"))

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core import StudyError
-from .layouts import FilmFinder, archive_root, find_file, label_values, named, stated, table_rows
-from .studies import Film, Record, Studies, collect
-from .studies import age as age_of
-from .studies import race as race_of
-from .studies import sex as sex_of
-from .studies import view as view_of
+from .layouts import FilmFinder, archive_root, find_file, label_values, named, numbered_rows, stated
+from .studies import Film, Record, Studies, Tally, as_said, collect
+from .words import Words, known_text
+from .words import age as age_of
+from .words import race as race_of
+from .words import sex as sex_of
+from .words import view as view_of
 
 # %% ../../nbs/data/05_chexpert_plus.ipynb #bb8e54d3
 def study_of(
@@ -73,12 +74,14 @@ def add_image(
     study = study_of(line["path_to_image"])
     if study is None:
         fault = f"path_to_image '{line['path_to_image']}' in line {number} names no patient and study"
-        found[f"line{number}"] = Record("chexpert_plus", f"line{number}", fault=fault)
+        found[f"line{number}"] = Record("chexpert_plus", f"line{number}", fault=fault, spoilt=True)
         return
     split, patient, order = study
     name = f"{patient}_study{order}"
     record = found.setdefault(name, Record("chexpert_plus", name, patient, order_key=order, split=split))
-    record.films.append(Film(line["path_to_image"], film_view(line["frontal_lateral"], line["ap_pa"])))
+    unclear = next((said for said in (line["ap_pa"], line["frontal_lateral"]) if known_text(said) and view_of(said) is None), None)
+    record.films.append(Film(line["path_to_image"], film_view(line["frontal_lateral"], line["ap_pa"]), unclear))
+    record.said = {**as_said(age=line["age"], sex=line["sex"], race=line["race"]), **record.said}
     for field, value in study_values(line).items():
         if getattr(record, field) is None:
             setattr(record, field, value)
@@ -112,6 +115,7 @@ def records(
     images: str | Path | None = None,  # where the films are; the root if None
     release: str = "auto",  # which films: "png", "jpg", "dicom", or "auto": the first of these that is there
     valid_as: str = "test",  # what the official valid split is called: "test" or "validation"
+    tally: Tally | None = None,  # filled: what became of the rows
 ) -> Iterator[Record]:
     "One record a study, without pixels; raises `StudyError` for a missing table or a wrong option."
     root = archive_root(root, "chexpert_plus")
@@ -123,8 +127,13 @@ def records(
     prefix, finder = f"{place.resolve()}/" if images else "", FilmFinder(place, RELEASES[release])
     found: dict[str, Record] = {}
     ordinals: dict[str, float] = {}
-    for number, line in enumerate(table_rows(table, COLUMNS), 2):
+    tally = Tally() if tally is None else tally
+    tally.of = f"rows of {table.name}"
+    for number, line in numbered_rows(table, COLUMNS, tally=tally):
         add_image(found, line, number, ordinals)
+    tally["quarantined rows"] = sum(record.patient_id is None for record in found.values())
+    tally["studies"] = len(found) - tally["quarantined rows"]
+    tally["further films of a study"] = sum(len(record.films) for record in found.values()) - tally["studies"]
     patients: dict[str, list[Record]] = {}
     for record in found.values():
         if record.patient_id:
@@ -135,7 +144,7 @@ def records(
         if record.split == "valid":
             record.split = valid_as
             record.flag("official_valid")
-        record.films = [Film(prefix + (finder.find(film.path) or film.path), film.view) for film in record.films]
+        record.films = [film._replace(path=prefix + (finder.find(film.path) or film.path)) for film in record.films]
         yield record
 
 # %% ../../nbs/data/05_chexpert_plus.ipynb #183f7cf5
@@ -150,14 +159,16 @@ def read(
     encounters: str = "patient",  # numbered within the "patient", the "admission", or an episode ended by a "gap 30" (days)
     source: str = "chexpert_plus",  # the source's name
     institution: str | None = None,  # the institution's name; None leaves what the archive says
+    words: Words | None = None,  # the person's own words
+    unreadable_limit: float = 0.5,  # share of studies whose film may be unreadable
     **options,  # for `records`: images, release, valid_as
 ) -> Studies:
     "CheXpert Plus as studies; raises `StudyError` where folder or table are missing or an option is wrong."
-    notes = {"official_valid_split_is_called": options.get("valid_as", "test")}
-    found = named(records(root, **options), source, institution)
+    notes, tally = {"official_valid_split_is_called": options.get("valid_as", "test")}, Tally()
+    found = named(records(root, tally=tally, **options), source, institution)
     return collect(
         source, found, root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
-        encounters=encounters, notes=notes,
+        encounters=encounters, notes=notes, words=words, tally=tally, unreadable_limit=unreadable_limit,
     )  # fmt: skip
 
 # %% ../../nbs/data/05_chexpert_plus.ipynb #5d4e1ea8

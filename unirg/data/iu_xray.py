@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import StudyError, read_json, study_root
+from ..core import StudyError, files_below, read_json, study_root
 from .layouts import archive_root, find_file, named, stated, table_rows
-from .studies import Film, Record, Studies, collect
-from .studies import view as view_of
+from .studies import Film, Record, Studies, Tally, collect
+from .words import Words, known_text
+from .words import view as view_of
 
 # %% ../../nbs/data/07_iu_xray.ipynb #09a1a7f9
 class Report(NamedTuple):
@@ -69,7 +70,13 @@ def xml_reports(
         return
     try:
         with tarfile.open(source) as tar:
-            found = {Path(m.name).stem: tar.extractfile(m).read() for m in tar if m.isfile() and m.name.endswith(".xml")}
+            found: dict[str, bytes] = {}
+            for member in tar:
+                name = Path(member.name)
+                if member.isfile() and name.suffix == ".xml" and not name.name.startswith("._"):  # a Mac's shadows
+                    xml = tar.extractfile(member).read()
+                    if found.setdefault(name.stem, xml) != xml:
+                        raise StudyError(f"{source} holds two different files {name.name}")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise StudyError(f"{source} is damaged ({error}): download it again") from error
     for stem in sorted(found, key=number):
@@ -79,13 +86,14 @@ def xml_reports(
 def kaggle_reports(
     reports: Path,  # indiana_reports.csv
     projections: Path | None,  # indiana_projections.csv
+    tally: Tally | None = None,  # counts the rows
 ) -> Iterator[Report]:
     "Every report of Kaggle's table."
     images: dict[str, list[str]] = {}
     for line in table_rows(projections, ["uid", "filename"]) if projections else ():
         images.setdefault(line["uid"], []).append(f"CXR{image_name(line['filename'])}")
-    for line in table_rows(reports, ["uid", *SECTIONS]):
-        sections = {name: line[name].strip().replace("#NAME?", "") or None for name in SECTIONS}
+    for line in table_rows(reports, ["uid", *SECTIONS], tally=tally):
+        sections = {name: line[name].strip().replace("#NAME?", "") or None for name in SECTIONS}  # "None" is what the XML says too
         yield Report(f"CXR{line['uid']}", sections, images.get(line["uid"], []))
 
 # %% ../../nbs/data/07_iu_xray.ipynb #9f427fc7
@@ -103,7 +111,7 @@ def films_on_disk(
     "Walk the folder once; paths are relative to it."
     named: dict[str, str] = {}
     numbered: dict[str, list[str]] = {}
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in (".png", ".dcm", ".jpg", ".jpeg")):
+    for path in sorted(p for p in files_below(root) if p.suffix.lower() in (".png", ".dcm", ".jpg", ".jpeg")):
         relative, folder = path.relative_to(root).as_posix(), re.match(r"(CXR\d+)_IM-", path.parent.name)
         if folder and path.stem.isdigit():
             numbered.setdefault(folder[1], []).append(relative)
@@ -180,21 +188,25 @@ def r2gen_split(
 def reports(
     root: str | Path,  # holds NLMCXR_reports.tgz or ecgen-radiology/, or Kaggle's indiana_reports.csv
     text: str = "auto",  # "xml", "kaggle", or "auto": XML if it is there
+    tally: Tally | None = None,  # filled: how many rows or files were read
 ) -> list[Report]:
     "The collection's reports; raises `StudyError` where there are none."
-    root = archive_root(root, "iu_xray")
+    root, tally = archive_root(root, "iu_xray"), Tally() if tally is None else tally
     if text not in ("auto", "xml", "kaggle"):
         raise StudyError(f"iu_xray: text is '{text}'; it may be auto, xml or kaggle")
     if text != "kaggle":
         here = root.is_file() or next(root.glob("*.xml"), None)
         xml = root if here else find_file(root, "ecgen-radiology", "NLMCXR_reports.tgz", "NLMCXR_reports.tar*")
         if xml:
-            return list(xml_reports(xml))
+            found = list(xml_reports(xml))
+            tally.of, tally.read = f"reports of {xml.name}", len(found)
+            return found
     names = ["indiana_reports.csv"] if text == "kaggle" else ["NLMCXR_reports.tgz", "ecgen-radiology/", "indiana_reports.csv"]
     table = find_file(root, "indiana_reports.csv", what="IU X-Ray's reports: " + ", ".join(names)) if text != "xml" else None
     if table is None:
         raise StudyError(f"{root} holds neither NLMCXR_reports.tgz nor ecgen-radiology/ (IU X-Ray's reports)")
-    return list(kaggle_reports(table, find_file(root, "indiana_projections.csv")))
+    tally.of = f"rows of {table.name}"
+    return list(kaggle_reports(table, find_file(root, "indiana_projections.csv"), tally))
 
 
 def records(
@@ -202,9 +214,10 @@ def records(
     images: str | Path | None = None,  # where the films are; the root if None
     text: str = "auto",  # where the reports come from: "xml", "kaggle" or "auto"
     unlisted: str | None = None,  # split of reports that no R2Gen list has; None = unknown
+    tally: Tally | None = None,  # filled: what became of the reports
 ) -> Iterator[Record]:
     "One record a report, without pixels."
-    root = archive_root(root, "iu_xray")
+    root, tally = archive_root(root, "iu_xray"), Tally() if tally is None else tally
     folder = root.parent if root.is_file() else root
     ages, positions = header_facts(find_file(folder, "nlmcxr_dicom_metadata.csv*", "*dicom_metadata*.csv*"))
     table = find_file(folder, "indiana_projections.csv")
@@ -212,21 +225,24 @@ def records(
     splits, place = r2gen_split(folder), archive_root(images, "iu_xray images") if images else folder
     prefix = f"{place.resolve()}/" if images else ""
     named, numbered = films_on_disk(place)
-    for report in reports(root, text):
+    for report in reports(root, text, tally):
+        tally["studies"] += 1
         record = Record("iu_xray", report.uid, report.uid, report.affiliation, fault=report.fault, **report.sections)
         record.age, record.split = ages.get(report.uid), splits.get(report.uid, unlisted) if splits else "test"
-        views = [film_view(projections.get(image_name(i)), positions.get(image_name(i))) for i in report.images]
+        words = [(projections.get(image_name(i)), positions.get(image_name(i))) for i in report.images]
+        views = [film_view(*said) for said in words]
+        unclear = [next((text for text in said if known_text(text) and view_of(text) is None), None) for said in words]
         paths = [named.get(image_name(i)) for i in report.images]
         if report.uid in numbered and not any(paths):
             paths = numbered[report.uid]
             if [Path(p).stem for p in paths] != [str(n) for n in range(len(views))]:
                 record.flag("view_list_mismatch")
-                views = [None] * len(paths)
+                views = unclear = [None] * len(paths)
         elif not any(paths):
             paths = [f"{i}.png" for i in report.images]  # as the collection publishes them; not on this disk
         if not all(paths):
             record.flag("film_missing")
-        record.films = [Film(f"{prefix}{path}", view) for path, view in zip(paths, views, strict=True) if path]
+        record.films = [Film(f"{prefix}{path}", *seen) for path, *seen in zip(paths, views, unclear, strict=True) if path]
         yield record
 
 # %% ../../nbs/data/07_iu_xray.ipynb #3687577e
@@ -257,15 +273,17 @@ def read(
     encounters: str = "patient",  # numbered within the "patient", the "admission", or an episode ended by a "gap 30" (days)
     source: str = "iu_xray",  # the source's name
     institution: str | None = None,  # the institution's name; None leaves what the archive says
+    words: Words | None = None,  # the person's own words
+    unreadable_limit: float = 0.5,  # share of studies whose film may be unreadable
     **options,  # for `records`: images, text, unlisted
 ) -> Studies:
     "IU X-Ray as studies; raises `StudyError` where folder or reports are missing."
-    notes = count_reports(reports(root, options.get("text", "auto")))
+    notes, tally = count_reports(reports(root, options.get("text", "auto"))), Tally()
     folder = root if Path(root).is_dir() else Path(root).parent
     if pixels:
         packed_films(options.get("images") or folder)
-    found = named(records(root, **options), source, institution)
+    found = named(records(root, tally=tally, **options), source, institution)
     return collect(
         source, found, root=folder, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
-        encounters=encounters, notes=notes,
+        encounters=encounters, notes=notes, words=words, tally=tally, unreadable_limit=unreadable_limit,
     )  # fmt: skip

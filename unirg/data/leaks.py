@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'patients_in_two_splits', 'text_key', 'reference_keys', 'in_split', 'training_texts', 'flags_in_train',
-           'counted_in_train', 'without_learned', 'between', 'words', 'phrase_keys', 'phrases_of', 'readable',
-           'strings', 'escaped_text', 'looks_like_a_film', 'pictures_in', 'escaped']
+           'counted_in_train', 'without_learned', 'between', 'words', 'sentences_of', 'holds_target', 'told_in_prompt',
+           'prompt_leaks', 'phrase_keys', 'phrases_of', 'readable', 'strings', 'escaped_text', 'looks_like_a_film',
+           'pictures_in', 'escaped']
 
 # %% ../../nbs/data/13_leaks.ipynb #948bf4c9
 import base64
@@ -15,6 +16,7 @@ import html
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from .reports import WANTS, target_text
+from .reports import WANTS, context_of, one_line, target_text
 
 # %% ../../nbs/data/13_leaks.ipynb #640ab57b
 def patients_in_two_splits(
@@ -52,11 +54,11 @@ def reference_keys(
     want: str,  # a key of WANTS
     where: np.ndarray,  # bool, a row: which to look at
 ) -> np.ndarray:  # uint64, one a row; 0 where there is no reference, or none was asked for
-    "The references of a table as numbers; `target_text` has made their white space plain."
+    "The references of a table as numbers; line breaks count as blanks."
     keys, columns = np.zeros(len(table), np.uint64), [table[name].to_pylist() for name in ("findings", "impression")]
     for i in np.flatnonzero(where):
         text = target_text({"findings": columns[0][i], "impression": columns[1][i]}, want)
-        keys[i] = text_key(text) if text else 0
+        keys[i] = text_key(one_line(text)) if text else 0
     return keys
 
 
@@ -149,7 +151,7 @@ def between(
         found.append({"source": source, "reports": len(keys), "in_own_train": own, "in_any_train": anywhere, "share": share})
     return found
 
-# %% ../../nbs/data/13_leaks.ipynb #e49ab12a
+# %% ../../nbs/data/13_leaks.ipynb #631ef7a0
 def words(
     text: str | None,
 ) -> list[str]:
@@ -157,6 +159,58 @@ def words(
     return re.findall(r"[a-z0-9_]+", (text or "").lower())
 
 
+def sentences_of(
+    text: str | None,
+) -> list[str]:  # words in lower case, single blanks
+    "A text's sentences as plain words."
+    return [said for part in re.split(r"(?<=[.!?])\s+|\n", text or "") if (said := " ".join(words(part)))]
+
+
+def holds_target(
+    shown: list[str | None],  # texts that a prompt shows
+    target: list[str | None],  # texts that are asked for
+    length: int = 6,  # words in a row
+) -> bool:
+    "Whether a run of so many words, or a whole sentence of at least three words, stands in both."
+    shown, asked = [words(text) for text in shown], f" {' | '.join(' '.join(words(text)) for text in target)} "
+    for said in shown:
+        if any(f" {' '.join(said[i : i + length])} " in asked for i in range(len(said) - length + 1)):
+            return True
+    prompt = f" {' | '.join(map(' '.join, shown))} "
+    return any(sentence.count(" ") >= 2 and f" {sentence} " in prompt for text in target for sentence in sentences_of(text))
+
+# %% ../../nbs/data/13_leaks.ipynb #2dbaedb1
+def told_in_prompt(
+    table,  # a prepared datasets table
+    length: int = 6,  # words in a row
+) -> Iterator[tuple[str, str]]:  # study_id, and 'target': its prompt holds its target; or 'cut': less than its stored context is shown
+    "Studies whose prompt holds what it asks for, and those whose context is not shown whole, see `reports.context_of`."
+    contexts, targets = ["indication", "comparison"], ["findings", "impression"]
+    for batch in table.select_columns(["study_id", *contexts, *targets]).with_format("arrow").iter(1000):
+        for study in batch.to_pylist():
+            shown = [context_of(study, name) for name in contexts]
+            if shown != [one_line(study[name]) for name in contexts]:
+                yield study["study_id"], "cut"
+            if any(shown) and holds_target(shown, [study[name] for name in targets], length):
+                yield study["study_id"], "target"
+
+
+def prompt_leaks(
+    table,  # a prepared datasets table
+    length: int = 6,  # words in a row
+) -> dict[str, int]:  # holding_target, context_cut, prior_says_target: studies; words: the length
+    "How many prompts hold their target, how many are cut, and how many priors say the target word for word."
+    told, keys, ids, priors = Counter(kind for _, kind in told_in_prompt(table, length)), [np.zeros(0, np.uint64)], [], []
+    columns = ["study_id", "prior_study_id", "split", "findings", "impression"]
+    for batch in table.select_columns(columns).with_format("arrow").iter(1000):
+        keys.append(reference_keys(batch, "findings_impression", np.ones(len(batch), bool)))
+        ids += batch["study_id"].to_pylist()
+        priors += batch["prior_study_id"].to_pylist()
+    known = dict(zip(ids, key := np.concatenate(keys), strict=True))
+    same = sum(mine != 0 and known.get(prior) == mine for prior, mine in zip(priors, key, strict=True) if prior is not None)
+    return {"holding_target": told["target"], "words": length, "context_cut": told["cut"], "prior_says_target": int(same)}
+
+# %% ../../nbs/data/13_leaks.ipynb #e49ab12a
 def phrase_keys(
     text: str | None,
     length: int = 12,  # words in a row

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ..core import StudyError
 from .layouts import FilmFinder, archive_root, find_file, json_entries, named, stated
-from .studies import Film, Record, Studies, collect
-from .studies import age as age_of
-from .studies import sex as sex_of
-from .studies import view as view_of
+from .studies import Film, Record, Studies, Tally, as_said, collect, film_of
+from .words import Words
+from .words import age as age_of
+from .words import sex as sex_of
 
 # %% ../../nbs/data/06_rexgradient.ipynb #3d4ddf39
 def films_of(
@@ -26,7 +26,7 @@ def films_of(
     lists = (entry.get("ImagePath"), entry.get("ImageViewPosition"))
     paths, views = ([v] if isinstance(v, str) else v if isinstance(v, list) else [] for v in lists)  # null and a lone NaN: no list
     views = views if len(views) == len(paths) else None
-    films = [Film(p.removeprefix("../"), view_of(v)) for p, v in zip(paths, views or [None] * len(paths), strict=True) if stated(p)]
+    films = [film_of(p.removeprefix("../"), v) for p, v in zip(paths, views or [None] * len(paths), strict=True) if stated(p)]
     return films, views is not None and len(films) == len(paths)
 
 # %% ../../nbs/data/06_rexgradient.ipynb #bc5ca66e
@@ -57,6 +57,7 @@ def study_record(
         split=split,
         age=age_of(entry.get("PatientAge")),
         sex=sex_of(entry.get("PatientSex")),
+        said=as_said(age=entry.get("PatientAge"), sex=entry.get("PatientSex")),
         fault=None if ids[0] else "the entry has no PatientID",
         **{name: stated(entry.get(name.capitalize())) for name in ("indication", "comparison", "findings", "impression")},
     )
@@ -66,6 +67,7 @@ def records(
     root: str | Path,  # the folder that holds metadata/ and deid_png/
     images: str | Path | None = None,  # the folder that holds deid_png/; the root if None
     splits: str = "train valid test",  # which files to read; the set's private test set is not among them
+    tally: Tally | None = None,  # filled: what became of the entries
 ) -> Iterator[Record]:
     "One record a study, without pixels; raises `StudyError` where there is no metadata."
     root = archive_root(root, "rexgradient")
@@ -80,13 +82,17 @@ def records(
         raise StudyError(f"{root} holds no metadata/*_metadata_view_position.json (ReXGradient's studies)")
     if missing and len(asked) < 3:  # of all three, those that were downloaded are read
         raise StudyError(f"{root} holds no metadata/{missing[0]}_metadata_view_position.json (ReXGradient's {missing[0]} split)")
+    tally = Tally() if tally is None else tally
+    tally.of = f"entries of {', '.join(table.name for table in tables.values() if table)}"
     for split, table in tables.items():
         for key, entry in json_entries(table) if table else ():
             record = study_record(key, entry, "validation" if split == "valid" else split)
             films, fit = films_of(entry) if isinstance(entry, dict) else ([], True)
-            record.films = [Film(prefix + (finder.find(film.path) or film.path), film.view) for film in films]
+            record.films = [film._replace(path=prefix + (finder.find(film.path) or film.path)) for film in films]
             if not fit:
                 record.flag("view_list_mismatch")
+            tally.read += 1
+            tally["studies"] += 1
             yield record
 
 # %% ../../nbs/data/06_rexgradient.ipynb #3ec95706
@@ -101,11 +107,14 @@ def read(
     encounters: str = "patient",  # numbered within the "patient", the "admission", or an episode ended by a "gap 30" (days)
     source: str = "rexgradient",  # the source's name
     institution: str | None = None,  # the institution's name; None leaves what the archive says
+    words: Words | None = None,  # the person's own words
+    unreadable_limit: float = 0.5,  # share of studies whose film may be unreadable
     **options,  # for `records`: images, splits
 ) -> Studies:
     "ReXGradient as studies; raises `StudyError` where folder or metadata are missing."
-    found = named(records(root, **options), source, institution)
+    tally = Tally()
+    found = named(records(root, tally=tally, **options), source, institution)
     return collect(
         source, found, root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
-        encounters=encounters,
+        encounters=encounters, words=words, tally=tally, unreadable_limit=unreadable_limit,
     )  # fmt: skip

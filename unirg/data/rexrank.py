@@ -14,12 +14,13 @@ from pathlib import Path
 
 from ..core import StudyError
 from .layouts import FilmFinder, archive_root, json_entries, named, stated
-from .studies import Film, Record, Studies, collect
-from .studies import age as age_of
-from .studies import race as race_of
-from .studies import sex as sex_of
-from .studies import split as split_of
-from .studies import view as view_of
+from .studies import Film, Record, Studies, Tally, as_said, collect, film_of
+from .words import Words, known_text
+from .words import age as age_of
+from .words import race as race_of
+from .words import sex as sex_of
+from .words import split as split_of
+from .words import view as view_of
 
 # %% ../../nbs/data/08_rexrank.ipynb #1be697f5
 def parse_context(
@@ -55,10 +56,10 @@ def films_of(
     views = [entry["frontal_lateral"]] if isinstance(entry.get("frontal_lateral"), str) else entry.get("frontal_lateral")
     views = views if isinstance(views, list) else []  # a lone NaN: no view is known
     fit = len(views) == len(paths)
-    films = [Film(path.lstrip("/"), view_of(view)) for path, view in zip(paths, views if fit else [None] * len(paths), strict=True)]
+    films = [film_of(path.lstrip("/"), view) for path, view in zip(paths, views if fit else [None] * len(paths), strict=True)]
     sides = [entry["ap_pa"]] if isinstance(entry.get("ap_pa"), str) else entry.get("ap_pa")
     if isinstance(sides, list) and len(sides) == len(films):
-        films = [Film(f.path, view_of(side) or f.view) if f.view == "FRONTAL" else f for f, side in zip(films, sides, strict=True)]
+        films = [f._replace(view=view_of(side) or f.view) if f.view == "FRONTAL" else f for f, side in zip(films, sides, strict=True)]
     return films, fit
 
 # %% ../../nbs/data/08_rexrank.ipynb #8851bdf0
@@ -108,6 +109,11 @@ def study_record(
         age=age_of(entry.get("age")) or age_of(context["age"]),
         sex=sex_of(entry.get("sex")) or sex_of(context["sex"]),
         race=race_of(entry.get("race")),
+        said=as_said(
+            age=known_text(entry.get("age")) or (None if age_band(context["age"]) else context["age"]),
+            sex=known_text(entry.get("sex")) or context["sex"],
+            race=entry.get("race"),
+        ),
         **sections_of(entry),
     )  # fmt: skip
     if not fit:
@@ -153,15 +159,20 @@ def rexrank_file(
 def records(
     root: str | Path,  # a ReXrank JSON, or a folder holding one
     images: str | Path | None = None,  # the folder where its image paths start; the JSON's own if None
+    tally: Tally | None = None,  # filled: what became of the entries
 ) -> Iterator[Record]:
     "One record a study, without pixels."
     file = rexrank_file(root)
     place = archive_root(images, "rexrank images") if images else file.parent
     prefix, finder = f"{place.resolve()}/" if images else "", FilmFinder(place)
+    tally = Tally() if tally is None else tally
+    tally.of = f"entries of {file.name}"
     for key, entry in json_entries(file):
+        tally.read += 1
+        tally["studies"] += 1
         record = study_record(key, entry, "validation" if "valid" in file.stem.lower() else "test")
         where = {film.path: prefix + (finder.find(film.path) or film.path) for film in record.films}
-        record.films = [Film(where[film.path], film.view) for film in record.films]
+        record.films = [film._replace(path=where[film.path]) for film in record.films]
         if record.key_path is not None:
             record.key_path = where.get(record.key_path) or prefix + (finder.find(record.key_path) or record.key_path)
         yield record
@@ -179,11 +190,13 @@ def read(
     source: str = "rexrank",  # the source's name
     institution: str | None = None,  # the institution's name, which these files do not say
     images: str | Path | None = None,  # the folder where its image paths start
+    words: Words | None = None,  # the person's own words
+    unreadable_limit: float = 0.5,  # share of studies whose film may be unreadable
 ) -> Studies:
     "A ReXrank test set as studies; raises `StudyError` where the file is missing, damaged or not the only one."
-    file = rexrank_file(root)
-    found = named(records(file, images), source, institution)
+    file, tally = rexrank_file(root), Tally()
+    found = named(records(file, images, tally), source, institution)
     return collect(
         source, found, root=file.parent, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels,
-        equalise=equalise, encounters=encounters, notes={"file": file.name},
+        equalise=equalise, encounters=encounters, notes={"file": file.name}, words=words, tally=tally, unreadable_limit=unreadable_limit,
     )  # fmt: skip

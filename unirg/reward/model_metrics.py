@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['BERT_FILES', 'NEEDS', 'ROBERTA_LAYER', 'ROBERTA_BASELINE', 'CHEXBERT_CLASSES', 'RATE_KINDS', 'RATE_WEIGHTS',
-           'RATE_DENIED', 'MODEL_MEASURES', 'Needs', 'find_weights', 'ModelMeasure', 'ReferenceBertScore',
-           'chexbert_model', 'SembScore', 'set_f1', 'radgraph_items', 'older_tokenizers', 'RadGraph', 'rate_half',
-           'entity_spans', 'RateScore', 'green_from', 'Green']
+           'RATE_DENIED', 'MODEL_MEASURES', 'Needs', 'find_weights', 'ModelMeasure', 'mean_between',
+           'ReferenceBertScore', 'chexbert_model', 'SembScore', 'set_f1', 'radgraph_items', 'older_tokenizers',
+           'RadGraph', 'rate_half', 'entity_spans', 'RateScore', 'green_from', 'Green']
 
 # %% ../../nbs/reward/03_model_metrics.ipynb #19626984
 import importlib.util
 import json
+import math
 import os
 import re
 import tempfile
@@ -24,7 +25,7 @@ import numpy as np
 # %% ../../nbs/reward/03_model_metrics.ipynb #85a99658
 from ..core import StudyError, study_root
 from .findings import CHEXPERT_NAMES
-from .metrics import Kept, check_pairs, load_bert
+from .metrics import Kept, check_pairs, check_texts, encodable, load_bert, unwrapped
 
 # %% ../../nbs/reward/03_model_metrics.ipynb #b34f555d
 class Needs(typing.NamedTuple):
@@ -129,9 +130,9 @@ class ModelMeasure:
             self.load()
             ordered = sorted(new, key=len)
             batches = (ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size))
-            return {text: made for batch in batches for text, made in zip(batch, self.read(batch), strict=True)}
+            return {text: made for batch in batches for text, made in zip(batch, self.read([*map(encodable, batch)]), strict=True)}
 
-        return self._kept.get(texts, work)
+        return self._kept.get(check_texts(texts, f"{self.name}: the text"), work)
 
     def score(
         self,
@@ -142,6 +143,17 @@ class ModelMeasure:
         check_pairs(predictions, references, None, self.name)
         known = self.readings([*predictions, *references])
         return [self.compare(known[prediction], known[reference]) for prediction, reference in zip(predictions, references)]
+
+# %% ../../nbs/reward/03_model_metrics.ipynb #712f767c
+def mean_between(
+    f1: float,  # of two numbers, as a library gives it
+    precision: float,
+    recall: float,
+) -> float:  # NaN where one of the two is
+    "An F1 no further than the two it is the mean of: it has a pole where they differ in sign, and a library may turn NaN into 0."
+    if math.isnan(precision + recall):
+        return math.nan
+    return min(max(f1, min(precision, recall)), max(precision, recall))
 
 # %% ../../nbs/reward/03_model_metrics.ipynb #421f591e
 ROBERTA_LAYER = 5
@@ -167,7 +179,7 @@ class ReferenceBertScore(ModelMeasure):
 
         tokenizer, model = self.load()
         weights = defaultdict(lambda: 1.0, {tokenizer.sep_token_id: 0.0, tokenizer.cls_token_id: 0.0})
-        spoken = [text.strip() for text in texts if text.strip()]  # the library fails on an empty one with transformers 5
+        spoken = [" ".join(text.split()) for text in texts if text.strip()]  # the library fails on an empty one with transformers 5
         if not spoken:
             return [None] * len(texts)
         vectors, mask, weight = get_bert_embedding(spoken, model, tokenizer, weights, batch_size=len(spoken), device=self.device)
@@ -179,11 +191,13 @@ class ReferenceBertScore(ModelMeasure):
         import torch
         from bert_score.utils import greedy_cos_idf
 
-        raw = 0.0
+        f1 = 0.0
         if ours is not None and theirs is not None:
             ones = [torch.ones(1, len(weight)) for _, weight in (theirs, ours)]
-            raw = greedy_cos_idf(theirs[0][None].clone(), ones[0], theirs[1][None], ours[0][None].clone(), ones[1], ours[1][None])[2].item()
-        return (raw - ROBERTA_BASELINE) / (1 - ROBERTA_BASELINE)
+            given = (theirs[0][None].clone(), ones[0], theirs[1][None], ours[0][None].clone(), ones[1], ours[1][None])
+            precision, recall, f1 = (value.item() for value in greedy_cos_idf(*given))
+            f1 = mean_between(f1, precision, recall)
+        return (f1 - ROBERTA_BASELINE) / (1 - ROBERTA_BASELINE)
 
 # %% ../../nbs/reward/03_model_metrics.ipynb #01713f3e
 CHEXBERT_CLASSES = (None, 1, 0, -1)  # blank, positive, negative, uncertain
@@ -253,6 +267,7 @@ class SembScore(ModelMeasure):
         texts: typing.Sequence[str],  # reports
     ) -> list[dict]:  # CheXpert name -> 1, 0, -1 or None; what `metrics.label_scores` takes
         "CheXbert's labels."
+        texts = check_texts(texts, f"{self.name}: the text")
         known = self.readings(texts)
         return [dict(zip(CHEXPERT_NAMES.values(), known[text][1])) for text in texts]
 
@@ -426,8 +441,9 @@ class RateScore(ModelMeasure):
         "Entities of each text, sentence by sentence."
         import torch
 
+        texts = check_texts(texts, f"{self.name}: the text")
         (tokenizer, model), _ = self.load()
-        cut = [[part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if len(part.strip()) > 2] for text in texts]
+        cut = [[part.strip() for part in re.split(r"(?<=[.!?])\s+|\n", unwrapped(text)) if len(part.strip()) > 2] for text in texts]
         found: dict[str, list] = {}
         sentences = sorted({part for parts in cut for part in parts}, key=len)
         for start in range(0, len(sentences), self.batch_size):
@@ -463,7 +479,7 @@ class RateScore(ModelMeasure):
         if not ours[1] or not theirs[1]:
             return 0.5
         halves = rate_half(ours, theirs), rate_half(theirs, ours)
-        return 2 * halves[0] * halves[1] / sum(halves) if sum(halves) else 0.0
+        return mean_between(2 * halves[0] * halves[1] / sum(halves) if sum(halves) else 0.0, *halves)
 
 # %% ../../nbs/reward/03_model_metrics.ipynb #7fc19af3
 def green_from(
@@ -515,6 +531,7 @@ class Green(ModelMeasure):
         "What the model says."
         import torch
 
+        prompts = check_texts(prompts, f"{self.name}: the prompt")
         tokenizer, model, _ = self.load()
         if tokenizer.chat_template:
             chats = [[{"role": "user", "content": text}] for text in prompts]
@@ -529,7 +546,8 @@ class Green(ModelMeasure):
         "GREEN of each pair; None where the reply cannot be read."
         check_pairs(predictions, references, None, self.name)
         prompt = self.load()[2]
-        asked = [prompt.replace("{reference}", r).replace("{candidate}", p) for p, r in zip(predictions, references)]
+        texts = [{"{reference}": encodable(r), "{candidate}": encodable(p)} for p, r in zip(predictions, references)]
+        asked = [re.sub(r"\{reference\}|\{candidate\}", lambda place, pair=pair: pair[place[0]], prompt) for pair in texts]
 
         def work(new):
             batches = (new[start : start + self.batch_size] for start in range(0, len(new), self.batch_size))

@@ -6,7 +6,7 @@
 __all__ = ['ENGINES', 'WRITING_CODE', 'model_inputs', 'by_length', 'write_batch', 'report_batches', 'batches_of', 'write_reports',
            'Writing', 'TransformersWriter', 'VllmWriter', 'check_engine', 'Parts', 'begin_writer', 'do_batch',
            'request', 'gpus', 'write_parts', 'in_processes', 'prediction_record', 'write_predictions', 'studies_of',
-           'taught_with', 'film_side', 'asked_rows', 'generate_reports']
+           'taught_with', 'asked_rows', 'generate_reports']
 
 # %% ../../nbs/training/04_generation.ipynb #66d15e46
 import multiprocessing
@@ -23,7 +23,8 @@ import datasets
 import torch
 
 from ..core import Progress, StudyError, derived_seed, die_with_parent, digest, read_json, write_json
-from .policy import code_of, digest_of, image_size_of, load_policy, load_processor, policy_at, training_rows
+from .policy import film_side, load_policy, load_processor, policy_at
+from .rows import digest_of, light_columns, prompt_lengths, training_rows
 
 # %% ../../nbs/training/04_generation.ipynb #8236d597
 def model_inputs(
@@ -42,10 +43,7 @@ def by_length(
     rows: datasets.Dataset,  # with column prompt
 ) -> list[int]:  # row numbers, longest prompt first
     "The order in which rows are generated."
-    def length(prompt):
-        return sum(2000 if part["type"] == "image" else len(part["text"]) for message in prompt for part in message["content"])
-
-    lengths = [length(prompt) for prompt in rows["prompt"]]
+    lengths = prompt_lengths(rows)
     return sorted(range(len(rows)), key=lambda row: (-lengths[row], row))
 
 # %% ../../nbs/training/04_generation.ipynb #b400f121
@@ -62,7 +60,7 @@ def write_batch(
     inputs = model_inputs(rows, processor).to(model.device, model.dtype)  # the films in the weights' type; whole numbers stay as they are
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # tensors made in inference mode may not be learned from later, which FSDP2 does with gathered weights
             tokens = model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
     finally:
         model.train(training)
@@ -250,13 +248,13 @@ class Parts:
             shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../../nbs/training/04_generation.ipynb #91b9bf1e
-WRITING_CODE = code_of("training.generation")  # as it was when this module was loaded
+WRITING_CODE = digest(Path(__file__)) if "__file__" in globals() else "notebook"  # as it was when this module was loaded
 _WRITER = _ROWS = None  # of a process that writes
 
 
 def begin_writer(
     writing: Writing,
-    rows: str,  # the rows' Arrow file
+    rows: datasets.Dataset,  # of `training_rows`
     devices=None,  # queue of GPU numbers, one for each process
 ) -> None:
     "Make this process ready to write batches."
@@ -265,7 +263,7 @@ def begin_writer(
         die_with_parent()
         if gpu := devices.get():
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything asks for one
-    _WRITER, _ROWS = ENGINES[writing.engine](writing), datasets.Dataset.from_file(rows)
+    _WRITER, _ROWS = ENGINES[writing.engine](writing), rows
 
 
 def do_batch(
@@ -279,11 +277,11 @@ def do_batch(
 
 
 def request(
-    rows: datasets.Dataset,  # in an Arrow file, which `training_rows` names by all that went into it
+    rows: datasets.Dataset,  # of `training_rows`, which names them by all that went into them
     writing: Writing,
 ) -> str:  # 16 hexadecimal digits
     "A name for all that decides the texts, the code included."
-    return digest_of([writing.asked, Path(rows.cache_files[0]["filename"]).name, WRITING_CODE])
+    return digest_of([writing.asked, rows._fingerprint, WRITING_CODE])
 
 
 def gpus() -> list[str]:
@@ -293,7 +291,7 @@ def gpus() -> list[str]:
 
 # %% ../../nbs/training/04_generation.ipynb #0091d8e2
 def write_parts(
-    rows: datasets.Dataset,  # with columns prompt and images, in an Arrow file; each study id once
+    rows: datasets.Dataset,  # of `training_rows`; each study id once
     writing: Writing,
     out: Path,  # the file to come
     processes: int = 1,  # on this machine
@@ -301,7 +299,7 @@ def write_parts(
     "Write every batch that is not there yet; raises `StudyError` for a doubled study id, a missing engine, or a process that dies."
     global _WRITER, _ROWS
     check_engine(writing.engine)
-    ids, file = list(rows["study_id"]), rows.cache_files[0]["filename"]
+    ids = light_columns(rows, "study_id")
     if len(set(ids)) != len(ids):
         raise StudyError(f"{out}: study id {next(i for i in ids if ids.count(i) > 1)} stands twice in the table")
     batches = batches_of(rows, writing.batch_size)
@@ -311,11 +309,11 @@ def write_parts(
     with Progress(len(ids), "reports") as progress:
         progress.resume(len(ids) - sum(len(picked) for picked, _ in jobs))
         if processes > 1 and len(jobs) > 1:
-            for done in in_processes(jobs, writing, file, min(processes, len(jobs))):
+            for done in in_processes(jobs, writing, rows, min(processes, len(jobs))):
                 progress.step(done)
         elif jobs:
             try:
-                begin_writer(writing, file)
+                begin_writer(writing, rows)
                 for job in jobs:
                     progress.step(do_batch(*job))
             finally:
@@ -326,7 +324,7 @@ def write_parts(
 def in_processes(
     jobs: list[tuple[list[int], Path]],  # row numbers and file of each batch
     writing: Writing,
-    rows: str,  # the rows' Arrow file
+    rows: datasets.Dataset,  # of `training_rows`
     processes: int,
 ) -> Iterator[int]:  # studies of each batch, once it is done
     "Share batches among processes."
@@ -389,14 +387,6 @@ def taught_with(
     if record.exists():
         return read_json(record)["job"]
     return read_json(note).get("asked", {}) if note.exists() else {}
-
-
-def film_side(
-    processor,  # of a policy
-) -> int | None:  # pixels a side; None where films keep their own size until the processor brings them to its own
-    "The side to which films are brought beforehand; only processors that count pixels, as Qwen's do, have one."
-    size = processor.image_processor.size
-    return image_size_of(processor) if "shortest_edge" in size and "longest_edge" in size else None
 
 
 def asked_rows(
