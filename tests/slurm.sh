@@ -19,7 +19,7 @@ start() {
         install -d -o munge -g munge /run/munge
         runuser -u munge -- munged --pid-file=/run/munge/munged.pid
     fi
-    cores=$(($(nproc) / nodes > 0 ? $(nproc) / nodes : 1)) memory=$(free -m | awk '/^Mem/ {print int($2 * 0.9)}')
+    memory=$(free -m | awk '/^Mem/ {print int($2 * 0.9)}')
     {
         cat <<CONF
 ClusterName=test
@@ -37,11 +37,12 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 ReturnToService=2
 SchedulerParameters=sched_interval=1,sched_min_interval=0
+SlurmdParameters=config_overrides
 MinJobAge=3600
 CONF
         for k in $(seq "$nodes"); do
             mkdir -p "$folder/spool.node$k"
-            echo "NodeName=node$k NodeHostname=$host NodeAddr=127.0.0.1 Port=$((17000 + k)) CPUs=$cores RealMemory=$memory"
+            echo "NodeName=node$k NodeHostname=$host NodeAddr=127.0.0.1 Port=$((17000 + k)) CPUs=$(nproc) RealMemory=$memory"
         done
         echo "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO"
     } >"$SLURM_CONF"

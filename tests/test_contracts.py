@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["core", "phantom", "data", "reward", "training", "analysis", "study"]
+ROOMS = ["core", "phantom", "data", "reward", "training", "analysis", "screen", "study"]
 LIBRARY = sorted(
     p
     for p in (ROOT / "nbs").rglob("*.ipynb")

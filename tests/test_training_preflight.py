@@ -211,7 +211,7 @@ BATCHES = [
     ("[wrong:stage:sft]\nglobal_batch = 30\nprocesses = 4", "global_batch = 30 does not divide among 4 processes"),
     ("[wrong:stage:sft]\nglobal_batch = 0", "global_batch = 0 is not above 0"),
     ("[wrong:stage:sft]\nglobal_batch = 60\nlaunch = zero2", "does not divide among 8 processes"),
-    ("[wrong:stage:sft]\nglobal_batch = 24\nlaunch = several_nodes", "does not divide among 16 processes"),
+    ("[wrong:stage:sft]\nglobal_batch = 24\nlaunch = zero3\nprocesses = 16\nnodes = 2", "does not divide among 16 processes"),
     ("[wrong:stage:rl]\nstudies_per_step = 5\ntrl.num_generations = 5\nlaunch = fsdp2", "5 x 5 reports does not divide among 8"),
     ("[wrong:stage:rl]\nstudies_per_step = x", "[wrong:stage:rl] studies_per_step' is 'x', which is no int"),
 ]
@@ -268,7 +268,8 @@ def test_more_gpus_than_there_are(tmp_path, monkeypatch):
         found = [fault for fault in faults(tmp_path, "[wrong:stage:sft]\nlaunch = fsdp2") if "GPUs" in fault]
         assert bool(found) == told
     monkeypatch.setattr(room, "gpus_here", lambda: 8)
-    assert not [fault for fault in faults(tmp_path, "[wrong:stage:sft]\nlaunch = several_nodes") if "GPUs" in fault], "8 on each of two"
+    told = "[wrong:stage:sft]\nlaunch = zero3\nprocesses = 16\nnodes = 2"
+    assert not [fault for fault in faults(tmp_path, told) if "GPUs" in fault], "8 on each of two"
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "comet_ml", "mlflow", "swanlab", "all"])

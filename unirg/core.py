@@ -143,6 +143,15 @@ class Settings:
             raise StudyError(f"settings.ini: '{name}' is not set for profile [{self.profile}]")
         return value
 
+    def listed(
+        self,
+        name: str,  # the setting
+        kind: type = list[str],
+        default: str | None = None,  # what it is where it is not set; None makes that an error
+    ) -> list:
+        "A setting that is a list."
+        return typed(self.get(name, default), kind, name)
+
     def path(
         self,
         value: str,  # a path as written in settings.ini
@@ -167,7 +176,7 @@ def _inherit(self: Settings) -> None:
 
 # %% ../nbs/00_core.ipynb #fd20214e
 SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit", "benchmark"}
-SOURCE_KEYS |= {"studies_to_learn", "studies_to_score", "trackers"}
+SOURCE_KEYS |= {"studies_to_learn", "studies_to_score", "trackers", "shards"}
 
 
 @patch
@@ -438,7 +447,9 @@ def modules_of(
     inside: str = "",  # the module the code is, for its relative imports
 ) -> dict[str, str]:  # name -> digest of its file
     "The `unirg` modules that some code imports, directly or through others."
-    package, found, waiting = Path(sys.modules["unirg"].__file__).parents[1], {}, set(imports_of(source, inside))
+    import unirg
+
+    package, found, waiting = Path(unirg.__file__).parents[1], {}, set(imports_of(source, inside))
     while waiting:
         name = waiting.pop()
         path = package / f"{name.replace('.', '/')}.py"

@@ -249,7 +249,10 @@ def check_launch(
         return
     if launch.get("distributed_type") == "DEEPSPEED" and (said := missing_package("deepspeed")):
         yield f"{place} = {name}: {said}"
-    wanted = processes_of(plan.root, task.parameters) // int(launch.get("num_machines", 1))
+    if getattr(plan, "executor", "local") != "local":
+        return  # the cluster's machines are not this one
+    nodes = int(plan.settings.values(f"stage:{task.notebook.split('_', 1)[-1]}").get("nodes", "1"))
+    wanted = processes_of(plan.root, task.parameters) // nodes
     if not launch.get("use_cpu") and 0 <= (there := gpus_here()) < wanted:
         yield f"{place} = {name} wants {wanted} GPUs on this machine, which has {there}"
 
