@@ -41,4 +41,4 @@ lab: setup
 	$(BIN)/jupyter lab nbs
 
 clean:  ## the results of PROFILE, not the figures kept in git
-	rm -rf outputs/$(PROFILE)/archives outputs/$(PROFILE)/data outputs/$(PROFILE)/models outputs/$(PROFILE)/predictions outputs/$(PROFILE)/scores outputs/$(PROFILE)/runs
+	rm -rf outputs/$(PROFILE)/archives outputs/$(PROFILE)/data outputs/$(PROFILE)/models outputs/$(PROFILE)/predictions outputs/$(PROFILE)/scores outputs/$(PROFILE)/runs outputs/$(PROFILE)/.snakemake
