@@ -1,4 +1,5 @@
-"""Kill the smoke study with -9 at random moments, its runner, Snakemake, tasks, kernels and trainers by turns, and see that it goes on as if nothing had been.
+"""Kill the smoke study with -9 at random moments, its runner, Snakemake, tasks, kernels and trainers by turns: it goes on as if nothing
+had been.
 
     python tests/kills.py 20        kills, with an undisturbed study first to compare with; about a minute of two cores each
 """
@@ -15,7 +16,13 @@ from pathlib import Path
 
 from wheel import installed
 
-WORDS = {"runner": "unirg-run", "snakemake": "snakemake.cli", "task": "-m unirg.study", "kernel": "ipykernel_launcher", "trainer": "unirg.training."}
+WORDS = {
+    "runner": "unirg-run",
+    "snakemake": "snakemake.cli",
+    "task": "-m unirg.study",
+    "kernel": "ipykernel_launcher",
+    "trainer": "unirg.training.",
+}
 
 
 def at_work(root: Path) -> dict[int, str]:  # process -> its command line

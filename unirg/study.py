@@ -321,8 +321,9 @@ def run(arguments: list[str] | None = None) -> None:  # the command line; sys.ar
                 print(billed(study))
                 raise SystemExit(0)
             pending = study.plan(*options.tasks) if options.tasks else pending
-            print(*study.skipped, sep="\n", end="\n" if study.skipped else "")
-            check_all(study, pending)
+            if not SHOWS & {*options.rest}:
+                print(*study.skipped, sep="\n", end="\n" if study.skipped else "")
+                check_all(study, pending)
             code = watch(study, pending, options)
             if not code and (other := study.settings.get("bill_for", "")):
                 print(f"\nProfile {other} at the speed that this had:\n{billed(Study(Settings(other, root=study.root)), study)}")
