@@ -1,5 +1,6 @@
 "What hospitals' exports do to ids, dates, views and reports: each is right, asked about, or set aside by its line; and rows add up."
 
+import base64
 import datetime
 
 import pydicom
@@ -41,6 +42,11 @@ def rows_of(studies):
         ("17 1.2e+05", "line 3: 'mrn' is '1.2e.05'"),
         ("17 1.23E12", "line 3: 'mrn'"),
         ("17 1E+16", "line 3: 'mrn'"),
+        ("17 1352171357E+5", "line 3: 'mrn' is '1352171357E.5': a number that a spreadsheet rounded"),
+        ("12345E+4 17", "line 2: 'mrn'"),
+        ("17 135217e+9", "line 3: 'mrn'"),
+        ("17 +98E+07", "line 3: 'mrn'"),
+        ("17 12.345.678E+4", "line 3: 'mrn'"),
         ("7 007", "'patient_id' is '007' in line 3 and '7' in line 2: one id in two spellings"),
         ("P7 p7", "in two spellings"),
         ("P-7 P7", "in two spellings"),
@@ -91,6 +97,31 @@ def test_ids_that_are_what_they_are(given, ids, patients):
     assert [row["patient_id"] for row in rows_of(studies)][: len(patients)] == patients
     assert all(("patient_unnamed" in row["flags"]) == (row["patient_id"] is None) for row in rows_of(studies))
     assert all(row["prior_study_id"] is None for row in rows_of(studies) if row["patient_id"] is None)
+
+
+@pytest.mark.parametrize(
+    ("ids", "patients", "said"),
+    [
+        ("NA|NA|XY", [None, None, "XY"], {"NA": 2}),
+        ("NULL|null|7", [None, None, "7"], {"NULL": 1, "null": 1}),
+        ("unknown|Unknown.|7", [None, None, "7"], {"Unknown.": 1, "unknown": 1}),
+        ("Nan|None|-", [None, None, None], {"-": 1, "Nan": 1, "None": 1}),
+        ("ANONYMOUS|ANONYMOUS|7", [None, None, "7"], {"ANONYMOUS": 2}),
+        ("n/a|7|8", [None, "7", "8"], {"n/a": 1}),
+        ("||7", [None, None, "7"], None),
+        ("5|6|7", ["5", "6", "7"], None),
+    ],
+)
+def test_rows_without_a_patient_are_counted_and_so_are_the_words_that_stood_there(given, ids, patients, said):
+    studies = given("".join(f"{NAMES[i]}.png,{one},Clear.\n" for i, one in enumerate(ids.split("|"))))
+    assert [row["patient_id"] for row in rows_of(studies)] == patients
+    assert studies.counts["patients_unknown"] == patients.count(None)
+    assert studies.counts["not_understood"] == ({"patient_id": said} if said else {})
+
+
+def test_a_row_that_names_the_patient_of_its_study_is_enough(given):
+    studies = given("a.png,NA,S,Clear.\nb.png,7,S,Clear.\n", "file,mrn,study_id,report")
+    assert studies.counts["patients_unknown"] == 0 and studies.counts["not_understood"] == {}
 
 
 def test_a_wrapped_id_is_unwrapped(given):
@@ -336,3 +367,19 @@ def test_spellings_are_asked_about_only_where_they_may_be_one():
     assert all(spelt_alike(*pair) for pair in alike)
     others = [("7", "7"), ("7", "70"), ("1-23", "12-3"), ("1.2.84", "1.28.4"), ("A7", "B7"), ("7a", "7b")]
     assert not any(spelt_alike(*pair) for pair in others)
+
+
+def test_a_column_in_base64_is_decoded_or_set_aside(given):
+    good, bad = (base64.b64encode(data).decode() for data in (b"Small left effusion.", bytes(range(200))))
+    mapping = {"findings": "findings", "impression": "impression"}
+    rows = f"a.png,1,{good},Clear.\nb.png,2,{bad},Clear.\nc.png,3,Clear.,{bad}\nd.png,4,Clear.,Normal.\n"
+    studies = given(rows, "file,mrn,findings,impression", **mapping)
+    assert [row["findings"] for row in rows_of(studies)] == ["Small left effusion.", "Clear."]
+    assert [entry["reason"][:24] for entry in studies.quarantine.values()] == ["the report is base64, no"] * 2
+
+
+def test_a_report_in_base64_is_set_aside_where_it_is_no_text(given):
+    good, bad = (base64.b64encode(data).decode() for data in (b"FINDINGS: Clear.\nIMPRESSION: Normal.", bytes(range(200))))
+    studies = given(f"a.png,1,{good}\nb.png,2,{bad}\n")
+    assert [(row["findings"], row["impression"]) for row in rows_of(studies)] == [("Clear.", "Normal.")]
+    assert len(studies.quarantine) == 1 and studies.counts["rows"] == 1

@@ -589,6 +589,63 @@ def test_bits_and_signs(tmp_path, right, pixels, header, flags):
     like(seen(film(tmp_path / "x.dcm", pixels, **header)), right, flags)
 
 
+def wrapped_lossless(pixels, bits, rows=0):
+    "Lossless JPEG, predictor 1, every large step written as the one that leads there modulo 2 ** bits; restarts after each `rows`."
+    parts, heights = b"", range(0, len(pixels), rows or len(pixels))
+    for number, top in enumerate(heights):
+        part = pixels[top : top + (rows or len(pixels))].astype(int)
+        before = np.roll(part, 1, axis=1)
+        before[0, 0], before[1:, 0] = 1 << (bits - 1), part[:-1, 0]
+        most, whole = 1 << (bits - 2 if bits < 16 else 15), 1 << bits  # no step is longer than 16 bits can say
+        steps = part - before
+        steps = np.where(steps > most, steps - whole, np.where(steps < -most, steps + whole, steps)).ravel().tolist()
+        code = "".join(f"{(n := abs(d).bit_length()):05b}" + (f"{d if d > 0 else d + (1 << n) - 1:0{n}b}" if n else "") for d in steps)
+        code += "1" * (-len(code) % 8)
+        parts += int(code, 2).to_bytes(len(code) // 8).replace(b"\xff", b"\xff\0") + bytes([0xFF, 0xD0 + number % 8])
+    height, width = pixels.shape
+    head = b"\xff\xd8\xff\xc3" + struct.pack(">HBHHBBBB", 11, bits, height, width, 1, 1, 17, 0)
+    head += b"\xff\xdd" + struct.pack(">HH", 4, rows * width) if rows else b""
+    head += b"\xff\xc4" + struct.pack(">H", 36) + bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])
+    return head + b"\xff\xda" + struct.pack(">H", 8) + bytes([1, 1, 0, 1, 0, 0]) + parts[:-2] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("rows", [0, 7])
+def test_lossless_jpeg_with_differences_that_wrap(tmp_path, bits, rows):
+    pixels = (LUNGS8 if bits == 8 else LUNGS.astype(np.uint16) << 4 >> (16 - bits)).copy()
+    pixels[20:40:2, 10:60:3], pixels[50:60, 30:70] = (1 << bits) - 1, 0
+    code = wrapped_lossless(pixels, bits, rows)
+    path = film(tmp_path / "x.dcm", pixels, kind="lossless", fragments=[code], bits=bits)
+    assert np.array_equal(real_pixels(path), pixels)
+    signed = pixels.astype(int) - (1 << (bits - 1))
+    code = wrapped_lossless(signed & ((1 << bits) - 1), bits, rows)
+    path = film(tmp_path / "y.dcm", pixels, kind="lossless", fragments=[code], bits=bits, PixelRepresentation=1)
+    assert np.array_equal(real_pixels(path), signed)
+
+
+@pytest.mark.parametrize(
+    ("said", "flags"),
+    [
+        (["L", "F"], []),
+        (["R", "F"], ["mirrored"]),
+        (["L", "H"], ["mirrored"]),
+        (["RA", "F"], ["mirrored"]),
+        (["r", "f "], ["mirrored"]),
+        (["F", "L"], ["mirrored"]),
+        (["R", "H"], ["turned"]),
+        (["F", "R"], ["turned"]),
+        (["P", "F"], []),  # a lateral film
+        (["L"], []),
+        ("", []),
+    ],
+)
+def test_a_frontal_film_that_lies_otherwise_is_flagged(tmp_path, right, said, flags):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = film(tmp_path / "x.dcm", PatientOrientation=said, ViewPosition="PA")
+    like(seen(path), right, flags)  # and not turned
+
+
 def test_a_sign_that_is_missing_or_contradicted(tmp_path, right):
     signed = (LUNGS.astype(int) - 2048).astype(np.int16)
     like(seen(film(tmp_path / "a.dcm", without=["PixelRepresentation"])), right)

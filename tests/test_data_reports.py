@@ -1,6 +1,9 @@
 "Reports of every shape: nothing lost, the right section for each sentence, targets and prompts by the stated rules."
 
+import base64
+import gzip
 import re
+import textwrap
 from collections import Counter
 
 import pytest
@@ -16,6 +19,8 @@ from unirg.data.reports import (
     SECTION_OF,
     clean,
     context_of,
+    from_base64,
+    no_report,
     normalised,
     pieces,
     place_of,
@@ -186,6 +191,93 @@ def test_a_reading_under_no_header():
 def test_reports_all_in_capitals():
     found = sections("CLINICAL HISTORY: COUGH.\nFINDINGS: NO NEW FINDING: NONE.  IMPRESSION: NORMAL CHEST.")
     assert found == {"history": "COUGH.", "findings": "NO NEW FINDING: NONE.", "impression": "NORMAL CHEST."}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"INDICATION: Cough.\E\.br\E\FINDINGS: Small effusion.\E\.br\E\IMPRESSION: Effusion.",
+        r"INDICATION: Cough.\E\.br\E\\E\.br\E\FINDINGS: Small effusion.\E\.BR\E\IMPRESSION: Effusion.",
+        r"INDICATION: Cough.\E\E\E\.br\E\E\E\FINDINGS: Small effusion.\.br\IMPRESSION: Effusion.",  # three times
+        r"INDICATION: Cough.\E\.sp 2\E\FINDINGS: Small effusion.\E\X0A\E\IMPRESSION: Effusion.",
+        r"INDICATION: Cough.\X5C\.br\X5C\FINDINGS: Small effusion.\E\X0D\E\IMPRESSION: Effusion.",
+        r"INDICATION: Cough.\E\.br\E\FINDINGS: Small\E\.br\E\effusion.\E\.br\E\\E\.br\E\IMPRESSION: Effusion.",
+    ],
+)
+def test_escapes_that_were_escaped(text):
+    assert {name: clean(body) for name, body in sections(text).items()} == {
+        "indication": "Cough.", "findings": "Small effusion.", "impression": "Effusion.",
+    }  # fmt: skip
+
+
+def test_an_escaped_backslash_and_an_escaped_ampersand():
+    assert normalised(r"A \E\ B \E\T\E\ C \F\E\F\ D") == r"A \ B & C |E| D"
+
+
+REPORT = "INDICATION: Cough and fever.\nFINDINGS: Small left effusion. No pneumothorax.\nIMPRESSION: Effusion."
+
+
+def b64(data):
+    return base64.b64encode(data if isinstance(data, bytes) else data.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        b64(REPORT),
+        b64(REPORT.replace("\n", "\r\n")),
+        "\n".join(textwrap.wrap(b64(REPORT), 76)),
+        " ".join(textwrap.wrap(b64(REPORT), 64)),
+        "\\r\\n".join(textwrap.wrap(b64(REPORT), 76)),
+        f"data:text/plain;charset=utf-8;base64,{b64(REPORT)}",
+        f"^TEXT^plain^Base64^{b64(REPORT)}",
+        base64.urlsafe_b64encode(REPORT.encode()).decode().rstrip("="),
+        b64(REPORT.encode("utf-16")),
+        b64(REPORT.encode("utf-16-le")),
+        b64(b"\xef\xbb\xbf" + REPORT.encode()),
+        b64(b64(REPORT)),
+        b64("<p>" + REPORT.replace("\n", "</p><p>") + "</p>"),
+    ],
+)
+def test_a_report_in_base64(cell):
+    found = {name: clean(body) for name, body in sections(cell).items()}
+    assert found == {"indication": "Cough and fever.", "findings": "Small left effusion. No pneumothorax.", "impression": "Effusion."}
+
+
+def test_short_base64_and_other_letters():
+    assert normalised(b64("Normal.")) == "Normal." and normalised(b64("Clear lungs")) == "Clear lungs"
+    words = b64("BEFUND: Regelrechte Größe des Herzens, kein Erguß.".encode("cp1252"))
+    assert normalised(words) == "BEFUND: Regelrechte Größe des Herzens, kein Erguß."
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (b64(bytes(range(256))), "base64"),
+        (b64(gzip.compress(REPORT.encode())), "base64"),
+        (b64(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj" + bytes(200)), "base64"),
+        (b64("%PDF-1.4 a document all in plain letters"), "PDF"),
+        (b64(r"{\rtf1\ansi FINDINGS: Clear lungs.\par}"), "RTF"),
+        (b64(REPORT * 9)[:-3], "base64"),  # cut short
+        (b64(REPORT * 400)[:32767], "base64"),  # by a spreadsheet
+        ("data:application/pdf;base64,JVBERi0xLjcK4uPP0w==", "PDF"),
+    ],
+)
+def test_base64_that_is_no_text_is_no_reference(cell, said):
+    assert no_report(cell) == f"the report is {said}, not text: export it as plain text"
+    assert read_report(cell).fault and not {"findings", "impression"} & read_report(cell).sections.keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Unremarkable", "Cardiomegaly", "Pneumothorax", "Consolidation", "Hydropneumothorax", "Pneumomediastinum", "NORMAL", "Normal"),
+        *("Cardiomediastinal-silhouette-normal", "Negative", "unchanged", "S12345678", "C0RADS2A", "2020/01/31", "No\neffusion", "T12\nL1"),
+        *("Emphysema/bronchiectasis", "Atelectasis/consolidation_left", "Befundunauffällig", "A" * 60, "unremarkable" * 5),
+    ],
+)
+def test_words_are_no_base64(text):
+    assert from_base64(text) is None and no_report(text) is None and normalised(text) == text
 
 
 def test_no_report():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from unirg.core import StudyError
-from unirg.data.reports import WORDINGS, asked_for, context_text, prompt_parts, prompt_text
+from unirg.data.reports import WORDINGS, asked_for, context_of, context_text, prompt_parts, prompt_text
 
 STUDY = {
     "findings": "The lungs are clear.",
@@ -76,7 +76,7 @@ def test_a_prior_is_told_within_the_context_and_its_film_comes_second():
 
 
 @pytest.mark.parametrize(
-    "said", ["a cough {what} {form} {}", "[write the impression] {input}", "50 % {", "} {indication}", "Findings: {form}"]
+    "said", ["a cough {what} {form} {}", "[write the impression] {input}", "50 % {", "} {indication}", "after {form}, {what}"]
 )
 def test_braces_in_a_study_are_its_own(said):
     assert f"Indication: {said} Comparison" in prompt_text(STUDY | {"indication": said}, wording="paper")
@@ -95,4 +95,4 @@ def test_a_wording_of_ones_own_can_have_every_part_of_the_papers():
 
 def test_what_a_person_would_check_by_eye():
     assert asked_for({"ask": "Write {}."}, ["findings"]) == "Write findings."
-    assert context_text(STUDY, "indication") == "Cough and fever." and context_text({}, "sex") is None
+    assert context_of(STUDY, "indication") == "Cough and fever." and context_text({}, "sex") is None

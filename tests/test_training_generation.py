@@ -17,7 +17,7 @@ from unirg.training.launch import environment
 from unirg.training.policy import build_tiny_policy
 from unirg.training.rows import training_rows
 
-STUDIES = 24
+STUDIES = 80
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +53,52 @@ def test_two_processes_write_what_one_writes(place, whole):
     assert list(whole) == [f"s{number}" for number in range(STUDIES)] and not list(place.glob(".*.parts"))
 
 
+def test_why_one_of_several_processes_failed_is_said(place, tmp_path):
+    with pytest.raises(StudyError, match="reports in 2 processes: dtype is 'float7'; it is float32"):
+        generation.generate_reports(place / "tiny", out=tmp_path / "wrong.json", processes=2, **options(place, dtype="float7"))
+    assert not (tmp_path / "wrong.json").exists()
+
+
+@pytest.mark.parametrize("jobs, processes", [(0, 1), (1, 1), (5, 2), (16, 8), (17, 8), (23, 8), (3, 3)])
+def test_long_batches_are_shared_evenly(jobs, processes):
+    "As `split_between_processes` cuts what is handed to it: the first ones have one more where it does not come out even."
+    order, shares, at = generation.striped(list(range(jobs)), processes), [], 0
+    for number in range(processes):
+        size = jobs // processes + (number < jobs % processes)
+        shares.append(order[at : at + size])
+        at += size
+    assert shares == [list(range(number, jobs, processes)) for number in range(processes)]
+
+
+def test_weights_are_in_16_bits_where_there_is_a_gpu(place, monkeypatch):
+    asked, told = generation.Writing(str(place / "tiny")), generation.Writing(str(place / "tiny"), dtype="float32")
+    monkeypatch.setattr(generation.torch.cuda, "is_available", lambda: False)
+    assert asked.weights == "float32" and asked.asked == told.asked
+    monkeypatch.setattr(generation.torch.cuda, "is_available", lambda: True)
+    assert asked.weights == "bfloat16" and told.weights == "float32" and asked.asked != told.asked
+    assert generation.Writing(str(place / "tiny"), device="cpu").weights == "float32"
+
+
+def writing(place):
+    "Processes whose job lies there."
+    lines = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in lines if str(place) in line]
+
+
 def test_two_processes_killed_are_gone_and_one_goes_on_after_their_last_batches(place, whole):
     out = place / "killed.json"
     code = "import json, sys; from unirg.training import generation\n"
     code += "if __name__ == '__main__': generation.generate_reports(**json.loads(sys.argv[1]))"
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in options(place, out=out, processes=2).items()}
     asked |= {"policy": str(place / "tiny"), "batch_size": 1}
-    writer = subprocess.Popen([sys.executable, "-c", code, json.dumps(asked)], env=environment(), start_new_session=True)
+    writer = subprocess.Popen([sys.executable, "-c", code, json.dumps(asked)], env=environment())
     deadline = time.time() + 600
     while not list(place.glob(f".{out.name}.*.parts/0*.json")):
         assert writer.poll() is None and time.time() < deadline
         time.sleep(0.01)
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
-    while left := subprocess.run(["ps", "-o", "pid=", "-g", str(writer.pid)], capture_output=True, text=True).stdout.split():
+    while left := writing(place / f".{out.name}."):
         assert time.time() < deadline, f"processes outlive the one that started them: {left}"
         time.sleep(0.1)
     done = {path: path.stat().st_mtime_ns for path in place.glob(f".{out.name}.*.parts/0*.json")}

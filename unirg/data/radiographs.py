@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'SUFFIXES', 'NO_FILMS', 'ENVELOPE', 'NUMBER', 'tag_of', 'GREYS', 'COLOURS', 'UIDS', 'RETIRED', 'PLANES',
-           'LOSSY', 'WINDOW', 'FOR_PROCESSING', 'TAGS', 'RadiographError', 'no_film', 'open_file', 'is_dicom',
+           'LOSSY', 'WINDOW', 'FOR_PROCESSING', 'LIES', 'TAGS', 'RadiographError', 'no_film', 'open_file', 'is_dicom',
            'thinned', 'value_range', 'ramp', 'number', 'short', 'value_of', 'numbers', 'term', 'Header',
            'take_from_groups', 'without_pixels', 'fill_in', 'settle_bits', 'read_dicom', 'jpeg_facts', 'j2k_facts',
            'stream_facts', 'ends_of_packets', 'rows_exchanged', 'agree_on_syntax', 'agree_on_size', 'agree_on_samples',
-           'one_stream', 'stream_of', 'needed', 'laid_out', 'uncompressed', 'decoded', 'decompressed', 'padding_values',
-           'at_border', 'rougher', 'low_bits', 'in_stored_bits', 'right_sign', 'luminance', 'flat_colours', 'words',
-           'lookup_table', 'looked_up', 'segments_expanded', 'palette_grey', 'stored_pixels', 'rescale_of', 'modality',
-           'film_values', 'window_of', 'voi_function', 'window_ends', 'can_be', 'shown_ends', 'voi_table', 'displayed',
-           'with_square_pixels', 'uneven', 'note_suspicions', 'dicom_grey', 'scaled', 'integer_extremes', 'plain_grey',
-           'equalised', 'flattened', 'upright', 'tiff_pages', 'tiff_film', 'tiff_pixels', 'picture_pixels',
-           'eight_bits', 'picture_grey', 'padded', 'load_radiograph', 'contact_sheet']
+           'one_stream', 'stream_of', 'needed', 'laid_out', 'uncompressed', 'decoded', 'decompressed', 'lossless_jpeg',
+           'padding_values', 'at_border', 'rougher', 'low_bits', 'in_stored_bits', 'right_sign', 'luminance',
+           'flat_colours', 'words', 'lookup_table', 'looked_up', 'segments_expanded', 'palette_grey', 'stored_pixels',
+           'rescale_of', 'modality', 'film_values', 'window_of', 'voi_function', 'window_ends', 'can_be', 'shown_ends',
+           'voi_table', 'displayed', 'with_square_pixels', 'uneven', 'note_suspicions', 'directions', 'dicom_grey',
+           'scaled', 'integer_extremes', 'plain_grey', 'equalised', 'flattened', 'upright', 'tiff_pages', 'tiff_film',
+           'tiff_pixels', 'picture_pixels', 'eight_bits', 'picture_grey', 'padded', 'load_radiograph', 'contact_sheet']
 
 # %% ../../nbs/data/02_radiographs.ipynb #a51d4a97
 import dataclasses
@@ -666,10 +666,24 @@ def decompressed(
     agree_on_samples(header, stream, facts)
     if "at" in facts and stream.rfind(b"\xff\xd9", facts["at"]) < 0:
         raise header.refused(f"truncated DICOM: the {kind} stream has no end")
+    if kind == "JPEG lossless":
+        return lossless_jpeg(header, stream, facts["bits"])
     if kind != "JPEG" or (facts["bits"] <= 8 and header.dataset.file_meta.TransferSyntaxUID != pydicom.uid.JPEGExtended12Bit):
         return decoded(header, pydicom.encaps.encapsulate([stream], has_bot=False))
     header.colours = "RGB" if header.samples == 3 else header.colours
     return imagecodecs.jpeg8_decode(stream)
+
+
+def lossless_jpeg(
+    header: Header,
+    stream: bytes,
+    bits: int,  # of a sample, by the stream
+) -> np.ndarray:  # rows x columns, or with 3 samples: colours as they are
+    "Pixels of process 14 with differences that wrap."
+    colours = {"colorspace": "rgb", "outcolorspace": "rgb"} if header.samples == 3 else {}  # that is: not converted
+    pixels = imagecodecs.jpeg8_decode(stream, **colours)
+    pixels = pixels & pixels.dtype.type((1 << bits) - 1)
+    return pixels.view(f"i{pixels.dtype.itemsize}") if header.signed else pixels
 
 # %% ../../nbs/data/02_radiographs.ipynb #fb922fd3
 def padding_values(
@@ -1143,13 +1157,31 @@ FOR_PROCESSING = [f"1.2.840.10008.5.1.4.1.1.1.{n}.1" for n in (1, 2, 3)]  # digi
 def note_suspicions(
     header: Header,
 ) -> None:
-    "Flag films not made for the eye, and those whose polarity viewers disagree about."
+    "Flag films not made for the eye, those whose polarity viewers disagree about, and those that do not lie as frontal films do."
     uid = getattr(header.dataset.get_item(tag_of("SOPClassUID")), "value", b"")
     uid = uid.strip(b" \0").decode("latin-1") if isinstance(uid, bytes) else uid
     if term(header.dataset, "PresentationIntentType").replace("_", " ") == "FOR PROCESSING" or uid in FOR_PROCESSING:
         header.note("for_processing")
     if (header.colours, term(header.dataset, "PresentationLUTShape")) in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
         header.note("polarity_disputed")
+    if flag := LIES.get(directions(header)):
+        header.note(flag)
+
+
+LIES = dict.fromkeys(("RF", "LH", "FL", "HR"), "mirrored") | dict.fromkeys(("RH", "FR", "HL"), "turned")  # LF is how it should be
+
+
+def directions(
+    header: Header,
+) -> str:  # 'LF': rows run to the left, columns to the feet; '' where it is not stated
+    "Where a film's rows and columns lead, by PatientOrientation; of oblique directions such as LA the main one."
+    try:
+        said = value_of(header.dataset, "PatientOrientation") or ""
+    except ValueError:
+        return ""
+    said = said.decode("latin-1") if isinstance(said, bytes) else said
+    parts = said.split("\\") if isinstance(said, str) else said
+    return "".join(str(part).strip(" \0").upper()[:1] for part in parts)
 
 # %% ../../nbs/data/02_radiographs.ipynb #77757d5c
 def dicom_grey(

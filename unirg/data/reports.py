@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['SECTION_NAMES', 'EVERY_SECTION', 'QUALIFIERS', 'JOINT', 'SECTION_OF', 'NO_REPORT', 'FILM_WORDS', 'INSIDE', 'LINE',
            'SIGN', 'FIRST', 'ORGANS', 'PLACES', 'CONTEXT', 'WANTS', 'FILMS', 'WORDINGS', 'unaccented', 'section_names',
-           'section_named', 'no_report', 'unescaped', 'untagged', 'plain_characters', 'unmarked', 'normalised', 'Piece',
-           'header_patterns', 'ended', 'is_header', 'headers', 'place_of', 'looks_like_header', 'Like', 'likes',
-           'is_clinical', 'states_reading', 'breaks', 'is_own_line', 'belongs_to_reading', 'end_of_context',
-           'at_known_headers', 'tells', 'film_section', 'end_of_addition', 'parted', 'closed', 'pieces',
-           'with_diagnosis', 'with_reading_before', 'with_last_paragraph', 'ParsedReport', 'read_report',
-           'without_names', 'unlisted_headers', 'sections', 'clean', 'one_line', 'reference_sections',
+           'section_named', 'coded_part', 'from_base64', 'no_report', 'unescaped', 'untagged', 'plain_characters',
+           'unmarked', 'normalised', 'Piece', 'header_patterns', 'ended', 'is_header', 'headers', 'place_of',
+           'looks_like_header', 'Like', 'likes', 'is_clinical', 'states_reading', 'breaks', 'is_own_line',
+           'belongs_to_reading', 'end_of_context', 'at_known_headers', 'tells', 'film_section', 'end_of_addition',
+           'parted', 'closed', 'pieces', 'with_diagnosis', 'with_reading_before', 'with_last_paragraph', 'ParsedReport',
+           'read_report', 'without_names', 'unlisted_headers', 'sections', 'clean', 'one_line', 'reference_sections',
            'wanted_sections', 'target_text', 'wording_of', 'context_text', 'asked_for', 'prior_text', 'context_of',
            'prompt_parts', 'prompt_text']
 
 # %% ../../nbs/data/03_reports.ipynb #0a2f3647
+import base64
 import functools
 import html
 import json
@@ -125,6 +126,49 @@ def section_named(
     found = [known[part] for part in parts if part in known]
     return min(found, key=lambda s: {"impression": 0, "findings": 1, "indication": 2}.get(s, 3), default=None)
 
+# %% ../../nbs/data/03_reports.ipynb #ee8a8e6d
+_PLACED = re.compile(r"\s*(?:data:[^,]{0,100};base64,|(?:[^^\n]{0,60}\^){3,4}base64\^)", re.IGNORECASE)  # a data URL, HL7's ED
+_CODED = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
+
+
+def coded_part(
+    text: str | None,  # as an archive stores it
+) -> tuple[str, bool] | None:  # its letters, and whether they cannot be anything else; None where there is no base64
+    "The base64 that a text is made of, and of nothing else: one run of letters, or lines of one length."
+    text = text or ""
+    placed = _PLACED.match(text)
+    if not placed and re.match(r"\s*\S{0,39}\s+\S", text):  # words, as nearly every report begins
+        return None
+    parts = re.sub(r"\\[rn]|&#1[03];|_x000[AD]_", " ", text[placed.end() :] if placed else text).strip(" \t\r\n\"'\ufeff").split()
+    if len({len(part) for part in parts[:-1]}) > 1 or not _CODED.fullmatch(run := "".join(parts)):
+        return None
+    if not placed and (len(run) < (12 if run.isalpha() else 8) or (len(parts) > 1 and len(parts[0]) < 40)):
+        return None
+    return run, bool(placed) or (len(run) >= 40 and all(re.search(kind, run) for kind in ("[a-z]", "[A-Z]", r"\d")))
+
+# %% ../../nbs/data/03_reports.ipynb #c0dedpa2
+def from_base64(
+    text: str | None,  # as an archive stores it
+) -> str | None:  # None where it is no base64, or none of a text
+    "The text that a cell in base64 stands for."
+    if (found := coded_part(text)) is None:
+        return None
+    run, certain = found
+    bare = run.rstrip("=")
+    if len(bare) % 4 == 1 or (len(run) % 4 and len(run) >= 200):  # cut short
+        return None
+    data = base64.b64decode(bare.translate({ord("-"): "+", ord("_"): "/"}) + "=" * (-len(bare) % 4))
+    wide = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-16-le" if data[1::2].count(0) > len(data) / 4 else None
+    for encoding in [wide] if wide else ["utf-8-sig", *(["cp1252"] if certain else [])]:
+        try:
+            meant = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        letters = sum(c.isalpha() or c.isspace() for c in meant)
+        if letters > 0.6 * len(meant) and all(c.isprintable() or c.isspace() for c in meant):
+            return from_base64(meant) or meant
+    return None
+
 # %% ../../nbs/data/03_reports.ipynb #93557d77
 NO_REPORT = {  # what starts like this is no text of a report
     "RTF": r"\{\\rtf",
@@ -140,10 +184,13 @@ def no_report(
     text: str | None,  # as an archive stores it
 ) -> str | None:  # what is wrong, and what to do
     "Why a text is not read: it is a file of another kind; None for a report."
-    start = (text or "").lstrip("\ufeff \t\r\n\"'")
+    meant = from_base64(text)
+    start = (meant or text or "").lstrip("\ufeff \t\r\n\"'")
     kind = next((kind for kind, pattern in _NO_REPORT.items() if pattern.match(start)), None)
     if "\\" in start and len(re.findall(r"\\(?:pard?|plain|fs\d+|f\d|ansi\w*|cf\d)\b", start)) > 3:  # its head is lost
         kind = "RTF"
+    if not kind and not meant and (found := coded_part(text)) and found[1]:
+        kind = "base64"
     return kind and f"the report is {kind}, not text: export it as plain text"
 
 # %% ../../nbs/data/03_reports.ipynb #d1e014a7
@@ -180,7 +227,8 @@ def unescaped(
     if "_x" in text:
         text = re.sub(r"_x([0-9A-Fa-f]{4})_", lambda m: chr(int(m[1], 16)), text)
     if "\\" in text:
-        text = _HL7.sub(_hl7, text)
+        for _ in range(3):  # \E\.br\E\ is \.br\ escaped once more
+            text = _HL7.sub(_hl7, text)
         text = re.sub(r"\\\.br\b", "\n", text, flags=re.IGNORECASE)
         text = re.sub(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})(?![0-9a-fA-F])", lambda m: chr(int(m[1] or m[2], 16)), text)
         for pattern, meant in _LITERAL:
@@ -318,7 +366,7 @@ def normalised(
     "What storing has made of a report undone; what is no text (`no_report`) stays as it is."
     if not text or no_report(text):
         return text or ""
-    text = _from_json(text)
+    text = _from_json(from_base64(text) or text)
     return unmarked(plain_characters(untagged(re.sub(r"\r+\n", "\n", unescaped(text)))))
 
 

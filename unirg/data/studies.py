@@ -147,7 +147,7 @@ def understood(
             meant = words.of(field, said)
             if meant is not None:
                 setattr(record, field, meant or None)
-            elif getattr(record, "order_key" if field == "order" else field) is None and not untold(said):
+            elif getattr(record, "order_key" if field == "order" else field) is None and (field == "patient_id" or not untold(said)):
                 unheard.add(field, said)
         yield record
 
@@ -449,6 +449,8 @@ def list_studies(
     for studies in listing.patients(MANY):
         patient = studies[0][1].patient_id
         nobody = is_nobody(patient, listing.has_patient)
+        if nobody:
+            unheard.add("patient_id", patient, len(studies))
         for place, record in studies:
             if nobody or patient in crowded:
                 record.flag("patient_unnamed" if nobody else "patient_of_many")
@@ -697,6 +699,7 @@ def count(
         "quarantined": len(quarantine),
         "quarantined_by_reason": dict(sorted(reasons.items())),
         "patients": pc.count_distinct(table.data.column("patient_id"), mode="only_valid").as_py(),
+        "patients_unknown": table.data.column("patient_id").null_count,  # rows without a patient
         "split": tally("split"),
         "view": tally("view"),
         "sections": {

@@ -24,7 +24,7 @@ from pathlib import Path
 from ..core import StudyError
 from .delimited import AGAIN, EMPTY, Delimited, Row, column_name
 from .layouts import archive_root, named, with_header_views
-from .reports import CONTEXT, ParsedReport, clean, normalised, read_report
+from .reports import CONTEXT, ParsedReport, clean, no_report, normalised, read_report
 from .studies import Film, Record, Studies, Tally, collect, is_nobody, scratch
 from .words import INVISIBLE, Words, known_text
 from .words import age as age_of
@@ -160,7 +160,7 @@ def film_path(
 
 # %% ../../nbs/data/09_table.ipynb #1f8ac99c
 ID_FIELDS = ("study_id", "patient_id", "admission")
-_SCIENTIFIC = re.compile(r"[+-]?\d([.,]\d+)?e\+\d{1,3}|[+-]?\d+[.,]\d+e[+-]?\d{1,3}", re.IGNORECASE)
+_SCIENTIFIC = re.compile(r"[+-]?\d+([.,]\d+)*e\+\d{1,3}|[+-]?\d+[.,]\d+e[+-]?\d{1,3}", re.IGNORECASE)
 _MONTHS = "jan|feb|mar|mrz|apr|may|mai|jun|jul|aug|sep|sept|oct|okt|nov|dec|dez|ene|abr|ago|dic|fev|avr|juin|juil|aout"
 _AS_DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-z]*\.?([- ]\d{{2,4}})?|({_MONTHS})[a-z]*\.?[- ]\d{{2,4}}", re.IGNORECASE)
 
@@ -563,12 +563,13 @@ def record_of(
         raise StudyError(f"{survey.table.path}, line {row.line}: split is '{said['split']}'; it may be train, validation or test")
     report = _parsed(said["report"], tuple((names or {}).items()))
     texts = {name: said[name] or text for name, text in report_sections(report).items()}
+    fault = report.fault or next(filter(None, (no_report(said[name]) for name in TEXTS)), None)
     path = film_path(survey.filled("image", row.cells), root)
     study = said["study_id"] if said["study_id"] and not (is_nobody(said["study_id"]) and said["study_id"].strip("09")) else None
     record = Record(
         "table", study or path or f"line {row.line}", said["patient_id"], said["institution"], split=split, admission=said["admission"],
         order_key=survey.order.key(said["order"]) if survey.order else None, age=age_of(said["age"]), sex=survey.sex(said["sex"]),
-        race=race_of(said["race"]), fault=report.fault, unlisted=report.unlisted,
+        race=race_of(said["race"]), fault=fault, unlisted=report.unlisted,
         **{name: clean(normalised(text)) for name, text in texts.items()},
     )  # fmt: skip
     record.said = {name: said[name] for name in ("age", "sex", "race", "order") if said[name]}
@@ -581,6 +582,7 @@ def record_of(
     patient = [row.cells[column].strip() for one in survey.fields.get("patient_id", ()) for column in one.columns]
     if said["patient_id"] is None and any(patient):
         record.flag("patient_unnamed")
+        record.said["patient_id"] = " ".join(filter(None, patient))
     return record
 
 # %% ../../nbs/data/09_table.ipynb #929b2e7c

@@ -6,16 +6,16 @@
 __all__ = ['CHEXPERT_NAMES', 'FINDINGS', 'EXTRA_NAMES', 'EXTRA_FINDINGS', 'MINOR', 'GRAVE', 'FINDING_NAMES',
            'LUNG_AND_PLEURA_WORDS', 'OTHER_FINDING_WORDS', 'DEVICE_WORDS', 'EXTRA_WORDS', 'DISEASE_WORDS',
            'FINDING_WORDS', 'KIND_WORDS', 'TIP_WORDS', 'NO_FINDING_WORDS', 'ANATOMY_WORDS', 'STATE_WORDS',
-           'DENIED_BY_NORMAL', 'SHOWN_BY_ENLARGED', 'NEGATION_WORDS', 'DOUBT_WORDS', 'HISTORY_WORDS', 'SIDE_WORDS',
-           'ZONE_WORDS', 'SEVERITY_WORDS', 'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS', 'GRAMMAR_WORDS',
-           'FILM_WORDS', 'TALK_WORDS', 'PLACE_WORDS', 'MANNER_WORDS', 'ALARMING_WORDS', 'KNOWN_WORDS',
-           'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'EXCLUSIONS', 'RESOLUTIONS',
-           'STANDSTILLS', 'DOUBLE_NEGATIONS', 'REWORDED', 'LONGEST_CLAUSE', 'HEADERS', 'REWRITTEN', 'Fact', 'phrases',
-           'search_tree', 'measured', 'Mark', 'marks', 'Mention', 'parts_of', 'mentions', 'reaches', 'either_or',
-           'status_of', 'descriptions', 'by_side', 'described', 'reworded', 'words_of', 'Clause', 'cut', 'clauses',
-           'unknown_words', 'added', 'Sentence', 'sentence_facts', 'plain', 'line_ends_statement', 'unwrapped',
-           'pieces', 'sections', 'sentences', 'merge', 'Report', 'facts', 'statements', 'unread', 'section_facts',
-           'labels_from', 'chexpert_labels']
+           'DENIED_BY_NORMAL', 'SHOWN_BY_ENLARGED', 'NEGATION_WORDS', 'DOUBT_WORDS', 'HISTORY_WORDS', 'STATUS_WORDS',
+           'SIDE_WORDS', 'ZONE_WORDS', 'SEVERITY_WORDS', 'CHANGE_WORDS', 'JOIN_WORDS', 'ADVERBS', 'SKIP_WORDS',
+           'GRAMMAR_WORDS', 'FILM_WORDS', 'TALK_WORDS', 'PLACE_WORDS', 'MANNER_WORDS', 'ALARMING_WORDS', 'KNOWN_WORDS',
+           'NORMAL_STATEMENTS', 'LEXICON', 'TREE', 'PASSING', 'KINDS', 'SAME_PLACE', 'SIDELESS', 'LAST_CONDITIONS',
+           'EXCLUSIONS', 'RESOLUTIONS', 'STANDSTILLS', 'DOUBLE_NEGATIONS', 'REWORDED', 'LONGEST_CLAUSE', 'HEADERS',
+           'STATUSES', 'REWRITTEN', 'Fact', 'phrases', 'search_tree', 'measured', 'Mark', 'marks', 'Mention',
+           'parts_of', 'mentions', 'reaches', 'either_or', 'status_of', 'descriptions', 'by_side', 'described',
+           'reworded', 'words_of', 'Clause', 'cut', 'clauses', 'unknown_words', 'added', 'Sentence', 'sentence_facts',
+           'plain', 'line_ends_statement', 'unwrapped', 'answered', 'pieces', 'sections', 'sentences', 'merge',
+           'Report', 'facts', 'statements', 'unread', 'section_facts', 'labels_from', 'chexpert_labels']
 
 # %% ../../nbs/reward/01_findings.ipynb #d94b28a6
 import bisect
@@ -471,7 +471,8 @@ SHOWN_BY_ENLARGED = {
 # %% ../../nbs/reward/01_findings.ipynb #fdeb9a5a
 NEGATION_WORDS = {
     "before": """
-        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent, denies, nor, neither, never, lack of, rather
+        no, without, free of, clear of, negative( for)?, neg( for)?, absence of, absent,
+        (is|are) (negative|absent) (for|of), denies, nor, neither, never, lack of, rather
         than, not, resolution of, clearing of, cleared of, no longer, (interval )?removal of, no evidence of, no definite, no new, not
         have, non, w / o, wo, devoid of, zero, isn't, aren't, wasn't, weren't, doesn't, don't, hasn't, haven't, didn't, nothing to
         (suggest|indicate| support), (fails?|failed|failure) to (show|demonstrate|reveal|identify|detect), unable to
@@ -566,6 +567,16 @@ HISTORY_WORDS = {
         )?(evaluated|assessed|commented on), below the (sensitivity|resolution|threshold|limits?)( of)?, would be (difficult|hard) to
         (see|detect|appreciate|identify), (difficult|hard) to (evaluate|assess)
     """,
+}
+
+# %% ../../nbs/reward/01_findings.ipynb #3a34ece5
+STATUS_WORDS = {  # answers and brackets behind a finding, as `reworded` writes them; they speak of that finding alone
+    "no": "status_no",
+    "gone": "status_gone",
+    "doubt": "status_doubt",
+    "history": "status_history, (by|per|from) (clinical |past |previous )*history( only| alone)?",
+    "old": "status_old",
+    "unassessed": "status_unassessed",
 }
 
 # %% ../../nbs/reward/01_findings.ipynb #ffc87fb3
@@ -832,6 +843,7 @@ LEXICON = {
     **{("no", name): words for name, words in NEGATION_WORDS.items()},
     **{("doubt", name): words for name, words in DOUBT_WORDS.items()},
     **{("history", name): words for name, words in HISTORY_WORDS.items()},
+    **{("status", name): words for name, words in STATUS_WORDS.items()},
     **{("side", name): words for name, words in SIDE_WORDS.items()},
     **{("location", name): words for name, words in ZONE_WORDS.items()},
     **{("severity", name): words for name, words in SEVERITY_WORDS.items()},
@@ -1103,6 +1115,8 @@ def status_of(
     if "past" in said:
         return "past", False
     said |= _behind(clause, mention)
+    if "old" in said and mention.findings[0] in PASSING:
+        return "past", False
     if "asked" in said and "hampered" not in said:  # "evaluate for effusion", not "evaluation for effusion is limited"
         return "asked", False
     if "limit" in said or "asked" in said:
@@ -1114,6 +1128,8 @@ def status_of(
     return "present", False
 
 
+# what is no finding of this film when it is said to be old
+PASSING = ("consolidation", "edema", "pneumonia", "pneumothorax", "pleural_effusion", "heart_failure", "vascular_congestion")
 _PLACED = {"side", "location", "severity"}
 
 # %% ../../nbs/reward/01_findings.ipynb #351fb611
@@ -1157,6 +1173,11 @@ def _behind(clause: list[Mark], mention: Mention) -> set[str]:
             break
         if joint and (mark.says("finding") or mark.says("part")):  # "the effusion is stable and the pneumothorax has resolved"
             break
+        if "status" in mark.means:
+            if not _its(clause, mention, number):
+                break
+            said, told = said | _OWN[mark.means["status"][0]], True
+            continue
         told = told or mark.says("join", "verb") or mark.says("change") or mark.says("state")
         joint = joint or (told and mark.says("join", "and", "comma"))
         if mark.says("no", "after"):
@@ -1173,6 +1194,19 @@ def _behind(clause: list[Mark], mention: Mention) -> set[str]:
         elif mark.says("change", "resolved") and mention.state is None:
             said |= {"absent", "gone"}
     return said
+
+
+_OWN = {"no": {"absent"}, "gone": {"absent", "gone"}, "doubt": {"doubt"}, "history": {"asked"}, "old": {"old"}, "unassessed": {"limit"}}
+
+
+def _its(clause: list[Mark], mention: Mention, number: int) -> bool:
+    "Does the answer or bracket at `number` speak of this mention: its neighbour, or one tied to it by a joint (`A or B: no`)?"
+    joints = ("or", "slash", "and") if clause[number].says("status", "no", "history") else ("or", "slash")
+    last = max((at for at in range(mention.last + 1, number) if "finding" in clause[at].means), default=None)
+    return last is None or all(
+        mark.says("join", *joints) or "finding" in mark.means or not _PLACED.isdisjoint(mark.means)
+        for mark in clause[mention.last + 1 : last]
+    )
 
 
 _SAID = {"missed": "limit", "wanted": "asked", "hampered": "hampered"}
@@ -1372,10 +1406,47 @@ _LEFTOVER = (
 )
 _SMALLER = "larger|smaller|bigger|worse|changed|different|progressed|grown|resolved|cleared|improved|worsened"
 
+# %% ../../nbs/reward/01_findings.ipynb #35ab1109
+# "if any", "if compared with the prior film"
+_NO_CONDITION = r"(?!any|compared|so\b|possible|available|present\b|excluded|ruled|(?:dis)?prove)"
+
+
+def _condition(found: re.Match) -> str:
+    "What stands for a condition: the findings that it names, and what hangs on one that comes first, are possible."
+    named = _scan(words := _WORD.findall(found[0]))[0]
+    findings = [" ".join(words[mark.start : mark.end]) for mark in named if mark.says("finding") and not mark.says("finding", "other")]
+    if any(mark.says("history", "asked") for mark in named) or (findings and found[0].startswith("in the absence")):
+        return found[0]  # "if there is concern for pneumonia" is a phrase
+    return "".join(f" possible {finding} ; " for finding in findings) + ("" if found.start() else "possible ")
+
+
+_FIRST_CONDITION = re.compile(
+    r"^(?:(?:but|and|however|otherwise),? )?(?:(?:even |only )?if|unless|should(?! (?:be|also)\b)|"
+    r"in (?:the )?(?:case|event)(?: of| that)?|provided(?: that)?|"
+    r"assuming|(?:as|so) long as|in the absence of|when (?:the )?(?:fever|cough|pain|symptoms?|clinical\w*))"
+    rf" {_NO_CONDITION}[^,;]*?(?:$|[,;]| then\b)"
+)
+_BEGINNINGS = tuple(
+    f"{word} "
+    for word in "if even only unless should in provided assuming as so when but and however otherwise but, and, however, otherwise,".split()
+)
+LAST_CONDITIONS = (
+    (r",? (?:if|unless|in case(?: of)?|provided(?: that)?)\b(?<!unclear if)(?<!uncertain if)(?<!sure if)(?<!certain if)(?<! clear if)"
+     r"(?<!tell if)(?<!say if)(?<!know if)(?<!determine if)(?<!judge if)(?<!decide if)(?<!wonder if)(?<!about if)(?<!question if)"
+     rf"(?<!see if)(?<!assess if)(?<!evaluate if)(?<!check if)(?<! as if) {_NO_CONDITION}[^,;]*", _condition),
+)  # fmt: skip
+
 # %% ../../nbs/reward/01_findings.ipynb #11bd734f
 EXCLUSIONS = (  # regular expression, what stands for it
     (rf"\b{_NOT} {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
-    (rf"\b(?:should|must|(?:needs?|has|have|ought|remains?|is|are) to) {_ADVERBS}(?:excluded|ruled out)\b", "cannot be excluded"),
+    (rf"\b(?:should|must|(?:needs?|has|have|ought|remains?|is|are) (?:(?:yet|still) )?to) {_ADVERBS}(?:excluded|ruled out)\b",
+     "cannot be excluded"),
+    (rf"\b(?:may|might|could|would|will|shall) {_ADVERBS}(?:have {_ADVERBS})?(?:excluded|ruled out)\b",
+     "cannot be excluded"),  # "may be ruled out with CT"
+    (rf"\bcan (?:only )?be {_ADVERBS}(?:excluded|ruled out)(?= (?:only|with|by|using|after|through|via|if|when|once|on a)\b)",
+     "cannot be excluded"),
+    (r"\b(?:until|unless) (?:(?:it|they|this) (?:is|are|has been|have been) )?(?:excluded|ruled out|(?:dis)?prove[nd](?: otherwise)?)\b",
+     "cannot be excluded"),
     (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)(?=$|[,;)]| (?:on|by|with|without|given|due|based|in|at|from|because|since|but|and|for)\b)",
      "cannot be excluded"),
     (rf"\b{_NOT} {_ADVERBS}(?:exclude|rule out)\b", "cannot exclude"),
@@ -1407,6 +1478,7 @@ DOUBLE_NEGATIONS = (
 REWORDED = (  # guards, rules
     (("lack of", "absence of", "shortage of"), ((r"\b(?:no|not|without) (?:a |any )?(?:lack|absence|shortage) of\b", "present"),)),
     (("neither ",), ((r"\bneither (?:\w+er nor \w+er|\w+ed nor \w+ed)\b", "unchanged"),)),
+    ((" if ", " unless ", " in case", " provided"), LAST_CONDITIONS),
     (("excl", "rul"), EXCLUSIONS),
     (("resol", "clear", "gone", "disapp"), RESOLUTIONS),
     (("chang", "crease", "mprov", "wors", "rogress", "largement", "growth", "reduc", "differ", "terior"), STANDSTILLS),
@@ -1422,6 +1494,12 @@ REWORDED = (  # guards, rules
 _REWORDED = tuple((guards, tuple((re.compile(pattern), by) for pattern, by in rules)) for guards, rules in REWORDED)
 
 # %% ../../nbs/reward/01_findings.ipynb #623d95f4
+_STATUSES = {  # as `pieces` writes them
+    "[no]": " status_no ", "[yes]": " ", "[questionable]": " status_doubt ", "[resolved]": " status_gone ",
+    "[old]": " status_old ", "[history]": " status_history ", "[not assessed]": " status_unassessed ",
+}  # fmt: skip
+_LABEL = re.compile(r"^(?:(?!left|right|no |possible)[a-z]+ ){0,2}?([a-z]{4,}?)s?: (?=.*\b\1)")  # "effusion: no effusion is seen"
+_STATUS = re.compile(r"[,:;]? *(" + "|".join(map(re.escape, _STATUSES)) + ")")
 _NONE_THERE = re.compile(
     r"(?:,? ?(?:\b(?:but|and|with)\b )?(?:\b(?:none|nothing|nil)(?: (?:is |are )?(?:seen|identified|present|visible|noted|evident))?|\bnot)"
     r"|(?:,|\band|\bbut) (?:is |are )?absent)"
@@ -1435,12 +1513,18 @@ def reworded(
 ) -> str:
     "A sentence in words that the tables hold: wordings with any adverb, `none on the left`, sizes."
     sentence = sentence.replace("-", " ")
+    if sentence.startswith(_BEGINNINGS):
+        sentence = _FIRST_CONDITION.sub(_condition, sentence)
+    if ": " in sentence:
+        sentence = _LABEL.sub("", sentence)
     for guards, rules in _REWORDED:
         for guard in guards:
             if guard in sentence:
                 for pattern, by in rules:
                     sentence = pattern.sub(by, sentence)
                 break
+    if "[" in sentence:
+        sentence = _STATUS.sub(lambda found: _STATUSES[found[1]], sentence)
     if "left" in sentence and "right" in sentence and (found := _NONE_THERE.search(sentence)):
         rest = sentence[: found.start()] + sentence[found.end() :]
         sentence = rest if {"left": "right", "right": "left"}[found[1] or found[2]] in rest else sentence
@@ -1468,7 +1552,7 @@ class Clause(NamedTuple):
 def _goes_on(following: list[Mark]) -> bool:
     "Do the marks behind a stop look back, so that the clause goes on?"
     for mark in following:
-        if mark.means.get("doubt") == ("after",) or (mark.says("no") and not mark.says("no", "before")):
+        if mark.means.get("doubt") == ("after",) or "status" in mark.means or (mark.says("no") and not mark.says("no", "before")):
             return True
         if not mark.says("join", "comma", "stop"):
             break
@@ -1569,8 +1653,10 @@ def _further(clause: Clause, pronoun: bool) -> list[tuple[str, str]]:
         elsewhere = "part" in means and not (pronoun and mark.says("part", "lungs", "pleura", "chest", "bones"))
         if elsewhere or "history" in means or means.keys() == {"state"} or mark.says("no", "before"):
             return []
-        if "no" in means:
+        if "no" in means or mark.says("status", "no"):
             said.append(("status", "absent"))
+        elif "status" in means:
+            said += [("status", {"gone": "gone", "doubt": "uncertain"}[means["status"][0]])] if mark.says("status", "gone", "doubt") else []
         elif mark.says("doubt", "after"):
             said.append(("status", "uncertain"))
         if mark.says("change", "resolved"):
@@ -1721,6 +1807,7 @@ def plain(
     if "&" in text:
         text = html.unescape(text).replace("\xa0", " ").replace("&", " and ")
     if "<" in text:
+        text = re.sub(r"</t[dh]>\s*<t[dh]\b[^>]*>", " | ", text, flags=re.IGNORECASE)  # cells of a table
         text = _TAG.sub("\n", _INLINE_TAG.sub("", text))
     if "\\" in text:
         text = re.sub(r"\\[rn]|\\\.br\\", "\n", text)
@@ -1787,6 +1874,95 @@ _SECTION = {header.strip(): section for section, row in HEADERS.items() for head
 _ANY_HEADER = "|".join(sorted(_SECTION, key=len, reverse=True))  # the longest first
 _ALONE = re.compile(rf"(?:{_ANY_HEADER})[ :]*", re.IGNORECASE)
 
+# %% ../../nbs/reward/01_findings.ipynb #99d9229c
+_ANSWERS = {
+    "no": r"no|none(?: seen| identified)?|nil|negative|neg|absent|n|false|denied|zero|0|-|"
+          r"not (?:seen|present|identified|detected|visible|noted|found|evident|visualized)",
+    "yes": r"yes|present|positive|pos|y|true|\+|1",
+    "questionable": r"possibl[ey]|probabl[ey]|likely|uncertain|questionable|equivocal|suspected|maybe|indeterminate|unclear|\?|-1|"
+                    r"(?:cannot|can not) be (?:excluded|ruled out)|not excluded",
+    "not assessed": r"n/?a|not (?:assessed|assessable|evaluated|applicable|mentioned|stated|reported)|unknown",
+}  # fmt: skip
+_ANSWER_WORDS = "|".join(f"(?:{words})" for words in _ANSWERS.values())
+_NEXT_LINE = r"(?=[ \t]*(?:$|\n[ \t]*(?:$|\n|[A-Z|*#\d-]|[^\n]{1,50}?(?:[:=|\t?]| - ))))"
+_END = rf"(?:(?=[ \t]*(?:[;,|()\"}}]|\.(?!\d)))|(?P<end>{_NEXT_LINE}|(?=[ \t]+(?:[A-Za-z]+ ){{0,3}}[A-Za-z]+ ?[:=])))"
+_ANSWER = re.compile(
+    rf"[:=|\t?(\[+-](?:(?<=[(\[])[ \t]*(?P<in>{_ANSWER_WORDS})[ \t]*[)\]]"  # "effusion (no)"
+    rf"|(?:(?<=[:=|\t?])(?:[ \t:=|*\"]|- )*|(?<=\s-)-* +)(?P<answer>{_ANSWER_WORDS}){_END}"  # "effusion: no", "effusion - none"
+    r"|(?<=[ \t][+-])(?=[ \t]*(?:[,;\n]|$)))",  # "effusion +"
+    re.IGNORECASE,
+)
+_ANSWER_LINE = re.compile(
+    rf"^([ \t\"]*[a-z][a-z /'-]{{2,40}}?)(?:\"?[ \t]*[,;][ \t]*\"?|[ \t]+)({_ANSWER_WORDS})[.\"]?{_NEXT_LINE}", re.IGNORECASE | re.MULTILINE
+)
+_BEFORE_LABEL = re.compile(r".*(?:[\n.;:|?\]])", re.DOTALL)
+_LEADER = re.compile(rf"(?<![ .]) *+\.{{3,}}+ *+(?=(?:{_ANSWER_WORDS})[. ]*(?:\n|$))", re.IGNORECASE)  # "effusion ..... no"
+_LISTED = re.compile(r" *, *(?:(?:and|or) )?")
+
+
+def _means(answer: str) -> str:
+    "The key of `_ANSWERS` that an answer belongs to."
+    return next(key for key, words in _ANSWERS.items() if re.fullmatch(words, answer, re.IGNORECASE))
+
+# %% ../../nbs/reward/01_findings.ipynb #98af81cc
+def answered(
+    text: str,  # a report in any case, with line breaks
+) -> str:
+    "Write answers behind findings in square brackets: `effusion [no].`"
+    if "\n" in text:
+        text = _ANSWER_LINE.sub(_answered_line, text)
+    if "..." in text:
+        text = _LEADER.sub(": ", text)
+    parts, done = [], 0
+    for found in _ANSWER.finditer(text):
+        label = text[max(done, found.start() - 120) : found.start()]
+        label = label[before.end() :] if (before := _BEFORE_LABEL.match(label)) else label
+        answer, ends = found["in"] or found["answer"] or found[0], "." if found["end"] is not None else ""
+        if _names_finding(label):
+            listed = label.rstrip() if found["in"] else _as_list(label)
+            parts += [text[done : found.start() - len(label)], listed, f" [{_means(answer)}]", ends]
+        else:  # a form's line ends, whatever it asks for
+            formed = ends and answer.lower() == "no" and re.match(r"\s*\n[^\n]{1,50}?[:=|\t]", text[found.end() :])
+            parts += [text[done : found.end()], "." if formed else ""]
+        done = found.end()
+    return "".join([*parts, text[done:]]) if parts else text
+
+
+def _answered_line(found: re.Match) -> str:
+    "A line with a finding and an answer, and nothing between them (`Edema, no`)."
+    label = found[1]
+    marked, loose = _scan(words_of(label.lower()))
+    whole = marked and not loose and not marked[-1].says("join") and _names_finding(label) and not any("no" in m.means for m in marked)
+    return f"{label} [{_means(found[2])}]." if whole else found[0]
+
+
+def _names_finding(label: str) -> bool:
+    "Does a label name a finding, by name or by the state of a part?"
+    return any(mention.findings != ("other",) for mention in mentions(marks(words_of(label.lower()))))
+
+
+def _as_list(label: str) -> str:
+    "A label that is nothing but findings with commas, as one list: one answer holds for all."
+    items = _LISTED.split(label.strip())
+    bare = len(items) > 1 and all(len(own := marks(words_of(item.lower()))) == 1 and own[0].says("finding") for item in items)
+    return " or ".join(items) if bare else label.rstrip()
+
+# %% ../../nbs/reward/01_findings.ipynb #d5610626
+STATUSES = {  # status -> regular expression of what stands in a bracket behind a finding
+    "history": r"(?:by |from |per |on |with )?(?:an? |known |prior |past |previous |remote |old |clinical |medical )*(?:history|hx|h/o|pmh)"
+               r"(?: of| only| alone)*(?: (?:same|this|it))?|in the past|past|historical(?:ly)?|on (?:the )?prior \w+",
+    "old": r"old|prior|previous|previously \w+|previously|remote|healed|old,? healed|"
+           r"(?:was |previously |status post |s/p )*treat(?:ed|ment)(?: (?:last|this|in|year|month|week|with|antibiotics))*|former|earlier",
+    "resolved": r"(?:now |since |has |have |been |completely |fully |interval |already )*"
+                r"(?:resolved|cleared|gone|disappeared|removed|resolution)",
+    "questionable": r"(?:very |still |most )?(?:questionabl[ey]|questioned|possibl[ey]|probabl[ey]|likely|suspected|uncertain|doubtful|"
+                    r"equivocal|unclear|indeterminate|presumed|(?:un|less )likely|not excluded|cannot (?:be )?excluded?|"
+                    r"(?:likely|possibl[ey]|probabl[ey]|may be|vs|versus) (?:an? )?(?:arti?e?fact|overlap|summation|superimposition)\w*|"
+                    r"not ruled out|to be (?:confirmed|determined|excluded|clarified|correlated|ruled out))",
+    "no": r"(?:has been |have been |was |were |now )?(?:ruled out|excluded)|not (?:seen|present|identified|visible)|no longer \w+",
+}  # fmt: skip
+_SINCE = r"(?:,? (?:since [^()\[\]]{1,20}|(?:in|from|of) (?:[a-z]+ )?[\d/]{2,10}))?"
+
 # %% ../../nbs/reward/01_findings.ipynb #62f5f7e3
 _HEADER = re.compile(rf"(?:^|(?<=[\s.]))({_ANY_HEADER}) *$")
 _LONGEST_HEADER = max(map(len, _SECTION)) + 3
@@ -1810,6 +1986,7 @@ REWRITTEN = (  # a guard, a regular expression, what stands for it before anythi
     (")", r"(?:^|(?<=[\s.,;]))\(?\d{1,2}\)(?=\s*[a-z])", "\n"),  # "1) ... 2) ...", "(1) ..."
     ("1.", r"(?:^|(?<=[\s.]))\d{1,2}\.(?=[a-z])", "\n"),  # "1.No edema 2.Small effusion"
     ("#", r"#\d{1,2}\b[.):]?", "\n"),
+    *((sign, rf" *{re.escape(sign)} *(?:{words}){_SINCE} *[)\]]", f" [{name}]") for name, words in STATUSES.items() for sign in "(["),
     ("(", r" *\(", " , "),
     (")", r"(?<!\d)\) *(?=[a-z])", " , "),
     (" r. ", r" r\. (?=[a-z])", " r "),
@@ -1839,7 +2016,7 @@ def pieces(
     text: str,  # a report in any case
 ) -> list[tuple[str, str]]:  # in order: section ("text", "findings", "impression", "passed over") and sentence in lower case
     "Part a report into sections and these into sentences."
-    text = plain(text)
+    text = answered(plain(text))
     if "\n" in text:
         text = unwrapped(text)
     if _RUN_ON.search(text) and 3 * len(_CAPITAL.findall(text)) < len(text.split()):  # and no Title Case

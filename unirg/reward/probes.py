@@ -461,8 +461,8 @@ def heat_map(
         raise StudyError("probes: no study is abnormal, so there is nothing to show")
     paid = shares(table, measures)
     measures, sources = list(paid.columns[4:]), list(dict.fromkeys(paid.source))
-    width = 2.2 + 0.62 * len(measures) * len(sources)
-    figure, axes = plt.subplots(1, len(sources), figsize=(width, 4.6), squeeze=False, sharey=True, layout="constrained")
+    size = 2.2 + 0.62 * len(measures) * len(sources), 1.6 + 0.19 * paid.probe.nunique()
+    figure, axes = plt.subplots(1, len(sources), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis, source in zip(axes[0], sources):
         group = paid[paid.source == source]
         means = group.groupby("probe")[measures].mean().reindex([probe for probe in ORDER if probe in set(paid.probe)])

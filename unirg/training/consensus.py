@@ -35,10 +35,10 @@ def sample_reports(
     batch_size: int = 8,  # studies at a time, each with all its samples
     max_new_tokens: int = 128,  # longest report, in tokens
     split: str | None = None,  # only this one of the table's
-    processes: int = 1,  # on this machine
+    processes: int = 0,  # on this machine; 0: one for each GPU, or one
     engine: str = "transformers",  # or 'vllm'
     device: str | None = None,  # 'cuda' if there is one, else 'cpu'
-    dtype: str = "float32",  # of the weights
+    dtype: str = "",  # of the weights; if empty bfloat16 on a GPU, else float32
     **rows,  # further options of `asked_rows`: wording, prior, image_size, limit, and cache, which is `.rows` beside `out` if not given
 ) -> dict[str, list[str]]:  # study id to its reports
     "Draw reports of every study, unless the file has them; a killed run goes on. Raises `StudyError` as `generate_reports` does."

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'WRITING_CODE', 'model_inputs', 'by_length', 'write_batch', 'report_batches', 'batches_of', 'write_reports',
-           'Writing', 'TransformersWriter', 'VllmWriter', 'check_engine', 'Parts', 'begin_writer', 'do_batch',
-           'request', 'gpus', 'write_parts', 'in_processes', 'prediction_record', 'write_predictions', 'studies_of',
-           'taught_with', 'asked_rows', 'generate_reports']
+           'Writing', 'TransformersWriter', 'longest_prompt', 'vllm_messages', 'VllmWriter', 'check_engine', 'Parts',
+           'request', 'write_batches', 'striped', 'write_parts', 'in_processes', 'die_with_launcher', 'write_share',
+           'prediction_record', 'write_predictions', 'studies_of', 'taught_with', 'asked_rows', 'generate_reports']
 
 # %% ../../nbs/training/04_generation.ipynb #66d15e46
-import multiprocessing
+import json
 import os
+import pickle
 import shutil
+import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ import datasets
 import torch
 
 from ..core import Progress, StudyError, derived_seed, die_with_parent, digest, read_json, write_json
+from .launch import PROGRESS, Follower, environment, errors_noted, follow
 from .policy import film_side, load_policy, load_processor, policy_at
 from .rows import digest_of, light_columns, prompt_lengths, training_rows
 
@@ -111,7 +112,7 @@ class Writing:
 
     policy: str  # a folder or hub id
     image_size: int | None = None  # pixels a side; the policy's own if None
-    dtype: str = "float32"  # of the weights
+    dtype: str = ""  # of the weights; if empty bfloat16 on a GPU, else float32
     device: str | None = None  # 'cuda' if there is one, else 'cpu'
     engine: str = "transformers"  # or 'vllm'
     batch_size: int = 64  # studies at a time
@@ -125,7 +126,12 @@ class Writing:
     def asked(self) -> dict:
         "What decides the text, the weights by their content."
         where = policy_at(self.policy)
-        return {**asdict(self), "policy": digest(where) if Path(where).exists() else where}
+        return {**asdict(self), "policy": digest(where) if Path(where).exists() else where, "dtype": self.weights}
+
+    @property
+    def weights(self) -> str:
+        "The weights' type."
+        return self.dtype or ("bfloat16" if self.device != "cpu" and torch.cuda.is_available() else "float32")
 
     def seed_of(
         self,
@@ -141,10 +147,11 @@ class TransformersWriter:
     def __init__(
         self,
         writing: Writing,
+        rows: datasets.Dataset,  # that will be asked for
     ):
         self.writing = writing
         device = writing.device or ("cuda" if torch.cuda.is_available() else None)
-        self.model, self.processor = load_policy(writing.policy, writing.image_size, dtype=writing.dtype, device=device)
+        self.model, self.processor = load_policy(writing.policy, writing.image_size, dtype=writing.weights, device=device)
 
     def __call__(
         self,
@@ -156,44 +163,67 @@ class TransformersWriter:
             drawing = {"do_sample": True, "temperature": wants.temperature, "top_p": wants.top_p, "top_k": 0}
             drawing["num_return_sequences"] = wants.samples
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else []):  # no other GPU is touched
                 torch.manual_seed(wants.seed_of(rows))
                 return write_batch(self.model, self.processor, rows, wants.max_new_tokens, **drawing)
         except torch.OutOfMemoryError as error:
             raise StudyError(f"out of memory with {len(rows)} studies at a time: lower batch_size; what is done is kept") from error
 
+# %% ../../nbs/training/04_generation.ipynb #5bd78d48
+def longest_prompt(
+    rows: datasets.Dataset,  # of `training_rows`
+    processor,  # of the policy
+    measured: int = 16,  # so many of the longest by characters and films
+) -> int:
+    "Tokens that no prompt is longer than, films counted: a fifth more than the longest that was measured."
+    longest = [rows[row] for row in by_length(rows)[:measured]]
+    return int(1.2 * model_inputs(longest, processor)["input_ids"].shape[1]) + 16
 
+
+def vllm_messages(
+    row: dict,  # with columns prompt and images
+) -> list[dict]:
+    "A prompt as vLLM's `chat` takes it: its films in their places."
+    from trl.data_utils import prepare_multimodal_messages
+
+    def part(each):
+        return {"type": "image_pil", "image_pil": each["image"].convert("RGB")} if each["type"] == "image" else each
+
+    messages = prepare_multimodal_messages(row["prompt"], row["images"])
+    texts = (m["content"] if isinstance(m["content"], list) else [{"type": "text", "text": m["content"]}] for m in messages)
+    return [{"role": m["role"], "content": [part(each) for each in parts]} for m, parts in zip(messages, texts, strict=True)]
+
+# %% ../../nbs/training/04_generation.ipynb #f77addf6
 class VllmWriter:
     "Writes with vLLM, which batches by itself: give it some hundred studies at a time."
 
     def __init__(
         self,
         writing: Writing,
+        rows: datasets.Dataset,  # that will be asked for
     ):
         from vllm import LLM
 
-        self.writing, self.processor = writing, load_processor(writing.policy, writing.image_size)
-        pixels = {"shortest_edge": (writing.image_size or 0) ** 2, "longest_edge": (writing.image_size or 0) ** 2}
-        films = {"mm_processor_kwargs": {"size": pixels}} if writing.image_size else {}  # as `load_processor` sets it
-        self.llm = LLM(model=policy_at(writing.policy), dtype=writing.dtype, seed=writing.seed, limit_mm_per_prompt={"image": 2}, **films)
+        self.writing, processor = writing, load_processor(writing.policy, writing.image_size)
+        longest = min(longest_prompt(rows, processor) + writing.max_new_tokens, processor.tokenizer.model_max_length)
+        options = {"max_model_len": longest, "limit_mm_per_prompt": {"image": 2}, "seed": writing.seed, "dtype": writing.weights}
+        if side := writing.image_size:  # as `load_processor` sets it
+            options["mm_processor_kwargs"] = {"size": {"shortest_edge": side**2, "longest_edge": side**2}}
+        self.llm = LLM(model=policy_at(writing.policy), **options)
 
     def __call__(
         self,
         rows: list[dict],  # one batch, with columns prompt and images
     ) -> list[list[str]]:  # for each row its reports
         "Write a batch."
-        from trl.data_utils import prepare_multimodal_messages
         from vllm import SamplingParams
 
-        wants, requests, options = self.writing, [], []
+        wants, options = self.writing, []
         for row in rows:
-            messages = prepare_multimodal_messages(row["prompt"], row["images"])
-            text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            tokens = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]  # one placeholder a film; vLLM widens them
-            requests.append({"prompt_token_ids": tokens, "multi_modal_data": {"image": [film.convert("RGB") for film in row["images"]]}})
             drawing = {"n": wants.samples, "temperature": wants.temperature, "top_p": wants.top_p, "seed": wants.seed_of([row])}
             options.append(SamplingParams(max_tokens=wants.max_new_tokens, **(drawing if wants.samples else {"temperature": 0.0})))
-        return [[one.text.strip() for one in done.outputs] for done in self.llm.generate(requests, options, use_tqdm=False)]
+        answers = self.llm.chat([vllm_messages(row) for row in rows], options, use_tqdm=False)
+        return [[one.text.strip() for one in answer.outputs] for answer in answers]
 
 # %% ../../nbs/training/04_generation.ipynb #22459363
 ENGINES = {"transformers": TransformersWriter, "vllm": VllmWriter}
@@ -249,31 +279,6 @@ class Parts:
 
 # %% ../../nbs/training/04_generation.ipynb #91b9bf1e
 WRITING_CODE = digest(Path(__file__)) if "__file__" in globals() else "notebook"  # as it was when this module was loaded
-_WRITER = _ROWS = None  # of a process that writes
-
-
-def begin_writer(
-    writing: Writing,
-    rows: datasets.Dataset,  # of `training_rows`
-    devices=None,  # queue of GPU numbers, one for each process
-) -> None:
-    "Make this process ready to write batches."
-    global _WRITER, _ROWS
-    if devices is not None:
-        die_with_parent()
-        if gpu := devices.get():
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything asks for one
-    _WRITER, _ROWS = ENGINES[writing.engine](writing), rows
-
-
-def do_batch(
-    picked: list[int],  # row numbers
-    path: Path,  # the batch's file
-) -> int:  # how many studies
-    "Write one batch."
-    rows = [_ROWS[row] for row in picked]
-    write_json(path, {row["study_id"]: texts for row, texts in zip(rows, _WRITER(rows), strict=True)})
-    return len(rows)
 
 
 def request(
@@ -284,40 +289,49 @@ def request(
     return digest_of([writing.asked, rows._fingerprint, WRITING_CODE])
 
 
-def gpus() -> list[str]:
-    "The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+def write_batches(
+    jobs: list[tuple[list[int], Path]],  # row numbers and file of each batch
+    writing: Writing,
+    rows: datasets.Dataset,  # of `training_rows`
+) -> Iterator[int]:  # studies of each batch, once it is done
+    "Write batches in this process."
+    writer = ENGINES[writing.engine](writing, rows) if jobs else None
+    for picked, path in jobs:
+        batch = [rows[row] for row in picked]
+        write_json(path, {row["study_id"]: texts for row, texts in zip(batch, writer(batch), strict=True)})
+        yield len(batch)
+
+
+def striped(
+    jobs: list,  # longest first
+    processes: int,
+) -> list:
+    "Jobs in the order in which equal runs of them are equal work."
+    return [job for first in range(processes) for job in jobs[first::processes]]
 
 # %% ../../nbs/training/04_generation.ipynb #0091d8e2
 def write_parts(
     rows: datasets.Dataset,  # of `training_rows`; each study id once
     writing: Writing,
     out: Path,  # the file to come
-    processes: int = 1,  # on this machine
+    processes: int = 0,  # on this machine; 0: one for each GPU, or one
 ) -> Parts:  # complete
     "Write every batch that is not there yet; raises `StudyError` for a doubled study id, a missing engine, or a process that dies."
-    global _WRITER, _ROWS
     check_engine(writing.engine)
     ids = light_columns(rows, "study_id")
     if len(set(ids)) != len(ids):
         raise StudyError(f"{out}: study id {next(i for i in ids if ids.count(i) > 1)} stands twice in the table")
     batches = batches_of(rows, writing.batch_size)
     parts = Parts(out, request(rows, writing), [[ids[row] for row in picked] for picked in batches])
-    todo = parts.todo()
-    jobs = [(batches[number], parts.path(number)) for number in todo]
+    jobs = [(batches[number], parts.path(number)) for number in parts.todo()]
+    processes = min(processes or torch.cuda.device_count() or 1, len(jobs))
     with Progress(len(ids), "reports") as progress:
         progress.resume(len(ids) - sum(len(picked) for picked, _ in jobs))
-        if processes > 1 and len(jobs) > 1:
-            for done in in_processes(jobs, writing, rows, min(processes, len(jobs))):
+        if processes > 1:
+            in_processes(jobs, writing, rows, processes, parts.folder, progress)
+        else:
+            for done in write_batches(jobs, writing, rows):
                 progress.step(done)
-        elif jobs:
-            try:
-                begin_writer(writing, rows)
-                for job in jobs:
-                    progress.step(do_batch(*job))
-            finally:
-                _WRITER = _ROWS = None  # the policy's memory is wanted by whoever comes next
     return parts
 
 
@@ -326,21 +340,56 @@ def in_processes(
     writing: Writing,
     rows: datasets.Dataset,  # of `training_rows`
     processes: int,
-) -> Iterator[int]:  # studies of each batch, once it is done
-    "Share batches among processes."
-    context, own = multiprocessing.get_context("spawn"), gpus() or [""]  # a forked process cannot use a GPU that its parent has touched
-    devices = context.Queue()
-    for number in range(processes):
-        devices.put(own[number % len(own)])
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin_writer, initargs=(writing, rows, devices))
-    try:
-        for done in as_completed([pool.submit(do_batch, *job) for job in jobs]):
-            yield done.result()
-    except BrokenProcessPool as error:
-        why = "most likely out of memory; its last words are above"
-        raise StudyError(f"a process that wrote reports died, {why}; what is done is kept") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    folder: Path,  # of the batches
+    progress: Progress,
+) -> None:
+    "Share batches among processes; raises `StudyError` where one fails, what is done being kept."
+    job, logs = folder / "job.pickle", folder / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    own = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    told = {"jobs": striped(jobs, processes), "writing": asdict(writing), "gpus": own.split(",") if own else []}
+    job.write_bytes(pickle.dumps(told | {"rows": rows}))
+    begin = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    begin += ["--tee", "3", "--log-dir", str(logs), "-m", "unirg.training.generation", str(job)]
+    follower, total = Follower(progress), sum(len(picked) for picked, _ in jobs)
+    follower.count = lambda state: progress.step(state["written"])  # each tells its own
+    code = follow(begin, environment(processes), follower, logs / "output.txt", show=False)
+    if code or not all(path.exists() for _, path in jobs):
+        why = follower.why(code, errors_noted(logs))
+        raise StudyError(f"writing {total} reports in {processes} processes: {why}\nwhat is done is kept")
+
+# %% ../../nbs/training/04_generation.ipynb #750c8b2b
+def die_with_launcher() -> None:
+    "End when the standard input, held open by the launcher, closes: also torchrun's children notice that way."
+    import threading
+
+    def watch():
+        while os.read(0, 1024):
+            pass
+        os._exit(143)
+
+    threading.Thread(target=watch, daemon=True, name="die_with_launcher").start()
+
+
+def write_share(
+    path: str | os.PathLike,  # the job, as `in_processes` writes it
+) -> None:
+    "Write this process's share of the batches, on a GPU of its own."
+    die_with_parent()
+    die_with_launcher()
+    told = pickle.loads(Path(path).read_bytes())
+    if told["gpus"]:  # before anything asks for one
+        os.environ["CUDA_VISIBLE_DEVICES"] = told["gpus"][int(os.environ["LOCAL_RANK"]) % len(told["gpus"])]
+    from accelerate import PartialState
+
+    state = PartialState(cpu=True)  # only to share: no process speaks with another
+    with state.split_between_processes(told["jobs"]) as jobs:
+        state.destroy_process_group()
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # vLLM would take itself for one of several
+            os.environ.pop(name, None)
+        for done in write_batches(jobs, Writing(**told["writing"]), told["rows"]):
+            print(PROGRESS + json.dumps({"written": done}), flush=True)
 
 # %% ../../nbs/training/04_generation.ipynb #a2e4d9f8
 def prediction_record(
@@ -417,10 +466,10 @@ def generate_reports(
     limit: int | None = None,  # at most so many studies
     image_size: int | None = None,  # pixels a side; the policy's own if None
     device: str | None = None,  # 'cuda' if there is one, else 'cpu'
-    dtype: str = "float32",  # of the weights
+    dtype: str = "",  # of the weights; if empty bfloat16 on a GPU, else float32
     cache: str | os.PathLike | None = None,  # folder for prepared rows; `.rows` beside `out` if None
     row_options: dict | None = None,  # further options of `training_rows`, such as blind
-    processes: int = 1,  # on this machine; with GPUs each has one to itself
+    processes: int = 0,  # on this machine; 0: one for each GPU, or one
     engine: str = "transformers",  # or 'vllm'
 ) -> dict[str, dict]:  # what was written: study id to record
     "Write the greedy report of every study, unless the file has them; raises `StudyError` where policy or table cannot be used."
@@ -438,3 +487,9 @@ def generate_reports(
     write_json(note, {"request": asked, "file": digest(out)})
     parts.remove()
     return records
+
+# %% ../../nbs/training/04_generation.ipynb #51fcca00
+if __name__ == "__main__":
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    record(write_share)(sys.argv[1])

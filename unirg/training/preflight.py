@@ -373,7 +373,7 @@ def check_writing(
 ) -> Iterator[str | Lack]:
     "An engine, a type of weights or a measure that there is not."
     asked = task.parameters
-    engine, dtype = asked.get("engine", "transformers"), asked.get("dtype", "float32")
+    engine, dtype = asked.get("engine", "transformers"), asked.get("dtype") or "float32"
     if engine not in ("transformers", "vllm"):
         yield f"{place_of(plan, task, 'engine')} is '{engine}'; it may be transformers or vllm"
     elif said := missing_package(engine):

@@ -110,7 +110,7 @@ def submit(
     batch_size: int = 16,  # studies at a time
     samples: int = 0,  # reports drawn a study, for a consensus; 0: the greedy one
     threshold: float | None = None,  # of the consensus, chosen on validation studies
-    processes: int = 1,  # on this machine
+    processes: int = 0,  # on this machine; 0: one for each GPU, or one
     engine: str = "transformers",  # or 'vllm'
     image_size: int | None = None,  # pixels a side; the policy's own if None
     dtype: str | None = None,  # of the weights; bfloat16 on a GPU, else float32
@@ -124,8 +124,6 @@ def submit(
     entries, work = entries_of(file), out.with_name(f".{out.name}.work")
     place, found = work_place(file, images, work)  # before torch is loaded, which takes longer than to look for the films
 
-    import torch
-
     from unirg.training.consensus import consensus, sample_reports
     from unirg.training.generation import check_engine, generate_reports, taught_with
     from unirg.training.policy import load_processor
@@ -137,7 +135,7 @@ def submit(
         want=want or taught.get("want", "findings_impression"),
         wording=wording or taught.get("wording", "full"),
         max_new_tokens=max_new_tokens or taught.get("recipe", {}).get("max_completion_length", 512),
-        dtype=dtype or ("bfloat16" if torch.cuda.is_available() else "float32"),
+        dtype=dtype or "",
         image_size=image_size, batch_size=batch_size, processes=processes, engine=engine, cache=place / "rows",
     )  # fmt: skip
     if samples:
@@ -180,7 +178,7 @@ def main(
     add("--batch_size", type=int, default=16, help="studies at a time (default: 16)")
     add("--samples", type=int, default=0, help="draw so many reports a study and take their consensus (default: greedy)")
     add("--threshold", type=float, help="share of the samples that has to state a finding, chosen on validation studies")
-    add("--processes", type=int, default=1, help="processes; with GPUs each has one to itself (default: 1)")
+    add("--processes", type=int, default=0, help="processes (default: one for each GPU, or one)")
     add("--engine", default="transformers", choices=["transformers", "vllm"], help="what runs the model (default: transformers)")
     add("--image_size", type=int, help="pixels a side of a film, for Qwen's models (default: the model's own)")
     add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights (default: bfloat16 on a GPU, else float32)")

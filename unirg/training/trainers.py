@@ -6,8 +6,8 @@
 __all__ = ['world', 'batch_split', 'trainer_config', 'peft_options', 'loaded_whole', 'reward_of', 'report_components',
            'mean_scores', 'WritesReports', 'collapse', 'log_rows', 'write_log', 'Watch', 'CheckpointCompletion',
            'SaveOnSignal', 'last_checkpoint', 'superseded', 'start_work', 'begin', 'compute', 'matching_steps',
-           'finish_work', 'finished_policy', 'whole_weights', 'quiet_worker', 'die_with_launcher', 'load_rows',
-           'load_start', 'train_and_finish', 'worker']
+           'finish_work', 'finished_policy', 'whole_weights', 'quiet_worker', 'load_rows', 'load_start',
+           'train_and_finish', 'worker']
 
 # %% ../../nbs/training/02_trainers.ipynb #313a3eee
 import contextlib
@@ -39,7 +39,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl.models.utils import unwrap_model_for_generation
 
 from ..core import Settings, StudyError, die_with_parent, digest, read_json, write_json, write_whole, whole_folder
-from .generation import batches_of, studies_of, write_batch
+from .generation import batches_of, die_with_launcher, studies_of, write_batch
 from .launch import ENDED, PROGRESS, note_finished
 from .options import Job, job_fingerprint, own_defaults, recipe_of
 from .policy import film_side, load_policy, merged
@@ -530,18 +530,6 @@ def quiet_worker(
     if os.environ.get("UNIRG_LAUNCHED"):
         die_with_parent()
         die_with_launcher()
-
-
-def die_with_launcher() -> None:
-    "End when the standard input, held open by the launcher, closes: also torchrun's children notice that way."
-    import threading
-
-    def watch():
-        while os.read(0, 1024):
-            pass
-        os._exit(143)
-
-    threading.Thread(target=watch, daemon=True, name="die_with_launcher").start()
 
 # %% ../../nbs/training/02_trainers.ipynb #f58f4a5c
 def load_rows(

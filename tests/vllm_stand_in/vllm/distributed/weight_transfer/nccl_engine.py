@@ -1,0 +1,7 @@
+"Names that TRL imports."
+
+
+class NCCLTrainerSendWeightsArgs: ...
+
+
+class NCCLWeightTransferEngine: ...
