@@ -42,7 +42,7 @@ MinJobAge=3600
 CONF
         for k in $(seq "$nodes"); do
             mkdir -p "$folder/spool.node$k"
-            echo "NodeName=node$k NodeHostname=$host NodeAddr=127.0.0.1 Port=$((17000 + k)) CPUs=$(nproc) RealMemory=$memory"
+            echo "NodeName=node$k NodeHostname=$host NodeAddr=127.0.0.1 Port=$((17000 + k)) CPUs=$(getconf _NPROCESSORS_ONLN) RealMemory=$memory"
         done
         echo "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO"
     } >"$SLURM_CONF"

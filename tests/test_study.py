@@ -37,7 +37,7 @@ notebook = 15_base
 WRITE = "import os, time; from pathlib import Path; root = Path(os.environ['UNIRG_ROOT'])\n"
 NOTEBOOKS = {
     "10_prepare": (
-        "out: str = ''\nsource: str = ''\nlayout: str = ''\nroot: str = ''\ninstitution: str = ''\noptions: str = ''\nword: str = ''",
+        "out: str = ''\nsource: str = ''\nlayout: str = ''\nroot: str = ''\ninstitution: str = ''\noptions: str = ''\nword: str = ''\nstep: str = ''",
         "import os; from pathlib import Path; base = Path(os.environ['UNIRG_ROOT'])\n"
         "from unirg.core import StudyError\n"
         "if (base / 'archive' / 'damaged').exists(): raise StudyError('archive/film 7 is damaged')\n"
@@ -50,7 +50,7 @@ NOTEBOOKS = {
         + "f = root / out / 'models' / f'{run}-s{seed}'; f.mkdir(parents=True, exist_ok=True); (f / 'w').write_text('w')",
     ),
     "40_generate": (
-        "out: str = ''\nrun: str = ''\nseeds: list[int] = []\npriors: list[str] = []\nsources: list[str] = []",
+        "out: str = ''\nrun: str = ''\nseeds: list[int] = []\npriors: list[str] = []\nsources: list[str] = []\nshards: int = 1",
         WRITE
         + "for f in [root / out / kind / f'{run}-s{seed}' for kind in ('predictions', 'scores') for seed in seeds]:\n"
         + "    f.mkdir(parents=True, exist_ok=True); (f / f.parent.name[0]).write_text('p')",

@@ -8,10 +8,8 @@ __all__ = ['RUN_KEYS', 'RUNNER_KEYS', 'SHOWS', 'Study', 'execute', 'perform', 'h
 
 # %% ../nbs/90_study.ipynb #7bfa645e
 import argparse
-import ast
 import contextlib
 import fcntl
-import importlib.resources
 import json
 import os
 import re
