@@ -59,8 +59,9 @@ class Screen:
             texts, lefts = [*texts, f"{name}: {state['text']}"], [*lefts, max((self.usual[name] or 0) - gone, state.get("left") or 0)]
         waiting = [self.usual[name] for name in self.waiting if name not in states]
         left = duration(max(*lefts, 0, (sum(filter(None, waiting)) + sum(lefts)) / self.cores))
-        untimed = f", and {waiting.count(None)} tasks that were not timed here yet" if None in waiting else ""
-        self.draw([*texts, f"{self.count()} {duration(time.time() - self.begun)} gone, about {left} left{untimed}"])
+        untimed = waiting.count(None)  # of no run before: what is left is a floor then
+        left = f"at least {left} left ({untimed} tasks were never timed here)" if untimed else f"about {left} left"
+        self.draw([*texts, f"{self.count()} {duration(time.time() - self.begun)} gone, {left}"])
 
     def end(
         self,
