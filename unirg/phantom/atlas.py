@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['DRAWN', 'CAREFUL', 'POPULATIONS', 'COLUMNS', 'draw_camera', 'caption', 'atlas_patient', 'write_atlas_study',
-           'institution_texts', 'one_writer', 'write_atlas', 'fill_atlas']
+           'institution_texts', 'write_atlas', 'fill_atlas']
 
 # %% ../../nbs/phantom/05_atlas.ipynb #9226ac22
-import contextlib
 import dataclasses
-import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import Progress, StudyError, derived_seed, read_json, write_json, write_whole
+from ..core import Progress, StudyError, derived_seed, one_writer, read_json, write_json, write_whole
 from .anatomy import CAMERAS, Camera, film
 from .archives import displayed, patient_writers, recipe, save_png, save_table
 from .dictation import PREDICTABLE, UNCERTAIN, Reader, Readership, Style, decide, dictate, framed, say_findings
@@ -118,17 +116,6 @@ def institution_texts(
     return texts
 
 # %% ../../nbs/phantom/05_atlas.ipynb #22acc748
-@contextlib.contextmanager
-def one_writer(
-    folder: Path,  # what is written
-):
-    "Within: nobody else writes it."
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def write_atlas(
     folder: str | os.PathLike,  # to appear
     studies: int,  # films, one a patient
