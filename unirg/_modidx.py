@@ -500,8 +500,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'unirg/analysis/subgroups.py')},
             'unirg.analysis.true_errors': { 'unirg.analysis.true_errors.Known': ( 'analysis/true_errors.html#known',
                                                                                   'unirg/analysis/true_errors.py'),
-                                            'unirg.analysis.true_errors._average_mid': ( 'analysis/true_errors.html#_average_mid',
-                                                                                         'unirg/analysis/true_errors.py'),
                                             'unirg.analysis.true_errors._both': ( 'analysis/true_errors.html#_both',
                                                                                   'unirg/analysis/true_errors.py'),
                                             'unirg.analysis.true_errors._film_fact': ( 'analysis/true_errors.html#_film_fact',
