@@ -1,4 +1,4 @@
-"What the atlas promises: its own patients, cameras and captions, written once, and nothing of any institution's truth in what is learned from it."
+"What the atlas promises: its own patients, cameras and captions, written once; no institution's truth is in what is learned from it."
 
 import csv
 import dataclasses
@@ -98,7 +98,8 @@ def test_the_words_are_of_the_institutions_that_are_trained_on_and_of_no_report_
 
 
 def digests(folder):
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_the_same_seed_gives_the_same_bytes_in_one_process_and_in_two(atlas, tmp_path):

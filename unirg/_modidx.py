@@ -149,6 +149,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'unirg/analysis/handover.py'),
                                          'unirg.analysis.handover.seed_table': ( 'analysis/handover.html#seed_table',
                                                                                  'unirg/analysis/handover.py'),
+                                         'unirg.analysis.handover.weights_of': ( 'analysis/handover.html#weights_of',
+                                                                                 'unirg/analysis/handover.py'),
                                          'unirg.analysis.handover.without_places': ( 'analysis/handover.html#without_places',
                                                                                      'unirg/analysis/handover.py'),
                                          'unirg.analysis.handover.write_cards': ( 'analysis/handover.html#write_cards',

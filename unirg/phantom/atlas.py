@@ -124,7 +124,7 @@ def write_atlas(
     film_size: int = 192,  # pixels a side
 ) -> dict:  # studies by split
     "Write the atlas, or keep it where it stands; raises `StudyError` for fewer than twenty studies."
-    folder, made = Path(folder), {"studies": int(studies), "seed": int(seed), "film_size": int(film_size), "recipe": recipe()}
+    folder, made = Path(folder), {"studies": int(studies), "seed": int(seed), "film_size": int(film_size), "recipe": recipe("atlas")}
     if studies < 20:
         raise StudyError(f"an atlas of {studies} studies has no validation or no test patient; it takes 20")
     with one_writer(folder):
