@@ -95,6 +95,26 @@ def test_what_does_not_load_is_not_handed_over(out, tmp_path):
     assert not (tmp_path / "handed").exists()
 
 
+def test_a_base_that_learned_from_the_atlas_has_a_card_that_says_what_it_stands_for(out, tmp_path):
+    shared, models = tmp_path / "shared" / "base-1234", tmp_path / "out" / "models"
+    shutil.copytree(out / "models" / "sft-s1", shared)
+    record = read_json(shared / "training.json")
+    record["job"] |= {"tables": [str(tmp_path / "shared" / "atlas-1" / "atlas")], "start": "fresh"}
+    write_json(shared / "training.json", record)
+    refer_to_policy(shared, models / "base-s1")
+    own = models / "sft-s1"
+    shutil.copytree(out / "models" / "sft-s1", own)
+    record = read_json(own / "training.json")
+    record["job"] |= {"start": str(models / "base-s1")}
+    write_json(own / "training.json", record)
+    cards = {path.stem: path.read_text() for path in write_cards(tmp_path / "out", ["base-s1", "sft-s1"])}
+    assert set(cards) == {"base-s1", "sft-s1"} and "# base-s1" in cards["base-s1"]
+    assert all("stands for the pretraining" in card for card in cards.values()), "whatever began with it says so"
+    assert "| atlas" in cards["base-s1"] and "| atlas" not in cards["sft-s1"]
+    plain = {path.stem: path.read_text() for path in write_cards(out, ["sft-s1"], folder=tmp_path / "cards")}
+    assert "stands for the pretraining" not in plain["sft-s1"]
+
+
 def test_a_folder_that_refers_elsewhere_is_not_ours(out, tmp_path):
     refer_to_policy(out / "models" / "sft-s1", tmp_path / "base-s1")
     with pytest.raises(StudyError, match="only refers to"):

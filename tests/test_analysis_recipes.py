@@ -120,7 +120,7 @@ def test_the_recipes_of_the_study_are_among_those_compared():
         return {name: value for name, value in parameters.items() if name not in ("out", "profile", "run", "start", "sources")}
 
     assert recipe("recipes", "rl1") == recipe("phantom", "rl1")
-    assert recipe("recipes", "rl_lower") == recipe("phantom_full", "rl1") != recipe("phantom", "rl1")
+    assert recipe("recipes", "rl_long") == recipe("phantom_full", "rl1") != recipe("phantom", "rl1")
 
 
 def test_the_notebook_makes_the_panel_and_its_list(tmp_path):

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RESEARCH_ONLY', 'SOURCE_KEYS', 'KINDS', 'NOT_CONTENT', 'StudyError', 'study_root', 'writing_place', 'uncommented',
            'Settings', 'typed', 'options_from', 'derived_seed', 'seed_everything', 'whole_file', 'whole_folder',
-           'write_whole', 'write_json', 'read_json', 'parameters_of', 'files_below', 'digest', 'marked', 'remembered',
-           'imports_of', 'modules_of', 'code_of', 'surroundings', 'identity', 'differences', 'Progress', 'speed',
-           'duration', 'die_with_parent', 'end_with', 'ends_in_a_line']
+           'write_whole', 'write_json', 'read_json', 'one_writer', 'parameters_of', 'files_below', 'digest', 'marked',
+           'remembered', 'imports_of', 'modules_of', 'code_of', 'surroundings', 'identity', 'differences', 'Progress',
+           'speed', 'duration', 'die_with_parent', 'end_with', 'ends_in_a_line']
 
 # %% ../nbs/00_core.ipynb #caf791a9
 import ast
@@ -15,6 +15,7 @@ import configparser
 import contextlib
 import dataclasses
 import difflib
+import fcntl
 import functools
 import hashlib
 import json
@@ -333,6 +334,18 @@ def read_json(
         raise StudyError(f"{path} is missing") from error
     except ValueError as error:
         raise StudyError(f"{path} is not JSON: {error}") from error
+
+# %% ../nbs/00_core.ipynb #14a4536f
+@contextlib.contextmanager
+def one_writer(
+    path: str | os.PathLike,  # a file or folder that several runs share
+) -> typing.Iterator[None]:
+    "Within: no other process that asks likewise writes it; one that dies leaves nothing locked."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 # %% ../nbs/00_core.ipynb #5753674a
 KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list[str]": list[str], "list[int]": list[int], "dict[str, str]": dict}

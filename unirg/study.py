@@ -106,8 +106,8 @@ def _run(self: Study, run: str) -> dict:
         if stray := [name for name in names if name not in known]:
             raise StudyError(f"{own} {verb} '{stray[0]}', which is not among {whose}: {' '.join(map(str, known))}")
     found = {"notebook": notebook, "sections": sections, "seeds": seeds, "sources": sources, "start": start}
-    found["prior"] = "prior" in takes and typed(self.settings.values(*sections).get("prior", "no"), bool, "prior")
-    return found | {"rests_on": [name for name in (start, *matched) if name]}
+    yes = lambda key: key in takes and typed(self.settings.values(*sections).get(key, "no"), bool, key)  # noqa: E731
+    return found | {"prior": yes("prior"), "atlas": yes("atlas")} | {"rests_on": [name for name in (start, *matched) if name]}
 
 
 @patch
