@@ -68,7 +68,8 @@ def test_a_notebook_that_is_run_by_hand_replaces_no_result(study, notebook, tmp_
     done = subprocess.run(command, cwd=study["root"], env=study["environment"], capture_output=True, text=True)
     made = {"10_prepare": "data/mimic_cxr", "15_base": "models/base-s1", "50_score": "scores/sft-s1", "61_figure1": "figures/fig_1a.csv"}
     assert done.returncode == 0 and (study["root"] / "outputs/scratch" / made[notebook]).exists(), done.stderr[-2000:]
-    said = subprocess.run(["unirg-status", "--profile", "smoke"], cwd=study["root"], env=study["environment"], capture_output=True, text=True)
+    command = ["unirg-status", "--profile", "smoke"]
+    said = subprocess.run(command, cwd=study["root"], env=study["environment"], capture_output=True, text=True)
     assert "to run" not in said.stdout and said.stdout.count("current, took") > 20, said.stdout + said.stderr
 
 

@@ -37,7 +37,8 @@ notebook = 15_base
 WRITE = "import os, time; from pathlib import Path; root = Path(os.environ['UNIRG_ROOT'])\n"
 NOTEBOOKS = {
     "10_prepare": (
-        "out: str = ''\nsource: str = ''\nlayout: str = ''\nroot: str = ''\ninstitution: str = ''\noptions: str = ''\nword: str = ''\nstep: str = ''",
+        "out: str = ''\nsource: str = ''\nlayout: str = ''\nroot: str = ''\ninstitution: str = ''\n"
+        "options: str = ''\nword: str = ''\nstep: str = ''",
         "import os; from pathlib import Path; base = Path(os.environ['UNIRG_ROOT'])\n"
         "from unirg.core import StudyError\n"
         "if (base / 'archive' / 'damaged').exists(): raise StudyError('archive/film 7 is damaged')\n"
