@@ -1779,6 +1779,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'unirg/reward/model_metrics.py'),
                                             'unirg.reward.model_metrics.older_tokenizers': ( 'reward/model_metrics.html#older_tokenizers',
                                                                                              'unirg/reward/model_metrics.py'),
+                                            'unirg.reward.model_metrics.own_device': ( 'reward/model_metrics.html#own_device',
+                                                                                       'unirg/reward/model_metrics.py'),
                                             'unirg.reward.model_metrics.radgraph_items': ( 'reward/model_metrics.html#radgraph_items',
                                                                                            'unirg/reward/model_metrics.py'),
                                             'unirg.reward.model_metrics.rate_half': ( 'reward/model_metrics.html#rate_half',
