@@ -1972,6 +1972,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'unirg.training.grpo': { 'unirg.training.grpo.GrpoTrainer': ('training/grpo.html#grpotrainer', 'unirg/training/grpo.py'),
                                      'unirg.training.grpo.GrpoTrainer.__init__': ( 'training/grpo.html#grpotrainer.__init__',
                                                                                    'unirg/training/grpo.py'),
+                                     'unirg.training.grpo.GrpoTrainer.compute_loss': ( 'training/grpo.html#grpotrainer.compute_loss',
+                                                                                       'unirg/training/grpo.py'),
                                      'unirg.training.grpo.Rollouts': ('training/grpo.html#rollouts', 'unirg/training/grpo.py'),
                                      'unirg.training.grpo.Rollouts.__call__': ( 'training/grpo.html#rollouts.__call__',
                                                                                 'unirg/training/grpo.py'),
