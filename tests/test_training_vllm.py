@@ -92,6 +92,27 @@ def test_a_vllm_that_reads_something_else_ends_the_training(place, vllm, tmp_pat
     assert len(vllm()) <= 3 * 8 and not (tmp_path / "rl").exists()
 
 
+def test_it_is_seen_without_the_correction_too(place, vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_STAND_IN", "other_weights")
+    with pytest.raises(StudyError, match=r"step [123]: reports are sampled by another policy"):
+        train(place, tmp_path / "rl", trl={"max_steps": "6", "vllm_importance_sampling_correction": "no"})
+
+
+@pytest.mark.parametrize("corrects", [True, False])
+@pytest.mark.parametrize("ratio", [[[0.5, 2.0], [1.0, 3.0]], [[0.25], [4.0]], None])
+def test_what_is_only_looked_at_has_no_weight(monkeypatch, corrects, ratio):
+    "TRL's loss is handed ratios, a token's or a report's, only where they are to correct it."
+    monkeypatch.setattr(grpo.GRPOTrainer, "compute_loss", lambda self, model, inputs, *more, **named: inputs)
+    trainer = object.__new__(grpo.GrpoTrainer)
+    trainer.corrects = corrects
+    given = {"advantages": torch.ones(2)} | ({} if ratio is None else {"importance_sampling_ratio": torch.tensor(ratio)})
+    found = trainer.compute_loss(None, given, num_items_in_batch=2)
+    assert found.keys() == given.keys()
+    if ratio is not None:
+        assert found["importance_sampling_ratio"].tolist() == (ratio if corrects else [[1.0] * len(ratio[0])] * 2)
+        assert given["importance_sampling_ratio"].tolist() == ratio, "kept as it was for the next step"
+
+
 def test_an_image_token_is_never_sampled(place, vllm, tmp_path, monkeypatch):
     "The stand-in likes it best of all; words that the settings forbid do not take its place."
     monkeypatch.setenv("VLLM_STAND_IN", "eager")

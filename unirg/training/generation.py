@@ -209,7 +209,7 @@ class VllmWriter:
         options = {"max_model_len": longest, "limit_mm_per_prompt": {"image": 2}, "seed": writing.seed, "dtype": writing.weights}
         if side := writing.image_size:  # as `load_processor` sets it
             options["mm_processor_kwargs"] = {"size": {"shortest_edge": side**2, "longest_edge": side**2}}
-        self.llm = LLM(model=policy_at(writing.policy), **options)
+        self.llm, self.template = LLM(model=policy_at(writing.policy), **options), processor.chat_template
 
     def __call__(
         self,
@@ -222,7 +222,7 @@ class VllmWriter:
         for row in rows:
             drawing = {"n": wants.samples, "temperature": wants.temperature, "top_p": wants.top_p, "seed": wants.seed_of([row])}
             options.append(SamplingParams(max_tokens=wants.max_new_tokens, **(drawing if wants.samples else {"temperature": 0.0})))
-        answers = self.llm.chat([vllm_messages(row) for row in rows], options, use_tqdm=False)
+        answers = self.llm.chat([vllm_messages(row) for row in rows], options, use_tqdm=False, chat_template=self.template)
         return [[one.text.strip() for one in answer.outputs] for answer in answers]
 
 # %% ../../nbs/training/04_generation.ipynb #22459363

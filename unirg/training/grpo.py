@@ -12,6 +12,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -232,8 +233,14 @@ class GrpoTrainer(WritesReports, GRPOTrainer):
         if self.use_vllm and token is not None:
             own = self.vllm_generation
             own.generate = reads_the_same(own.generate, token, widens=self.vllm_mode == "colocate")
-        if self.use_vllm and not self.vllm_importance_sampling_correction:
-            print("without trl.vllm_importance_sampling_correction nobody sees whether sampling and training agree", flush=True)
+        # TRL compares sampling with training only where it corrects for it; the guard wants to see it in any case
+        self.corrects, self.vllm_importance_sampling_correction = self.vllm_importance_sampling_correction, self.use_vllm
+
+    def compute_loss(self, model, inputs, *given, **named):
+        "TRL's; what is measured for the guard alone has no weight in it."
+        if not self.corrects and "importance_sampling_ratio" in inputs:
+            inputs = inputs | {"importance_sampling_ratio": torch.ones_like(inputs["importance_sampling_ratio"])}
+        return super().compute_loss(model, inputs, *given, **named)
 
 # %% ../../nbs/training/03_grpo.ipynb #55f2b2f8
 def main(

@@ -109,6 +109,8 @@ def errors_noted(
         with contextlib.suppress(StudyError, ValueError, KeyError, TypeError):  # one cut by a full disk
             noted = read_json(path)["message"]
             said = noted["message"] if isinstance(noted, dict) else noted
+            if "in DataLoader worker process" in said.partition("\n")[0]:  # which hands on the whole account; its end says what it was
+                said = said.strip().splitlines()[-1].removeprefix("unirg.core.")
             rank = int(path.parent.name) if path.parent.name.isdigit() else 0
             found.append((re.search(LEFT_BEHIND, said) is not None, path.stat().st_mtime_ns, rank, said))
     return [(rank, said) for _, _, rank, said in sorted(found)]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config', 'build_tiny_policy',
-           'snapshot_of', 'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor', 'load_policy',
-           'fix_image_size', 'image_size_of', 'film_side', 'image_tokens', 'merged']
+           'snapshot_of', 'refer_to_policy', 'policy_at', 'needs_image_only', 'answer_ends', 'frame_by_template',
+           'load_processor', 'load_policy', 'fix_image_size', 'image_size_of', 'film_side', 'image_tokens', 'merged']
 
 # %% ../../nbs/training/01_policy.ipynb #9f8f0a4f
 import contextlib
@@ -234,6 +234,33 @@ def needs_image_only(
     "Whether it is a Qwen3-VL whose stock processor cannot be had; the hub's folders ask for that by name."
     return find_spec("torchvision") is None and AutoConfig.from_pretrained(where).model_type.startswith("qwen3_vl")
 
+# %% ../../nbs/training/01_policy.ipynb #12977c03
+def answer_ends(
+    processor: ProcessorMixin,  # of a policy
+) -> list[int]:  # token numbers; empty where it writes none
+    "The special tokens that the chat template writes behind an answer."
+    asked = {"role": "user", "content": [{"type": "text", "text": "?"}]}
+    answered = {"role": "assistant", "content": [{"type": "text", "text": "Normal."}]}
+    behind = processor.apply_chat_template([asked, answered]).rpartition("Normal.")[2]
+    special = {number for number, token in processor.tokenizer.added_tokens_decoder.items() if token.special}
+    return [number for number in processor.tokenizer(behind, add_special_tokens=False)["input_ids"] if number in special]
+
+
+def frame_by_template(
+    processor: ProcessorMixin,  # of a policy
+) -> None:
+    "Let the chat template alone write what begins a prompt and what ends an answer."
+    tokenizer, begin = processor.tokenizer, processor.tokenizer.bos_token
+    if not isinstance(processor.chat_template, str):
+        return
+    if begin and tokenizer.bos_token_id in tokenizer("?")["input_ids"]:
+        tokenizer.add_bos_token = False
+        if not processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}]).startswith(begin):
+            processor.chat_template = "{{ bos_token }}" + processor.chat_template
+    if tokenizer.eos_token and not answer_ends(processor):
+        last = "not add_generation_prompt and messages[-1]['role'] == 'assistant'"
+        processor.chat_template += "{% if " + last + " %}{{ eos_token }}{% endif %}"
+
 # %% ../../nbs/training/01_policy.ipynb #1555f48a
 def load_processor(
     where: str | os.PathLike,  # a policy's folder or a hub id
@@ -248,6 +275,7 @@ def load_processor(
     if not isinstance(processor, ProcessorMixin):
         raise StudyError(f"{where} has a {type(processor).__name__} where an image-and-text processor is needed")
     processor.tokenizer.padding_side = "left"
+    frame_by_template(processor)
     if image_size:
         fix_image_size(processor, image_size)
     return processor
@@ -271,6 +299,10 @@ def load_policy(
         model = AutoModelForImageTextToText.from_pretrained(where, **options)
     except (OSError, ValueError, ImportError) as error:
         raise StudyError(f"no policy in {where}: {str(error).strip().splitlines()[0]}") from error
+    stops = model.generation_config.eos_token_id
+    stops = [stops] if isinstance(stops, int) else list(stops or [])
+    if missing := [number for number in answer_ends(processor) if number not in stops]:  # a report ends where it learned to end
+        model.generation_config.eos_token_id = stops + missing
     return model, processor
 
 # %% ../../nbs/training/01_policy.ipynb #f83f4b19

@@ -174,7 +174,11 @@ class RowMaker:
         place = place if self.prior else place // 2
         if self.kept and (film := self.kept.get(place)):
             return film
-        film = read_film(self.images[table][row]["image"], self.side)
+        try:
+            film = read_film(self.images[table][row]["image"], self.side)
+        except (OSError, SyntaxError, ValueError) as error:
+            which = f"the {said} film of {study['source']} {study['study_id']}"
+            raise StudyError(f"{which} cannot be read ({error}): prepare the source again") from error
         # where copies are kept all are made at once: the film is decoded once for them
         wanted = range(self.copies) if self.kept and copy >= 0 else [copy]
         named, step = ("moved", study["source"], study["study_id"], *([said] if said == "prior" else [])), 1 + self.prior

@@ -42,7 +42,7 @@ from ..core import Settings, StudyError, die_with_parent, digest, read_json, wri
 from .generation import batches_of, die_with_launcher, studies_of, write_batch
 from .launch import ENDED, PROGRESS, note_finished
 from .options import Job, job_fingerprint, own_defaults, recipe_of
-from .policy import film_side, load_policy, merged
+from .policy import answer_ends, film_side, load_policy, merged
 from .rows import light_columns, training_rows
 
 # %% ../../nbs/training/02_trainers.ipynb #122272e4
@@ -133,7 +133,7 @@ def reward_of(
 
     tokenizer = getattr(processor, "tokenizer", processor)
     judge = judge_from(job.judge["name"], Settings(job.judge["profile"]), sorted(set(sources))) if job.judge else None
-    ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    ends = (tokenizer.eos_token_id, tokenizer.pad_token_id, *answer_ends(processor))
     return composite_from(job.reward, judge=judge, workers=job.reward_workers, end_ids=ends), judge
 
 # %% ../../nbs/training/02_trainers.ipynb #747a9b04
