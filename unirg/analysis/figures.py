@@ -9,6 +9,7 @@ __all__ = ['COLUMN', 'PAGE', 'NAMES', 'MEASURE_NAMES', 'LOWER_IS_BETTER', 'AGE_B
 
 # %% ../../nbs/analysis/03_figures.ipynb #3bb1c7e6
 import re
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -28,7 +29,7 @@ NAMES = {
     "base": "Base",
     "sft": "SFT",
     "sft_more": "SFT, same compute as RL",
-    "sft_more_low": "SFT, same compute, low rate",
+    "sft_more_low": "SFT, same, low rate",
     "sft_consensus": "SFT, consensus",
     "sft_sample": "SFT, random sample",
     "sft_agreed": "SFT, MBR sample",
@@ -399,7 +400,7 @@ def panel_systems(
             ax.set_yticks(range(len(order)), [name_of(run) for run in order])
             ax.locator_params(axis="x", nbins=3)
             if top:
-                ax.set_title(MEASURE_NAMES.get(measure, measure))
+                ax.set_title(textwrap.fill(MEASURE_NAMES.get(measure, measure), 16))
         n = table[table.dataset == dataset]
         if len(datasets) > 1 and len(n):
             line[0].set_ylabel("\n".join([(titles or {}).get(dataset, dataset), size_said(n, then="\n")]), fontsize=6.5)
