@@ -21,7 +21,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from .answer import MIN_STUDIES
-from .figures import LOWER_IS_BETTER, MEASURE_NAMES, name_of
+from .figures import HIGHER_IS_BETTER, LOWER_IS_BETTER, MEASURE_NAMES, name_of
 from .hacking import NAMES as HACKING_NAMES
 from .longitudinal import QUANTITIES
 from .records import read_records, records_table
@@ -102,7 +102,7 @@ VERDICTS = {  # of tables that bring their own
 def decide(
     row,  # a table's row
     value: str = "difference",  # its column; the interval's are named after it, or low and high for estimate
-    up_is_better: bool | None = None,  # None: as the row's measure has it
+    up_is_better: bool = False,  # whatever the row's measure is
 ) -> str:  # a key of SIGNS, or '' where nothing was compared
     "What a difference with its interval and its corrected p says."
     ends, measure = "" if value == "estimate" else f"{value}_", str(row.get("measure", ""))
@@ -110,17 +110,18 @@ def decide(
         return VERDICTS.get(row.get("verdict"), "")
     if not told_apart(row, ends):
         return "undecided"
-    if up_is_better is None and measure in QUANTITIES and not measure.endswith("f1"):
-        return "higher" if low > 0 else "lower"  # rates of talk: nobody has said which way is good
-    better = (low > 0) != (up_is_better is None and bool(LOWER_IS_BETTER.search(measure)))
-    return "better" if better else "worse"
+    if up_is_better or measure in HIGHER_IS_BETTER:
+        return "better" if low > 0 else "worse"
+    if LOWER_IS_BETTER.search(measure):
+        return "worse" if low > 0 else "better"
+    return "higher" if low > 0 else "lower"  # nobody has said which way is good
 
 
 def cell(
     row,  # of a panel's table
     value: str = "estimate",  # column that is shown, with its interval where there is one
     tested: str = "",  # column of the difference that the sign tells of; '' for none
-    up_is_better: bool | None = None,
+    up_is_better: bool = False,
 ) -> str:
     "One cell of a small table."
     ends, signed = "" if value == "estimate" else f"{value}_", tested == value
@@ -162,7 +163,7 @@ def small_table(
         for one in across:
             here = group[group[by] == one].to_dict("records")
             single = "against" in table or len({row[value] for row in here}) < 2  # else trainings, one by one
-            told = cell(here[0], value, tested, plan.get("up_is_better")) if here and single else ""
+            told = cell(here[0], value, tested, plan.get("up_is_better", False)) if here and single else ""
             cells.append(told if single else f"{number(min(row[value] for row in here))} to {number(max(row[value] for row in here))}")
         lines.append([*(heading(name, key, sets, names) for name, key in zip(rows, keys)), *cells, counted(group)])
     head = [*(heading("", name, sets, names).capitalize() for name in rows), *(heading(by, one, sets, names) for one in across), "n"]
