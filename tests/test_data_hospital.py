@@ -1,4 +1,4 @@
-"README's block for a hospital's own table, as it stands: pasted into settings.ini, on made films, by the command that it shows."
+"The documentation's block for a hospital's own table, as it stands: pasted into settings.ini, on made films, by the command that it shows."
 
 import json
 import os
@@ -18,9 +18,9 @@ from unirg.data.sources import read_source
 from unirg.data.studies import Studies
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCK = next(block for block in re.findall(r"```ini\n(.*?)```", README, re.DOTALL) if "[source:our_hospital]" in block)
-COMMAND = re.search(r"```\n(unirg-run --profile hospital \S+)\n```", README)[1]
+PAGES = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))  # whichever page shows it
+BLOCK = next(block for block in re.findall(r"```ini\n(.*?)```", PAGES, re.DOTALL) if "[source:our_hospital]" in block)
+COMMAND = re.search(r"```\w*\n(unirg-run --profile hospital \S+)\n```", PAGES)[1]
 ROWS = """accession;film;mrn;date;report;view;sex;age;race
 A1;f1;007;13/01/2020;"INDICATION: Cough.\nFINDINGS: Clear lungs, no effusion.\nASSESSMENT: Normal.";thorax 1;F;34 years;White or Caucasian
 A1;f2;007;13/01/2020;;thorax 2;F;34 years;White or Caucasian

@@ -1,6 +1,7 @@
 """The whole study in small, in an empty folder with the built wheel alone: archives to figures, killed on the way and gone on."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -95,7 +96,10 @@ def test_every_panel_is_there_as_png_svg_and_csv(study, panel):
 def test_the_report_holds_every_panel_and_says_that_it_is_research(study):
     page = (study["root"] / "outputs/smoke/report.html").read_text()
     assert all(f'id="fig_{panel}"' in page for panel in PANELS) and page.count("data:image/png;base64,") >= len(PANELS)
-    assert page.index("not for clinical use") < page.index("<h1>")
+    assert page.index("not for clinical use") < page.index("Simulated data") < page.index("<h2>")
+    markdown = (study["root"] / "outputs/smoke/RESULTS.md").read_text()
+    assert "too few to tell" in markdown and not re.search("[▲▼↑↓≈] [-+]?[0-9]", markdown), "of so few studies nothing is told"
+    assert "no record beside it" not in markdown and "Rests on: " in markdown
 
 
 def test_every_study_of_every_archive_is_a_row_or_a_reason(study):

@@ -411,7 +411,7 @@ def status(arguments: list[str] | None = None) -> None:  # the command line; sys
         options = options_of("How the study stands: what is current, what would run, and why.", arguments)
         study, runs, said = options.study, options.study.records, {}
         if options.verify:
-            from unirg.analysis.report import say_what_panels_rest_on
+            from unirg.analysis.records import say_what_panels_rest_on
 
             (runs / ".reads.json").unlink(missing_ok=True)
         pending = study.plan()
