@@ -88,10 +88,17 @@ def module_of(notebook: Path) -> str:
     return re.search(r"#\| *default_exp ([\w.]+)", notebook.read_text(encoding="utf-8"))[1]
 
 
+def library() -> list[Path]:
+    "The library's notebooks, by room."
+    found = sorted(path for path in NOTEBOOKS.rglob("*.ipynb") if path.parent.name not in ("study", ".ipynb_checkpoints"))
+    rooms = {path: module_of(path).split(".")[0] for path in found}
+    return sorted(found, key=lambda path: [*ROOMS, rooms[path]].index(rooms[path]))
+
+
 def library_pages() -> dict[str, str]:
     "Every library notebook, and an index of each room."
     pages, rooms = {}, {}
-    for notebook in sorted(path for path in NOTEBOOKS.rglob("*.ipynb") if path.parent.name not in ("study", ".ipynb_checkpoints")):
+    for notebook in library():
         module, name = module_of(notebook), notebook.relative_to(NOTEBOOKS).with_suffix("").as_posix()
         up = "../" * (name.count("/") + 1)
         note = f"Source: `nbs/{name}.ipynb`. Reference: [unirg.{module}]({up}reference/{module}.md)."
@@ -100,7 +107,7 @@ def library_pages() -> dict[str, str]:
     lines = ["# The library, a notebook a module", ""]
     lines += ["Each page is the source of a module: prose, a small piece of code, an example whose value is its test.", ""]
     entries = []
-    for room in [*(r for r in ROOMS if r in rooms), *(r for r in rooms if r not in ROOMS)]:
+    for room in rooms:
         entries += [f"{room}/index" if len(rooms[room]) > 1 else rooms[room][0][0]]
         lines += [f"## {room}", "", ROOMS.get(room, ""), ""]
         lines += [f"- [{title}]({name}.ipynb): {said}" for name, title, said in rooms[room]] + [""]
@@ -139,7 +146,7 @@ def study_pages() -> dict[str, str]:
         name, (title, said) = notebook.stem, heading(notebook)
         tasks = [(profile, path) for profile in profiles for path in runs[profile].get(name, [])]
         lines += [f"- [{title}]({name}.ipynb): {said}"]
-        entries += [name]
+        entries += [f"{title.split(':')[0]} <{name}>"]
         if not tasks:
             pages[f"study/{name}.ipynb"] = page(notebook, f"Source: `nbs/study/{name}.ipynb`, without outputs.")
         for i, (profile, path) in enumerate(tasks):
@@ -149,10 +156,10 @@ def study_pages() -> dict[str, str]:
             pages[f"study/{place}.ipynb"] = page(path, note, added)
             if i:
                 lines += [f"  - [{path.stem} of {profile}]({place}.ipynb)"]
-                entries += [place]
+                entries += [f"{path.stem} <{place}>"]
     told = (
-        "Each notebook is a task of the study. Those that were executed on this machine are shown with their outputs, one seed of each run. "
-        "The others are shown as they are in the repository. The phantom's films, patients and reports are simulated."
+        "Each notebook is a task of the study. Those that were executed on this machine are shown with their outputs, one seed of each "
+        "run. The others are shown as they are in the repository. The phantom's films, patients and reports are simulated."
     )
     pages["study/index.md"] = "\n".join(["# The study's notebooks", "", told, "", *lines, "", tree(*entries)])
     return pages
@@ -266,9 +273,9 @@ def module_page(path: Path, module: str, notebook: str) -> str:
 def reference_pages() -> dict[str, str]:
     "A page a module."
     pages, lines = {}, ["# Reference", ""]
-    lines += ["Public names with their signatures. A parameter's line says its shape, unit or range. The description says what is raised.", ""]
+    lines += ["Public names with their signatures. A parameter's line says its shape, unit or range. The text says what is raised.", ""]
     found = {}
-    for notebook in sorted(path for path in NOTEBOOKS.rglob("*.ipynb") if path.parent.name not in ("study", ".ipynb_checkpoints")):
+    for notebook in library():
         module = module_of(notebook)
         path = PACKAGE / f"{module.replace('.', '/')}.py"
         found[module] = module_page(path, module, notebook.relative_to(NOTEBOOKS).with_suffix("").as_posix())
