@@ -34,8 +34,8 @@ prepare: setup  ## after editing notebooks: export, clean, lint, test
 readme: setup  ## README's results section, from the CSVs of the profile that it names
 	$(BIN)/python -c "from unirg.analysis.report import write_readme; write_readme()"
 
-docs: setup  ## the site, in docs/_build/html; a warning is an error
-	$(BIN)/sphinx-build -q -W --keep-going -j 2 docs docs/_build/html
+docs: setup  ## the site, in docs/_build/html; a warning is an error; all pages are written, for the side bar is on each
+	$(BIN)/sphinx-build -q -a -W --keep-going -j 2 docs docs/_build/html
 
 bench: setup  ## timings, written to BENCHMARKS.md
 	$(BIN)/python tests/bench.py
