@@ -67,15 +67,15 @@ def page(
     head, _, rest = first.source.partition("\n")
     first.source = f"{head}{title}\n{rest}\n\n{note}"
     book.cells, book.metadata = cells, nbformat.from_dict({"kernelspec": book.metadata.get("kernelspec", {})})
-    return nbformat.writes(book)
+    return nbformat.writes(book).replace(f"{ROOT}/", "")  # no path of this machine
 
 
 def heading(notebook: Path) -> tuple[str, str]:
     "Title and description of a notebook, from its first cell of prose."
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     text = "".join(next(cell["source"] for cell in cells if cell["cell_type"] == "markdown"))
-    said = re.search(r"^(?:> |\*\*Question\*\*: )(.*)", text, re.M)
-    return text.split("\n")[0].lstrip("# "), said[1] if said else ""
+    said = re.search(r"^(?:> |\*\*Question\*\*: )(.+?[.?])(?:\s|$)", text, re.M | re.S)
+    return text.split("\n")[0].lstrip("# "), " ".join(said[1].split()) if said else ""
 
 
 def tree(*names: str) -> str:
