@@ -29,7 +29,7 @@ def place(tmp_path_factory):
 
 def trained(place, name, module, trl, **more):
     "Train in this process; the record it leaves, and the tokens that were seen going through the policy."
-    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), "cache": str(place)}
+    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), }
     own = {"kind": "sft", "batch": 8} if module is sft else {"kind": "grpo", "batch": 2, "reward": "label_f1=1 bleu2=1"}
     job, seen = write_json(place / f"{name}.json", {**own, **where, "trl": trl, "evaluate_studies": 4, **more}), Counter()
 

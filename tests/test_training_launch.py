@@ -50,7 +50,7 @@ def nothing_left_behind():
 
 
 def job(place, name, trl=SFT, **more):
-    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), "cache": str(place)}
+    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), }
     return {"kind": "sft", "trl": trl, "batch": 8, "evaluate_studies": 4, **where, **more}
 
 

@@ -18,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 from ..core import StudyError
 from ..reward.composite import completion_text
 from .options import Job, resolved_options
-from .policy import film_side
+from .policy import input_resolution
 from .rows import light_columns
 from unirg.training.trainers import (
     CheckpointCompletion,
@@ -247,7 +247,7 @@ def main(
         raise StudyError(f"{job.name}: trl.use_vllm: vllm is not installed here; install it, or set trl.use_vllm = no")
     begin(job, config)
     model, processor, peft_config = load_start(job)
-    rows, checks = load_rows(job, film_side(processor))
+    rows, checks = load_rows(job, input_resolution(processor))
     if len(rows) < job.batch:
         raise StudyError(f"{job.name}: studies_per_step {job.batch} is more than the {len(rows)} training studies there are")
     if checks is None:

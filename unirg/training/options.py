@@ -236,7 +236,6 @@ class Job:
     reward_workers: str = "0"  # processes that compute the reward, or ray:NUMBER; 0: the trainer's own
     judge: dict[str, str] | None = None  # by language model, in the reward: "name" of [judge:NAME], "profile" of settings.ini, its "digest"
     stop_on_collapse: float = 0.0  # stop where length, distinct reports or composite fell by this share while the reward rose; 0 is never
-    cache: str | None = None  # folder for small films; `.rows` beside `out` if None
 
     @classmethod
     def read(
@@ -268,8 +267,7 @@ class Job:
     @property
     def rows(self) -> dict:
         "Options of `training_rows`, less the image size."
-        cache = self.cache or str(Path(self.out).parent / ".rows")
-        return dict(want=self.want, wording=self.wording, prior=self.prior, blind=self.blind, cache=cache)
+        return dict(want=self.want, wording=self.wording, prior=self.prior, blind=self.blind)
 
     def options(self) -> dict:
         "The trainer's options, typed; raises `StudyError` for one that is wrong."
@@ -322,7 +320,7 @@ def job_fingerprint(
     from unirg.data.studies import Studies
 
     told = {each.name: getattr(job, each.name) for each in dataclasses.fields(job)}
-    elsewhere = ("out", "cache", "trl", "start", "tables", "match_runs")  # or said below
+    elsewhere = ("out", "trl", "start", "tables", "match_runs")  # or said below
     for name in (*elsewhere, "reward_workers", "evaluate_studies", "stop_on_collapse"):
         told.pop(name)
     told |= {f"trl.{name}": value for name, value in learned_options(job).items()}

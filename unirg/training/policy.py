@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'ImageOnlyProcessor', 'TinyShape', 'train_tokenizer', 'tiny_config', 'build_tiny_policy',
-           'snapshot_of', 'refer_to_policy', 'policy_at', 'needs_image_only', 'load_processor', 'load_policy',
-           'fix_image_size', 'image_size_of', 'film_side', 'image_tokens', 'merged']
+           'snapshot_of', 'link_checkpoint', 'resolve_checkpoint', 'needs_image_only', 'load_processor', 'load_policy',
+           'fix_image_size', 'image_size_of', 'input_resolution', 'image_tokens', 'merged']
 
 # %% ../../nbs/training/01_policy.ipynb #9f8f0a4f
 import contextlib
@@ -204,7 +204,7 @@ def snapshot_of(
         raise StudyError(f"{policy} cannot be had from the hub: {str(error).strip().splitlines()[0]}") from error
 
 
-def refer_to_policy(
+def link_checkpoint(
     where: str | os.PathLike,  # a policy's folder, or a hub id: owner/name, or owner/name@revision
     folder: str | os.PathLike,  # the folder that stands for it
     **asked,  # how it is to be asked where it does not say how it was trained: wording, want
@@ -218,7 +218,7 @@ def refer_to_policy(
     return Path(folder)
 
 
-def policy_at(
+def resolve_checkpoint(
     where: str | os.PathLike,  # a policy's folder, one that refers to it, or a hub id such as 'Qwen/Qwen3-VL-8B-Instruct'
 ) -> str:
     "The folder that holds the weights; raises `StudyError` for what can be none."
@@ -240,7 +240,7 @@ def load_processor(
     image_size: int | None = None,  # pixels a side, fixed for every film; None keeps the policy's own
 ) -> ProcessorMixin:
     "A policy's processor, padding on the left as generation and GRPO need; raises `StudyError` where it is none."
-    where = policy_at(where)
+    where = resolve_checkpoint(where)
     try:
         processor = (ImageOnlyProcessor if needs_image_only(where) else AutoProcessor).from_pretrained(where)
     except (OSError, ValueError, ImportError) as error:
@@ -261,7 +261,7 @@ def load_policy(
     device: str | None = None,  # 'cpu', 'cuda', 'auto' to spread over devices; None leaves it on the CPU
 ) -> tuple[torch.nn.Module, ProcessorMixin]:
     "Model and processor of a policy; raises `StudyError` where either cannot be loaded."
-    where, processor = policy_at(where), load_processor(where, image_size)
+    where, processor = resolve_checkpoint(where), load_processor(where, image_size)
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise StudyError(f"dtype is '{dtype}'; it is float32, bfloat16, float16 or auto")
     options = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
@@ -304,7 +304,7 @@ def image_size_of(
     return size["height"] if size.get("height") and size["height"] == size.get("width") else None
 
 
-def film_side(
+def input_resolution(
     processor: ProcessorMixin,  # of a policy
 ) -> int | None:  # pixels a side; None where films keep their own size until the processor brings them to its own
     "The side to which films are brought beforehand; only processors that count pixels, as Qwen's do, have one."

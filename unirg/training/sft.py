@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from ..core import StudyError
 from .options import Job
-from .policy import film_side
+from .policy import input_resolution
 from .rows import light_columns
 from unirg.training.trainers import (
     CheckpointCompletion,
@@ -143,7 +143,7 @@ def main(
     config = trainer_config(SFTConfig, job, job.batch, looks=bool(job.evaluate_studies), max_length=None)
     begin(job, config)
     model, processor, peft_config = load_start(job)
-    rows, checks = load_rows(job, film_side(processor))
+    rows, checks = load_rows(job, input_resolution(processor))
     if len(rows) < job.batch:
         raise StudyError(f"{job.name}: global_batch {job.batch} is more than the {len(rows)} training studies there are")
     rows = rows.select(range(len(rows) // job.batch * job.batch))  # a last, smaller batch would be cut differently

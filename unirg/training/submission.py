@@ -124,22 +124,22 @@ def submit(
     entries, work = entries_of(file), out.with_name(f".{out.name}.work")
     place, found = work_place(file, images, work)  # before torch is loaded, which takes longer than to look for the films
 
-    from unirg.training.consensus import consensus, sample_reports
-    from unirg.training.generation import check_engine, generate_reports, taught_with
+    from unirg.training.consensus import consensus
+    from unirg.training.generation import check_engine, generate_reports, load_prompt_config
     from unirg.training.policy import load_processor
 
     check_engine(engine)
     load_processor(model)
-    table, taught = prepared(place, found, images), taught_with(model)
+    table, taught = prepared(place, found, images), load_prompt_config(model)
     options = dict(
         want=want or taught.get("want", "findings_impression"),
         wording=wording or taught.get("wording", "full"),
         max_new_tokens=max_new_tokens or taught.get("recipe", {}).get("max_completion_length", 512),
         dtype=dtype or "",
-        image_size=image_size, batch_size=batch_size, processes=processes, engine=engine, cache=place / "rows",
+        image_size=image_size, batch_size=batch_size, processes=processes, engine=engine,
     )  # fmt: skip
     if samples:
-        drawn = sample_reports(model, table, place / "samples.json", samples, **options)
+        drawn = generate_reports(model, table, place / "samples.json", samples=samples, **options)
         reports = {study: consensus(texts, threshold) for study, texts in drawn.items()}
     else:
         written = generate_reports(model, table, place / "greedy.json", **options)

@@ -39,10 +39,10 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl.models.utils import unwrap_model_for_generation
 
 from ..core import Settings, StudyError, die_with_parent, digest, read_json, write_json, write_whole, whole_folder
-from .generation import batches_of, die_with_launcher, studies_of, write_batch
+from .generation import die_with_launcher, report_batches, studies_of
 from .launch import ENDED, PROGRESS, note_finished
 from .options import Job, job_fingerprint, own_defaults, recipe_of
-from .policy import film_side, load_policy, merged
+from .policy import input_resolution, load_policy, merged
 from .rows import light_columns, training_rows
 
 # %% ../../nbs/training/02_trainers.ipynb #122272e4
@@ -204,9 +204,8 @@ class WritesReports:
         gather = getattr(self.args, "ds3_gather_for_generation", True)
         options = dict(gather_deepspeed3_params=gather, gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs)
         with unwrap_model_for_generation(self.model_wrapped, self.accelerator, **options) as model:
-            for picked in batches_of(rows, self.args.per_device_eval_batch_size):
-                batch = [rows[row] for row in picked]
-                texts = write_batch(model, self.processing_class, batch, max_new_tokens=self.longest)
+            batches = report_batches(model, self.processing_class, rows, self.args.per_device_eval_batch_size, self.longest)
+            for picked, batch, texts in batches:
                 done |= {row: (text[0], one["reference"], one["study_id"]) for row, text, one in zip(picked, texts, batch, strict=True)}
         return [done[row] for row in range(len(rows))]
 
@@ -534,7 +533,7 @@ def quiet_worker(
 # %% ../../nbs/training/02_trainers.ipynb #f58f4a5c
 def load_rows(
     job: Job,
-    size: int | None,  # pixels a side, of `film_side`
+    size: int | None,  # pixels a side, of `input_resolution`
 ) -> tuple:  # rows to learn from, validation rows or None
     "The rows of a job; raises `StudyError` where the source that is to be looked at has no such studies."
     tables = [studies_of(folder) for folder in job.tables]
