@@ -159,13 +159,13 @@ def check_options(
     "Options that TRL does not have, or that do not fit each other."
     if task.parameters.get("policy", "tiny") != "tiny":
         return  # a base that is taken as it is
-    from unirg.training.options import model_options, trl_options  # loads TRL
+    from unirg.training.options import trl_options  # loads TRL
 
     given, kind = task.parameters.get("trl", {}), kind_of(task)
     wrong = False
     for name, text in given.items():
         place = place_of(plan, task, f"trl.{name}").rpartition(" trl.")[0]
-        found = [*errors_of(trl_options, kind, {name: text}, place), *errors_of(model_options, {name: text}, place)]
+        found = [said for part in (kind, "model") for said in errors_of(trl_options, part, {name: text}, place)]
         wrong = wrong or bool(found)
         yield from dict.fromkeys(found)
     if not wrong:

@@ -96,7 +96,7 @@ def peft_options(
     job: Job,
 ) -> tuple:  # ModelConfig, peft's configuration or None
     "What ModelConfig says of the model; raises `StudyError` where it does not fit together."
-    values = job.model()
+    values = job.options("model")
     if values.get("use_peft"):
         values.setdefault("lora_target_modules", ["all-linear"])
     try:
@@ -490,7 +490,7 @@ def finished_policy(
     "The policy's own files, LoRA's matrices merged into it."
     if (weights / "adapter_config.json").exists():
         with loaded_whole():
-            merged(job.start, weights, job.model().get("dtype", "float32")).save_pretrained(folder)
+            merged(job.start, weights, job.options("model").get("dtype", "float32")).save_pretrained(folder)
         return
     names = [*weights.glob("*.safetensors*"), *weights.glob("*config.json")]
     for path in names:
