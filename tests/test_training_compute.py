@@ -183,12 +183,12 @@ def test_muon_goes_on_where_it_was(place):
             if state.global_step == 3:
                 raise KeyboardInterrupt
 
-    real, sft.CheckpointCompletion = sft.CheckpointCompletion, Killed
+    real, trainers.CheckpointCompletion = trainers.CheckpointCompletion, Killed
     try:
         with pytest.raises(KeyboardInterrupt):
             trained(place, "muon", sft, options, **more)
     finally:
-        sft.CheckpointCompletion = real
+        trainers.CheckpointCompletion = real
     trained(place, "muon", sft, options, **more)
     assert log(place / "muon", "loss") == pytest.approx(log(place / "muon_whole", "loss"), abs=1e-6)
     assert log(place / "muon", "learning_rate") == log(place / "muon_whole", "learning_rate")

@@ -16,8 +16,7 @@ from unirg.training.generation import model_inputs, report_batches
 from unirg.training.policy import (
     ImageOnlyProcessor,
     build_tiny_policy,
-    image_size_of,
-    image_tokens,
+    input_resolution,
     load_policy,
     load_processor,
     link_checkpoint,
@@ -152,7 +151,7 @@ def test_moved_copies_of_films_are_learned_from_in_their_place(tmp_path):
 def test_a_film_of_512_pixels_is_256_tokens_of_qwen(tmp_path):
     folder = build_tiny_policy(toy_texts(), tmp_path / "tiny", image_size=128, patch=16, merge=2)  # Qwen3-VL's own patches
     processor = load_processor(folder, image_size=512)
-    assert image_size_of(processor) == 512 and image_tokens(processor) == 256
+    assert input_resolution(processor) == 512
     row = training_rows(toy_table(2), image_size=512, split=None)[0]
     assert (model_inputs([row], processor)["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 256
     with pytest.raises(StudyError, match="image_size 500 is no multiple"):
@@ -214,7 +213,7 @@ def test_another_architecture_that_takes_several_films_writes_reports(tmp_path):
     model.save_pretrained(tmp_path / "llava")
     LlavaProcessor(films, tokenizer, chat_template=template, **options).save_pretrained(tmp_path / "llava")
     model, processor = load_policy(tmp_path / "llava", attention="eager")
-    assert image_size_of(processor) == 32
+    assert input_resolution(processor) is None
     rows = training_rows(toy_table(4), image_size=32, split=None, prior=True)
     assert len([text for _, _, texts in report_batches(model, processor, rows, max_new_tokens=3) for text in texts]) == 4
     assert (model_inputs([rows[0], rows[1]], processor)["input_ids"] == model.config.image_token_id).sum(1).tolist() == [16, 32]

@@ -11,7 +11,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from unirg.core import StudyError
 from unirg.data.reports import FILMS, WORDINGS
 from unirg.training.generation import model_inputs
-from unirg.training.policy import build_tiny_policy, image_tokens, load_processor
+from unirg.training.policy import build_tiny_policy, load_processor
 from unirg.training.rows import training_rows
 
 OTHERWISE = [json.dumps({"like": name, "films": films}) for name in WORDINGS for films in FILMS if films != WORDINGS[name]["films"]]
@@ -37,7 +37,7 @@ def test_every_variant_renders_and_counts_its_films(place, wording):
         rows = training_rows(toy_table(4), want, 64, wording, prior, split=None)
         for row, films in zip(rows, [1, 2, 1, 2] if prior else [1] * 4, strict=True):  # every second study has a prior
             inputs = model_inputs([row], processor)
-            assert (inputs["input_ids"] == film).sum() == films * image_tokens(processor) == films * 4
+            assert (inputs["input_ids"] == film).sum() == films * 4
             assert len(inputs["image_grid_thw"]) == films == len(row["images"])
             learned = DataCollatorForVisionLanguageModeling(processor, max_length=None)([dict(row)])
             assert (learned["input_ids"] == film).sum() == films * 4

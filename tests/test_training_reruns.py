@@ -181,6 +181,6 @@ def test_the_best_weights_are_kept_also_over_a_kill(place, monkeypatch):
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sft, "CheckpointCompletion", Killed)
+        patch.setattr(trainers, "CheckpointCompletion", Killed)
         trained("killed", [0.9, 0.5, 0.2])
     assert trained("killed", [0.3]) == whole and whole[0] == 3

@@ -129,8 +129,8 @@ class TransformersWriter:
         rows: datasets.Dataset,  # that will be asked for
     ):
         self.writing = writing
-        device = "cuda" if torch.cuda.is_available() else None
-        self.model, self.processor = load_policy(writing.policy, writing.image_size, dtype=writing.weights, device=device)
+        where = {"device_map": "cuda"} if torch.cuda.is_available() else {}
+        self.model, self.processor = load_policy(writing.policy, writing.image_size, dtype=writing.weights, **where)
 
     def __call__(
         self,
@@ -272,7 +272,7 @@ def in_processes(
     begin += ["--tee", "3", "--log-dir", str(logs), "-m", "unirg.training.generation", str(job)]
     follower, total = Follower(progress), sum(len(picked) for picked, _ in jobs)
     follower.count = lambda state: progress.step(state["written"])  # each tells its own
-    code = follow(begin, environment(processes), follower, logs / "output.txt", show=False)
+    code = follow(begin, environment(), follower, logs / "output.txt", show=False)
     if code or not all(path.exists() for _, path in jobs):
         why = follower.why(code, errors_noted(logs))
         raise StudyError(f"writing {total} reports in {processes} processes: {why}\nwhat is done is kept")
