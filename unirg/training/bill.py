@@ -376,9 +376,7 @@ def rounded(
     return f"{number:.3g} {unit}".strip()
 
 
-def basis(
-    found: Bill,
-) -> str:
+def basis(found: Bill) -> str:
     "Where the times come from."
     if not found.factors:
         return "as stated in [bill]"
@@ -410,9 +408,7 @@ def hours(
     return f"{seconds / 86400:.1f} days" if seconds > 2 * 86400 else f"{seconds / 3600:.1f} h" if seconds > 5400 else duration(seconds)
 
 # %% ../../nbs/training/09_bill.ipynb #498b9470
-def bill_text(
-    found: Bill,
-) -> str:
+def bill_text(found: Bill) -> str:
     "The bill, a line a training."
     lines, left = {}, found.left
     for run in found.runs:

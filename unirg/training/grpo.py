@@ -22,9 +22,7 @@ from .rows import light_columns
 from .trainers import WritesReports, last_checkpoint, loaded_whole, reward_of, set_up, train_and_finish, worker, world
 
 # %% ../../nbs/training/03_grpo.ipynb #4fae3992
-def reports_per_step(
-    job: Job,
-) -> int:
+def reports_per_step(job: Job) -> int:
     "Sampled reports an optimizer step, over all processes; raises `StudyError` where there is no group."
     group = job.options().get("num_generations", GRPOConfig.num_generations)
     if group < 2:
@@ -188,10 +186,7 @@ def reads_the_same(
     return read
 
 # %% ../../nbs/training/03_grpo.ipynb #5e691f51
-def image_token(
-    model,
-    processor,
-) -> tuple[int | None, str | None]:
+def image_token(model, processor) -> tuple[int | None, str | None]:
     "The token that stands for a film in a prompt, and its text."
     number = getattr(model.config, "image_token_id", None)
     return number, None if number is None else processor.tokenizer.convert_ids_to_tokens(number)
@@ -228,7 +223,7 @@ def main(
     trainer = GrpoTrainer(**made, reward_funcs=[rollouts])
     trainer.add_callback(SamplingGuard())
     trainer.scoring, trainer.longest = reward, config.max_completion_length
-    checkpoint = last_checkpoint(job.work / "checkpoints", tidy=False)
+    checkpoint = last_checkpoint(job.work / "checkpoints")
     rollouts.resume(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     train_and_finish(job, trainer, len(rows), lambda log: grpo_passes(log, job))
     reward.close()

@@ -253,9 +253,7 @@ FREE = (  # beginnings of names
 )
 
 
-def learned_options(
-    job: Job,
-) -> dict:
+def learned_options(job: Job) -> dict:
     "The options that decide which weights come out."
     values = resolved_options(job.kind, job.trl, bool(job.evaluate_studies))
     kept = {name: value for name, value in values.items() if not name.startswith(FREE) or name.startswith("vllm_importance")}

@@ -245,10 +245,7 @@ def log_rows(
 class Watch(TrainerCallback):
     "Writes `log.csv`, says how far a training is, saves on SIGTERM, and ends one whose loss is no number or whose reports collapse."
 
-    def __init__(
-        self,
-        job: Job,
-    ):
+    def __init__(self, job: Job):
         self.job, self.stopped = job, None  # why it was stopped
         self.asked = self.ended = False  # by SIGTERM
 
@@ -311,15 +308,10 @@ class CheckpointCompletion(TrainerCallback):
 
 def last_checkpoint(
     folder: Path,  # of checkpoints
-    tidy: bool = True,  # remove those that are not whole
 ) -> Path | None:
     "The newest whole checkpoint, or None."
-    found = sorted(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for path in found:
-        if tidy and not (path / "whole").exists():
-            shutil.rmtree(path, ignore_errors=True)
-    whole = [path for path in found if (path / "whole").exists()]
-    return whole[-1] if whole else None
+    whole = [mark.parent for mark in Path(folder).glob("checkpoint-*/whole")]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 # %% ../../nbs/training/02_trainers.ipynb #7898c152
 def superseded(
@@ -333,12 +325,10 @@ def superseded(
     return aside
 
 
-def start_work(
-    job: Job,
-) -> None:
+def start_work(job: Job) -> None:
     "Make the work folder; where another job was at work in it, move that aside and say so."
     asked, noted = job_fingerprint(job) | {"processes": world()[1]}, job.work / "begun.json"
-    if noted.exists() and (begun := read_json(noted)) != asked and last_checkpoint(job.work / "checkpoints", tidy=False):
+    if noted.exists() and (begun := read_json(noted)) != asked and last_checkpoint(job.work / "checkpoints"):
         names = [name for name in {**asked, **begun} if begun.get(name) != asked.get(name)]
         told = "; ".join(f"{name} was {json.dumps(begun.get(name))[:60]}, is {json.dumps(asked.get(name))[:60]}" for name in names)
         aside = job.work.with_name(f"{job.name}.checkpoints")
@@ -349,7 +339,9 @@ def start_work(
             if (job.work / name).exists():
                 (job.work / name).rename(aside / name)
     write_json(noted, asked)
-    last_checkpoint(job.work / "checkpoints")
+    for path in (job.work / "checkpoints").glob("checkpoint-*"):
+        if not (path / "whole").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 # %% ../../nbs/training/02_trainers.ipynb #98057f35
 def matching_steps(
@@ -368,24 +360,22 @@ def matching_steps(
 # %% ../../nbs/training/02_trainers.ipynb #cca54df7
 def finish_work(
     job: Job,
-    state: TrainerState,  # the trainer's, at the end
+    trainer,  # TRL's, with `WritesReports`
+    state: TrainerState,  # at the end
     weights: Path,  # folder of what was learned
-    processor,  # the policy's
     studies: int,  # how many were learned from
-    passes: dict[str, float],  # tokens forward, backward, generated
-    best: bool,  # the best weights were kept, not the last
+    passes,  # rows of the log -> tokens forward, backward, generated
     stopped: str | None,  # why it ended early
 ) -> None:
     "Write the finished policy whole, LoRA's matrices merged into it; one process does it."
     rows = log_rows(state.log_history)
+    tokens, best = passes(rows), state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
     last = next((row for row in reversed(rows) if "seconds" in row), {})
     spent = {name: last.get(name) for name in ("seconds", "cpu_seconds")} | {"step": state.global_step}
-    spent |= {"num_tokens": max((row.get("num_tokens", 0) for row in rows), default=0), "passes": passes}
-    spent["compute"] = passes["forward"] + 2 * passes["backward"]
-    kept = int(state.best_model_checkpoint.rpartition("-")[2]) if best and state.best_model_checkpoint else state.global_step
-    recipe = recipe_of(job, state.max_steps)
-    record = {"kind": job.kind, "job": asdict(job), "recipe": recipe, "studies": studies, "spent": spent}
-    record |= {"kept_step": kept, "stopped": stopped}
+    spent |= {"num_tokens": max((row.get("num_tokens", 0) for row in rows), default=0), "passes": tokens}
+    spent["compute"] = tokens["forward"] + 2 * tokens["backward"]
+    record = {"kind": job.kind, "job": asdict(job), "recipe": recipe_of(job, state.max_steps), "studies": studies, "spent": spent}
+    record |= {"kept_step": int(best.rpartition("-")[2]) if best else state.global_step, "stopped": stopped}
     record |= {"processes": world()[1], "versions": {name: version(name) for name in ("torch", "transformers", "trl")}}
     if Path(job.out).exists():
         print(f"{job.name}: the policy of other settings that was here is kept in {superseded(Path(job.out))}", flush=True)
@@ -399,7 +389,7 @@ def finish_work(
         else:
             for path in [*weights.glob("*.safetensors*"), *weights.glob("*config.json")]:
                 shutil.copyfile(path, part / path.name)
-        processor.save_pretrained(part)
+        trainer.processing_class.save_pretrained(part)
         write_whole(part / "log.csv", pd.DataFrame(rows).to_csv(index=False))
         for name in ("tensorboard", "rollouts"):
             if (job.work / name).exists():
@@ -409,9 +399,7 @@ def finish_work(
         write_json(part / ".finished.json", {"asked": read_json(job.work / "begun.json"), "content": digest(part)})
 
 # %% ../../nbs/training/02_trainers.ipynb #e6c7fd35
-def quiet_worker(
-    job: Job,
-) -> None:
+def quiet_worker(job: Job) -> None:
     "Settings of a trainer process: few threads, no bars, no texts on the screen, and an end when its launcher ends."
     import logging
 
@@ -505,7 +493,7 @@ def train_and_finish(
     "Train from the last whole checkpoint if there is one, and leave the finished policy; every process comes here."
     watch = next(each for each in trainer.callback_handler.callbacks if isinstance(each, Watch))
     trainer.remove_callback(PrinterCallback)
-    best, checkpoint = trainer.args.load_best_model_at_end, last_checkpoint(job.work / "checkpoints", tidy=False)
+    best, checkpoint = trainer.args.load_best_model_at_end, last_checkpoint(job.work / "checkpoints")
     state, weights = trainer.state, job.work / "last"
     if checkpoint:
         trainer.args.eval_on_start = False  # that look is in the log
@@ -520,8 +508,7 @@ def train_and_finish(
         trainer.save_model(str(weights))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        told = passes(log_rows(state.log_history))
-        finish_work(job, state, weights, trainer.processing_class, studies, told, best, watch.stopped)
+        finish_work(job, trainer, state, weights, studies, passes, watch.stopped)
     trainer.accelerator.wait_for_everyone()
 
 # %% ../../nbs/training/02_trainers.ipynb #72946044
