@@ -237,7 +237,8 @@ def run_seconds(
     return seconds + size * operations / (speed.tflops * 1e12 * per)
 
 # %% ../../nbs/training/09_bill.ipynb #23eb37c7
-JUDGE_TOKENS = (sum(len(message["content"]) for message in RUBRIC.messages("", "")) / 3.5, 100)  # of the rubric, and of an answer
+# of the rubric, and of an answer
+JUDGE_TOKENS = (sum(len(message["content"]) for message in RUBRIC.messages("", "")) / 3.5, 100)
 
 
 def run_bill(
@@ -259,18 +260,20 @@ def run_bill(
         steps = math.ceil(studies * option(asked, "num_train_epochs") / a_step)
     learned, reports = steps * a_step * group * tokens, steps * a_step * group if grpo else 0
     passes = (2 + (option(asked, "beta") > 0) + option(asked, "use_vllm") if grpo else 1) + 2
-    checkpoint, policy = checkpoint_bytes(policy_size(policy_of(plan, task)) or 0, asked, launch_file(plan.root, asked.get("launch", "")))
+    launch, size = launch_file(plan.root, asked.get("launch", "")), policy_size(policy_of(plan, task))
+    checkpoint, policy = checkpoint_bytes(size or 0, asked, launch)
     every, done = option(asked, "save_steps"), (plan.out / "models" / task.name / "training.json").is_file()
     saved = int(steps // (every * steps if every < 1 else every)) if every else 0
     kept = min(saved, (option(asked, "save_total_limit") or saved) + 1) * checkpoint  # one more while it is written
     own = dict(run=task.name, kind="grpo" if grpo else "sft", processes=processes_of(plan.root, asked), finished=done)
-    own |= dict(studies=studies, steps=steps, studies_a_step=a_step, reports=reports, tokens=learned, compute=passes * learned)
-    bill = RunBill(**own, checkpoint=checkpoint, checkpoints=saved, kept=kept, policy=policy)
+    own |= dict(studies=studies, steps=steps, studies_a_step=a_step, reports=reports, tokens=learned)
+    bill = RunBill(**own, compute=passes * learned, checkpoint=checkpoint, checkpoints=saved, kept=kept, policy=policy)
     if asked.get("judge"):
         judge, bill.judge_calls = laid_over(plan.settings, f"judge:{asked['judge']}"), reports
         prices = [typed(judge.get(key, "none"), float | None, key) for key in ("prompt_price", "completion_price")]
         if None not in prices:
-            bill.judge_price = reports * (prices[0] * (JUDGE_TOKENS[0] + 2 * speed.report_tokens) + prices[1] * JUDGE_TOKENS[1]) / 1e6
+            a_call = prices[0] * (JUDGE_TOKENS[0] + 2 * speed.report_tokens) + prices[1] * JUDGE_TOKENS[1]
+            bill.judge_price = reports * a_call / 1e6
     bill.seconds = run_seconds(plan, task, bill, speed)
     return bill
 
@@ -353,7 +356,8 @@ def bill(
     for run in runs:
         if run.seconds and run.kind in factors:
             run.seconds = start + (run.seconds - start) * factors[run.kind][0]
-    found = Bill(runs, factors, other.settings.profile if factors else "", typed(plan.settings.get("workers", "1"), int, "workers"))
+    workers = typed(plan.settings.get("workers", "1"), int, "workers")
+    found = Bill(runs, factors, other.settings.profile if factors else "", workers)
     fresh = [name for name in plan.sources if not (plan.out / "data" / name / "counts.json").is_file()]
     found.films = sum(studies_in(plan, name, split) for name in fresh for split in ("train", "test")) * speed.film_bytes
     for task in plan.tasks.values():
@@ -416,7 +420,8 @@ def bill_text(found: Bill) -> str:
         saved = f"{run.checkpoints} x {rounded(run.checkpoint, 'B')} = {rounded(run.checkpoints * run.checkpoint, 'B')}"
         price = ", no price told" if run.judge_price is None else f" for {rounded(run.judge_price)}"
         asked = f"{rounded(run.judge_calls)} calls{price}" if run.judge_calls else "-"
-        counts = {"steps": run.steps, "a step": run.studies_a_step, "reports": rounded(run.reports), "tokens": rounded(run.tokens)}
+        counts = {"steps": run.steps, "a step": run.studies_a_step}
+        counts |= {"reports": rounded(run.reports), "tokens": rounded(run.tokens)}
         lines[run.run] = counts | {"time": time, "checkpoints": saved, "judge": asked}
     seconds, used = found.seconds(left), " or ".join(map(str, sorted({run.processes for run in left}))) or "no"
     total = "unknown: the size of a policy is not" if seconds is None else hours(seconds)

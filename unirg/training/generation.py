@@ -204,7 +204,8 @@ def check_engine(
         raise StudyError(f"engine = {engine}: {engine} is not installed here; install it on a GPU machine, or take engine = transformers")
 
 # %% ../../nbs/training/04_generation.ipynb #e64d739a
-DECIDES = ("data/reports.py", "training/policy.py", "training/rows.py", "training/generation.py")  # what of the code decides a text
+# what of the code decides a text
+DECIDES = ("data/reports.py", "training/policy.py", "training/rows.py", "training/generation.py")
 WRITING_CODE = [digest(Path(unirg.__file__).parent / name) for name in DECIDES]  # as it was when this module was loaded
 
 
@@ -241,7 +242,8 @@ def write_parts(
     if len(set(ids)) != len(ids):
         raise StudyError(f"{out}: study id {next(i for i in ids if ids.count(i) > 1)} stands twice in the table")
     folder = out.with_name(f".{out.name}.{request(rows, writing)}.parts")
-    batches = [(picked, folder / f"{number:06d}.json") for number, picked in enumerate(batches_of(rows, writing.batch_size))]
+    batches = enumerate(batches_of(rows, writing.batch_size))
+    batches = [(picked, folder / f"{number:06d}.json") for number, picked in batches]
     todo = [(picked, path) for picked, path in batches if not path.exists()]
     processes = min(processes or torch.cuda.device_count() or 1, len(todo))
     with Progress(len(ids), "reports") as progress:
@@ -299,9 +301,11 @@ def write_share(
     rank, processes = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     if gpus:  # before anything asks for one
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # vLLM would take itself for one of several
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        # vLLM would take itself for one of several
         os.environ.pop(name, None)
-    for done in write_batches(jobs[rank::processes], writing, rows):  # the longest come first: each gets as many of them
+    # the longest come first: each process gets as many of them
+    for done in write_batches(jobs[rank::processes], writing, rows):
         print(PROGRESS + json.dumps({"written": done}), flush=True)
 
 # %% ../../nbs/training/04_generation.ipynb #a2e4d9f8

@@ -71,7 +71,8 @@ def command(
     logs = str(Path(job).parent / "logs")  # each process's lines and the error it ends with
     rest = ["-m", f"unirg.training.{kind}", str(job)]
     if launcher:
-        begin = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(launch_path(launcher, study_root()))]
+        begin = [sys.executable, "-m", "accelerate.commands.launch"]
+        begin += ["--config_file", str(launch_path(launcher, study_root()))]
         begin += [*(["--num_processes", str(processes)] if processes > 1 else []), "--tee", "3", "--log_dir", logs]
     elif processes > 1:
         begin = [sys.executable, "-m", "torch.distributed.run", "--tee", "3", "--log-dir", logs]
@@ -256,14 +257,15 @@ def follow(
     output: Path,  # file for all of them
     show: bool,  # print those that are for a person
 ) -> int:  # how it ended
-    "Run a program to its end; an interrupt, or SIGTERM, by which a cluster takes a machine back, ends it too, after it has saved."
+    "Run a program to its end; an interrupt or SIGTERM, a cluster's way to take a machine back, ends it: it may save first."
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     process, before = subprocess.Popen(command, env=environment, start_new_session=True, **pipes), None
     try:
         with contextlib.suppress(ValueError):  # only the main thread hears signals
             before = signal.signal(signal.SIGTERM, lambda *ignored: sys.exit(143))
         for line in process.stdout:
-            with contextlib.suppress(OSError), output.open("a", encoding="utf-8") as file:  # a full disk is for the trainer to tell
+            # a full disk is for the trainer to tell
+            with contextlib.suppress(OSError), output.open("a", encoding="utf-8") as file:
                 file.write(line)
             if follower.line(line) and show:
                 print(line, end="", flush=True)

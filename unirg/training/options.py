@@ -113,7 +113,7 @@ def trl_options(
     given: dict[str, str],  # options by TRL's names, without 'trl.'; those of the other dataclass too
     where: str,  # for messages: the section or run
 ) -> dict:  # those of this dataclass, typed
-    "Options by their types; raises `StudyError` naming one that there is not, that is not to be set, or that is of another type."
+    "Options by their types; raises `StudyError` naming one that there is not, is not to be set, or is of another type."
     own, found = option_fields(kind), {}
     known = own | option_fields("model") | (option_fields("sft") | option_fields("grpo") if kind == "model" else {})
     for name, text in given.items():
@@ -121,7 +121,8 @@ def trl_options(
             raise StudyError(f"{where}: trl.{name} is set by {OURS[name]}")
         if name not in known:
             near = get_close_matches(name, known, 1)
-            raise StudyError(f"{where}: TRL has no option '{name}'" + (f"; did you mean trl.{near[0]}?" if near else ""))
+            meant = f"; did you mean trl.{near[0]}?" if near else ""
+            raise StudyError(f"{where}: TRL has no option '{name}'{meant}")
         if name not in own:
             continue
         expected, each = own[name]
@@ -161,7 +162,8 @@ def resolved_options(
     for name, (_, each) in {**option_fields(kind), **option_fields("model")}.items():
         default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
         values[name] = default.value if isinstance(default, enum.Enum) else default
-    values |= own_defaults(kind, looks, gpu=False) | trl_options(kind, given, "trl") | trl_options("model", given, "trl")
+    values |= own_defaults(kind, looks, gpu=False)
+    values |= trl_options(kind, given, "trl") | trl_options("model", given, "trl")
     return {name: value for name, value in values.items() if name not in OURS and value is not dataclasses.MISSING}
 
 # %% ../../nbs/training/00_options.ipynb #15be4731
@@ -257,7 +259,8 @@ def learned_options(job: Job) -> dict:
     "The options that decide which weights come out."
     values = resolved_options(job.kind, job.trl, bool(job.evaluate_studies))
     kept = {name: value for name, value in values.items() if not name.startswith(FREE) or name.startswith("vllm_importance")}
-    kept = {name: value for name, value in kept.items() if name not in ("bf16", "fp16") or name in job.trl}  # else they follow the machine
+    for name in {"bf16", "fp16"} - {*job.trl}:  # they follow the machine
+        kept.pop(name, None)
     if values["load_best_model_at_end"]:
         names = ("load_best_model_at_end", "metric_for_best_model", "greater_is_better")
         kept |= {name: values[name] for name in names} | {"evaluate_studies": job.evaluate_studies}

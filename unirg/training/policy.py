@@ -107,7 +107,7 @@ def tiny_config(
         num_key_value_heads=2,
         head_dim=16,
         max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True},
+        rope_parameters=dict(rope_type="default", rope_theta=10000.0, mrope_section=[4, 2, 2], mrope_interleaved=True),
         initializer_range=0.08,
         tie_word_embeddings=True,
         eos_token_id=token("<|im_end|>"),
@@ -126,7 +126,8 @@ def tiny_config(
         deepstack_visual_indexes=[0],
         initializer_range=0.08,
     )
-    names = dict(image="<|image_pad|>", video="<|video_pad|>", vision_start="<|vision_start|>", vision_end="<|vision_end|>")
+    names = dict(image="<|image_pad|>", video="<|video_pad|>")
+    names |= dict(vision_start="<|vision_start|>", vision_end="<|vision_end|>")
     ids = {f"{name}_token_id": token(text_) for name, text_ in names.items()}
     return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
 
@@ -152,7 +153,8 @@ def build_tiny_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(tiny_config(tokenizer, image_size, patch, merge))
-        torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=1.0)  # as loud as the patches; tried on one seed only
+        # places as loud as the patches; tried on one seed only
+        torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=1.0)
     stop, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=pad, do_sample=False)
     with whole_folder(folder) as part:

@@ -379,13 +379,15 @@ def preflight(
         try:
             free, needed = shutil.disk_usage(there).free, bill(plan).disk
             if needed > free:
-                told = f"{rounded(free, 'B')} free, and {rounded(needed, 'B')} are wanted at a time: see unirg-run --bill"
-                found.append(f"the disk of {plan.out} has {told}")
+                told = f"{rounded(needed, 'B')} are wanted at a time: see unirg-run --bill"
+                found.append(f"the disk of {plan.out} has {rounded(free, 'B')} free, and {told}")
         except StudyError as error:
             found.append(str(error))
     wanted: dict[str, list[str]] = {}  # each fault once, in the order found; what is lacking with what wants it
     for fault in found:
-        text, by = (fault.text, [fault.wanted_by.removeprefix("settings.ini: ")]) if isinstance(fault, Lack) else (fault, [])
+        text, by = fault, []
+        if isinstance(fault, Lack):
+            text, by = fault.text, [fault.wanted_by.removeprefix("settings.ini: ")]
         wanted[text] = list(dict.fromkeys([*wanted.get(text, []), *by]))
     some = {text: ", ".join(by[:3]) + (f" and {len(by) - 3} more" if by[3:] else "") for text, by in wanted.items()}
     return [f"{text} (wanted by {by})" if by else text for text, by in some.items()]

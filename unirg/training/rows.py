@@ -97,8 +97,8 @@ class RowMaker:
         study, earlier = self.texts[table][row], self.texts[table][before] if before >= 0 else None
         return study, prompt_parts(study, self.want, earlier if self.prior else False, self.wording)
 
-    def make(self, table: int, row: int, before: int, copy: int) -> dict:  # `reference` is None where the study has no wanted text
-        "Prompt, films and reference of one study."
+    def make(self, table: int, row: int, before: int, copy: int) -> dict:
+        "Prompt, films and reference of one study; `reference` is None where it has no wanted text."
         study, parts = self.parts(table, row, before)
         rows = {"current": row, "prior": before}
         films = [self.film(table, rows[said], study, copy, said) for kind, said in parts if kind == "film"]
@@ -140,7 +140,8 @@ def light_rows(
         columns = [table.with_format("arrow")[name][:].to_pylist() for name in names]
         where = {study: row for row, study in enumerate(columns[1])}
         for row, (source, study, before, part, findings, impression) in enumerate(zip(*columns, strict=True)):
-            if split in (None, part) and (not with_text or target_text({"findings": findings, "impression": impression}, want)):
+            told = not with_text or target_text({"findings": findings, "impression": impression}, want)
+            if split in (None, part) and told:
                 light.append((source, study, number, row, where.get(before, -1)))
     if limit is not None and len(light) > limit:
         light = [light[i] for i in sorted(random.Random(seed).sample(range(len(light)), limit))]
@@ -172,7 +173,8 @@ def training_rows(
     maker.parts(*(light[0][name] for name in ("table", "row", "before")))  # a wording that does not exist is told here
     rows = light.with_transform(maker)
     shown = [image_size, prior, augment, split, with_text, want, limit, seed if limit else None, wording, blind]
-    rows._fingerprint = Hasher.hash([shown, [table._fingerprint for table in tables]])  # what a consumer may call the rows by
+    # what a consumer may call the rows by
+    rows._fingerprint = Hasher.hash([shown, [table._fingerprint for table in tables]])
     return rows
 
 
@@ -189,5 +191,6 @@ def prompt_lengths(
 ) -> list[int]:  # characters of each prompt, a film counted as 2,000
     "How long the prompts are, films not read."
     maker, light = rows.format["format_kwargs"]["transform"], rows.with_format(None)
-    found = (maker.parts(*place)[1] for place in zip(light["table"][:], light["row"][:], light["before"][:], strict=True))
-    return [sum(2000 if kind == "film" else len(said) for kind, said in parts) for parts in found]
+    places = zip(*(light[name][:] for name in ("table", "row", "before")), strict=True)
+    prompts = (maker.parts(*place)[1] for place in places)
+    return [sum(2000 if kind == "film" else len(said) for kind, said in parts) for parts in prompts]

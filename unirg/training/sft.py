@@ -90,8 +90,8 @@ def tokens_a_row(
 ) -> float:
     "Mean tokens of prompt, films and report, padding left out, of at most 2,000 rows, evenly spaced."
     picked = range(0, len(rows), -(-len(rows) // 2000))
-    counted = [collate([rows[row] for row in picked[i : i + 50]])["attention_mask"].sum().item() for i in range(0, len(picked), 50)]
-    return sum(counted) / len(picked)
+    batches = ([rows[row] for row in picked[i : i + 50]] for i in range(0, len(picked), 50))
+    return sum(collate(batch)["attention_mask"].sum().item() for batch in batches) / len(picked)
 
 
 def longest_report(
@@ -114,8 +114,9 @@ def main(
     job = Job.read(path)
     made = set_up(SFTConfig, job, job.batch, max_length=None)  # a cut would part a film from its place
     rows, checks, processor = made["train_dataset"], made["eval_dataset"], made["processing_class"]
-    made["train_dataset"] = rows = rows.select(range(len(rows) // job.batch * job.batch))  # a last, smaller batch would be cut differently
-    trainer = SftTrainer(**made, optimizers=(optimizer_of(made["model"], job, made["args"]), None))
+    rows = rows.select(range(len(rows) // job.batch * job.batch))  # a last, smaller batch would be cut differently
+    optimizer = optimizer_of(made["model"], job, made["args"])
+    trainer = SftTrainer(**made | {"train_dataset": rows}, optimizers=(optimizer, None))
     # Qwen3-VL says it takes no token count, and the loss would be a mean of every process's and round's own mean; but it is TRL
     # that computes the loss here, and it divides by the count over the whole global batch if it gets one.
     trainer.model_accepts_loss_kwargs = True

@@ -144,7 +144,8 @@ def submit(
         reports = {study: record["model_prediction"] for study, record in written.items()}
     if set(reports) != set(entries):
         raise StudyError(f"{out}: {len(reports)} reports for {len(entries)} studies")
-    entries = json.loads(json.dumps(entries), parse_constant=lambda name: None)  # ReXrank's NaN, which JSON does not know
+    # ReXrank's NaN, which JSON does not know, becomes null
+    entries = json.loads(json.dumps(entries), parse_constant=lambda name: None)
     write_json(out, {study: {**entry, "model_prediction": reports[study]} for study, entry in entries.items()})
     shutil.rmtree(work)
     return len(reports)

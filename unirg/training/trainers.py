@@ -132,7 +132,8 @@ def report_components(
     each = [{name: found[i] for name, found in values.items()} for i in range(len(reports))]
     for i, scores in enumerate(each):
         scores |= {"composite_step1": weighted(scores, STEP1), "composite_step2": weighted(scores, STEP2)}
-        scores |= {"reward": weighted({name: found[i] for name, found in own.items()}, reward.weights), "words": len(reports[i].split())}
+        scores["reward"] = weighted({name: found[i] for name, found in own.items()}, reward.weights)
+        scores["words"] = len(reports[i].split())
     return each
 
 
@@ -180,8 +181,8 @@ class WritesReports:
         gather = getattr(self.args, "ds3_gather_for_generation", True)
         options = dict(gather_deepspeed3_params=gather, gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs)
         with unwrap_model_for_generation(self.model_wrapped, self.accelerator, **options) as model:
-            batches = report_batches(model, self.processing_class, rows, self.args.per_device_eval_batch_size, self.longest)
-            for picked, batch, texts in batches:
+            size = self.args.per_device_eval_batch_size
+            for picked, batch, texts in report_batches(model, self.processing_class, rows, size, self.longest):
                 done |= {row: (text[0], one["reference"], one["study_id"]) for row, text, one in zip(picked, texts, batch, strict=True)}
         return [done[row] for row in range(len(rows))]
 
@@ -243,7 +244,7 @@ def log_rows(
 
 # %% ../../nbs/training/02_trainers.ipynb #a6f16d90
 class Watch(TrainerCallback):
-    "Writes `log.csv`, says how far a training is, saves on SIGTERM, and ends one whose loss is no number or whose reports collapse."
+    "Writes `log.csv`, tells progress, saves on SIGTERM, ends a training whose loss is no number or that collapses."
 
     def __init__(self, job: Job):
         self.job, self.stopped = job, None  # why it was stopped
@@ -330,7 +331,8 @@ def start_work(job: Job) -> None:
     asked, noted = job_fingerprint(job) | {"processes": world()[1]}, job.work / "begun.json"
     if noted.exists() and (begun := read_json(noted)) != asked and last_checkpoint(job.work / "checkpoints"):
         names = [name for name in {**asked, **begun} if begun.get(name) != asked.get(name)]
-        told = "; ".join(f"{name} was {json.dumps(begun.get(name))[:60]}, is {json.dumps(asked.get(name))[:60]}" for name in names)
+        pairs = ((name, json.dumps(begun.get(name))[:60], json.dumps(asked.get(name))[:60]) for name in names)
+        told = "; ".join(f"{name} was {was}, is {now}" for name, was, now in pairs)
         aside = job.work.with_name(f"{job.name}.checkpoints")
         (job.work / "checkpoints").rename(aside)
         aside = superseded(aside)
@@ -374,7 +376,8 @@ def finish_work(
     spent = {name: last.get(name) for name in ("seconds", "cpu_seconds")} | {"step": state.global_step}
     spent |= {"num_tokens": max((row.get("num_tokens", 0) for row in rows), default=0), "passes": tokens}
     spent["compute"] = tokens["forward"] + 2 * tokens["backward"]
-    record = {"kind": job.kind, "job": asdict(job), "recipe": recipe_of(job, state.max_steps), "studies": studies, "spent": spent}
+    record = {"kind": job.kind, "job": asdict(job), "recipe": recipe_of(job, state.max_steps)}
+    record |= {"studies": studies, "spent": spent}
     record |= {"kept_step": int(best.rpartition("-")[2]) if best else state.global_step, "stopped": stopped}
     record |= {"processes": world()[1], "versions": {name: version(name) for name in ("torch", "transformers", "trl")}}
     if Path(job.out).exists():
@@ -480,7 +483,8 @@ def set_up(
     rows, checks = load_rows(job, input_resolution(processor))
     if checks is None:
         config.eval_strategy, config.eval_on_start = "no", False
-    made = dict(model=model, args=config, train_dataset=rows, eval_dataset=checks, processing_class=processor, peft_config=adapter)
+    made = dict(model=model, args=config, train_dataset=rows, eval_dataset=checks)
+    made |= {"processing_class": processor, "peft_config": adapter}
     return made | {"callbacks": [Watch(job), CheckpointCompletion()]}
 
 # %% ../../nbs/training/02_trainers.ipynb #51eaf943
