@@ -13,8 +13,8 @@ from unirg.core import StudyError, write_json
 from unirg.data import mimic_cxr
 from unirg.data.studies import Studies, collect
 from unirg.training import grpo, sft
-from unirg.training.generation import asked_rows, generate_reports, model_inputs, write_reports
-from unirg.training.policy import answer_ends, film_side, frame_by_template, load_policy, load_processor
+from unirg.training.generation import build_prompts, generate_reports, model_inputs, report_batches
+from unirg.training.policy import answer_ends, frame_by_template, input_resolution, load_policy, load_processor
 
 PLAIN = {"bf16": "no", "gradient_checkpointing": "no", "logging_steps": "1", "per_device_train_batch_size": "4", "learning_rate": "1e-2"}
 SFT = PLAIN | {"max_steps": "8", "save_steps": "4", "eval_steps": "4", "warmup_steps": "2", "per_device_eval_batch_size": "3"}
@@ -61,7 +61,7 @@ def policy(request, world):
     name, place = request.param, world
     told = SimpleNamespace(name=name, hub=HUB_LIKE[name](place / name), table=Studies.load(place / "data/mimic_cxr").table, place=place)
     processor = load_processor(told.hub)
-    rows = asked_rows(told.hub, told.table, prior=True, split="train", cache=place / "rows")
+    rows = build_prompts(told.hub, told.table, prior=True, split="train")
     told.prompts = {tuple(model_inputs([row], processor)["input_ids"][0].tolist()): row for row in rows}
     told.learned, told.scored = [], []
 
@@ -140,15 +140,16 @@ def test_a_report_ends_where_its_template_ends_it(policy):
         model.get_output_embeddings().weight.zero_()
         model.get_output_embeddings().bias = torch.nn.Parameter(torch.zeros(model.get_output_embeddings().weight.shape[0]))
         model.get_output_embeddings().bias[end] = 5
-    rows = asked_rows(policy.hub, policy.table, split="test", cache=policy.place / "rows")
+    rows = build_prompts(policy.hub, policy.table, split="test")
     inputs = model_inputs([rows[0]], processor)
     assert model.generate(**inputs, max_new_tokens=9, do_sample=False).shape[1] == inputs["input_ids"].shape[1] + 1
-    assert write_reports(model, processor, rows.select([0]), max_new_tokens=9) == [""]
+    ((_, _, texts),) = report_batches(model, processor, rows.select([0]), max_new_tokens=9)
+    assert texts == [[""]]
 
 
 def test_as_many_image_tokens_as_films_and_crops_have(policy):
     model, processor = load_policy(policy.hub)
-    assert film_side(processor) is None, "films keep their shape until the processor has them"
+    assert input_resolution(processor) is None, "films keep their shape until the processor has them"
     for row in list(policy.prompts.values())[:6]:
         inputs = model_inputs([row], processor)
         crops = inputs["pixel_values"].flatten(0, -4)

@@ -8,7 +8,7 @@ import pytest
 from unirg.core import Settings, StudyError
 from planned import plan_of
 from unirg.training.preflight import preflight
-from unirg.training.options import Job, model_options, resolved_options, trl_options
+from unirg.training.options import Job, resolved_options, trl_options
 
 ROOT = Path(__file__).parents[1]
 RUNS = "base sft rl1 rl2 sft_more sft_more_low"
@@ -139,7 +139,7 @@ def test_every_option_that_settings_name_is_trls(plan, profile):
     for name, task in plan(profile, runs=runs).tasks.items():
         if "trl" in task.parameters:
             kind = "grpo" if "studies_per_step" in task.parameters else "sft"
-            trl_options(kind, task.parameters["trl"], name), model_options(task.parameters["trl"], name)
+            trl_options(kind, task.parameters["trl"], name), trl_options("model", task.parameters["trl"], name)
             assert len(task.parameters) < 20
 
 
@@ -186,7 +186,7 @@ WRONG = [
 @pytest.mark.parametrize(("kind", "name", "value", "said"), WRONG)
 def test_a_wrong_option_is_told_with_its_section(kind, name, value, said):
     with pytest.raises(StudyError, match=r"\[run:x\]") as error:
-        trl_options(kind, {name: value}, "[run:x]"), model_options({name: value}, "[run:x]")
+        trl_options(kind, {name: value}, "[run:x]"), trl_options("model", {name: value}, "[run:x]")
     assert f"trl.{name}" in str(error.value) or "no option" in str(error.value)
     assert said in str(error.value)
 

@@ -54,7 +54,7 @@ def vllm(monkeypatch, tmp_path):
 
 def train(place, out, trl=None, **more):
     told = {"kind": "grpo", "trl": GRPO | (trl or {}), "batch": 2, "reward": "label_f1=1 bleu2=1", "evaluate_studies": 0}
-    told |= {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(out), "cache": str(place)}
+    told |= {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(out), }
     return launch(told | more, show=False)
 
 
@@ -224,7 +224,7 @@ def vllm_here(vllm, monkeypatch):
 
 @pytest.mark.parametrize("prior, side, samples", [(False, None, 0), (True, None, 0), (False, 96, 0), (True, 64, 0), (True, None, 3)])
 def test_vllm_writes_what_transformers_writes(place, vllm_here, tmp_path, prior, side, samples):
-    rows = training_rows(toy_table(10), image_size=side or 64, split=None, prior=prior, cache=tmp_path)
+    rows = training_rows(toy_table(10), image_size=side or 64, split=None, prior=prior)
     writing = generation.Writing(str(place / "tiny"), side, max_new_tokens=8, samples=samples)
     batch = [rows[row] for row in range(6)]
     written = generation.VllmWriter(writing, rows)(batch)
@@ -241,5 +241,5 @@ def test_vllm_writes_what_transformers_writes(place, vllm_here, tmp_path, prior,
 
 
 def test_a_file_by_vllm(place, vllm_here, tmp_path):
-    options = dict(table=place / "toy", split="test", max_new_tokens=6, cache=tmp_path, engine="vllm")
+    options = dict(table=place / "toy", split="test", max_new_tokens=6, engine="vllm")
     assert len(generation.generate_reports(place / "tiny", out=tmp_path / "p.json", **options)) == len(vllm_here()) == 8
