@@ -131,10 +131,20 @@ def test_a_consensus_of_the_same_policy_stands_beside_it(study):
 def test_every_trained_policy_has_a_card_with_its_scores(study):
     base = study["root"] / "outputs/smoke"
     cards = {path.stem: path.read_text() for path in (base / "cards").glob("*.md")}
-    assert {"sft-s1", "rl_only-s1", "rl1-s1", "rl2-s1"} <= set(cards)
+    assert {"base-s1", "sft-s1", "rl_only-s1", "rl1-s1", "rl2-s1"} <= set(cards)
+    assert "stands for the pretraining" in cards["base-s1"] and "stands for the pretraining" in cards["rl2-s1"]
     scores = pd.concat(map(pd.read_parquet, (base / "scores/rl2-s1").glob("rexrank.parquet")))
     row = next(line for line in cards["rl2-s1"].splitlines() if line.startswith("| composite_step1 |"))
     assert f"{scores.composite_step1.mean():.3f} [" in row and "Not a medical device" in cards["rl2-s1"]
+
+
+def test_the_base_is_one_that_all_share_and_its_sight_is_measured_on_the_atlas(study):
+    base = study["root"] / "outputs/smoke"
+    shared = Path(json.loads((base / "models/base-s1/refers_to.json").read_text())["policy"])
+    assert shared.parent.name == "shared" and (shared / "model.safetensors").is_file()
+    assert (base / "atlas/archive/atlas.csv").is_file() and (base / "atlas").resolve().parent == shared.parent
+    seen = pd.read_csv(base / "figures/sight_base.csv")
+    assert {"finding", "third", "sensitivity", "specificity"} <= set(seen) and set(seen.third) == {"barely", "middle", "plain"}
 
 
 def test_nothing_of_a_study_is_left_in_the_users_cache(study):
@@ -152,7 +162,7 @@ def test_records_trace_a_figure_to_its_archives(study):
             waiting += [
                 path if path in made else str(Path(path).parent) if str(Path(path).parent) in made else path for path in record["inputs"]
             ]
-    assert {"table_s1", "generate-rl2", "rl2-s1", "rl1-s1", "sft-s1", "base-s1", "prepare-mimic_cxr", "phantom"} <= seen
+    assert {"table_s1", "generate-rl2", "rl2-s1", "rl1-s1", "sft-s1", "base-s1", "atlas", "prepare-mimic_cxr", "phantom"} <= seen
 
 
 def test_a_second_run_does_nothing_within_seconds(study):
