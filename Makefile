@@ -31,7 +31,7 @@ prepare: setup  ## after editing notebooks: export, clean, lint, test
 	$(BIN)/ruff check unirg nbs tests docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-readme: setup  ## README's results section, from the CSVs of the profile that it names
+readme: setup  ## README's picture and answer, and RESULTS.md, from the CSVs of the profile that README names
 	$(BIN)/python -c "from unirg.analysis.report import write_readme; write_readme()"
 
 docs: setup  ## the site, in docs/_build/html; a warning is an error; all pages are written, for the side bar is on each

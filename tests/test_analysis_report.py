@@ -124,10 +124,12 @@ def test_what_a_table_holds_cannot_break_the_page():
 
 
 def test_the_answer_is_of_the_first_family_alone_and_too_few_is_said():
-    rows = [difference(0.01, 0.02, measure, against=against, family="primary") for against in ("sft", "sft_more") for measure in ("a", "b")]
-    rows += [difference(-0.2, -0.1, "a", family="secondary"), difference(0.1, 0.2, "a", dataset="rexrank", family="primary", studies=20)]
+    pairs = [(against, measure) for against in ("sft", "sft_more") for measure in ("bleu2", "fact_f1")]
+    rows = [difference(0.01, 0.02, measure, against=against, family="primary") for against, measure in pairs]
+    rows += [difference(-0.2, -0.1, "bleu2", family="secondary")]
+    rows += [difference(0.1, 0.2, "bleu2", dataset="rexrank", family="primary", studies=20)]
     lines = answer_markdown(pd.DataFrame(rows), SETS)
-    assert lines[0] == "| SFT + RL against | a | b |" and lines[2].startswith(f"| SFT | ▲ +0.015 / {TOO_FEW} | ▲ +0.015 |")
+    assert lines[0] == "| SFT + RL against | BLEU-2 | Fact F1 |" and lines[2].startswith(f"| SFT | ▲ +0.015 / {TOO_FEW} | ▲ +0.015 |")
     assert lines[3].startswith("| SFT, same compute as RL |") and len([line for line in lines if line.startswith("|")]) == 5
     assert "-0.15" not in "".join(lines) and answer_markdown(pd.DataFrame(rows).assign(family="secondary"), SETS) == []
 

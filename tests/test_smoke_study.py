@@ -13,7 +13,7 @@ import pytest
 from wheel import built, installed
 
 ROOT = Path(__file__).parents[1]
-PANELS = "1a 1b 1c 1d 2a 2a_table 2b 2c 2d 2e 2f 3a 3b 3c 3d 4a 4b 4c 4d S1 answer headroom".split()
+PANELS = "1a 1b 1c 1d 2a 2a_table 2b 2c 2d 2e 2f 3a 3b 3c 3d 4a 4b 4c 4d S1 answer headroom teaser".split()
 
 
 def start(root, environment, *arguments):
@@ -90,6 +90,7 @@ def test_it_ends_well_after_a_kill_and_repeats_nothing_that_was_done(study):
 def test_every_panel_is_there_as_png_svg_and_csv(study, panel):
     figures = study["root"] / "outputs/smoke/figures"
     assert all((figures / f"fig_{panel}.{suffix}").stat().st_size > 500 for suffix in ("png", "svg"))
+    assert "Simulated data" in (figures / f"fig_{panel}.svg").read_text()
     assert len(pd.read_csv(figures / f"fig_{panel}.csv"))
 
 

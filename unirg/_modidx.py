@@ -95,6 +95,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'unirg.analysis.figures._place': ('analysis/figures.html#_place', 'unirg/analysis/figures.py'),
                                         'unirg.analysis.figures.colour_of': ( 'analysis/figures.html#colour_of',
                                                                               'unirg/analysis/figures.py'),
+                                        'unirg.analysis.figures.made_by_phantom': ( 'analysis/figures.html#made_by_phantom',
+                                                                                    'unirg/analysis/figures.py'),
                                         'unirg.analysis.figures.mark_of': ('analysis/figures.html#mark_of', 'unirg/analysis/figures.py'),
                                         'unirg.analysis.figures.name_of': ('analysis/figures.html#name_of', 'unirg/analysis/figures.py'),
                                         'unirg.analysis.figures.once': ('analysis/figures.html#once', 'unirg/analysis/figures.py'),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'NAMES', 'MEASURE_NAMES', 'LOWER_IS_BETTER', 'HIGHER_IS_BETTER', 'AGE_BANDS', 'set_style',
-           'set_others', 'colour_of', 'mark_of', 'name_of', 'save_panel', 'panel_1a', 'panel_curves', 'read_curves',
-           'read_validation', 'validation_table', 'size_said', 'once', 'panel_systems', 'panel_diseases']
+           'set_others', 'colour_of', 'mark_of', 'name_of', 'made_by_phantom', 'save_panel', 'panel_1a', 'panel_curves',
+           'read_curves', 'read_validation', 'validation_table', 'size_said', 'once', 'panel_systems', 'panel_diseases']
 
 # %% ../../nbs/analysis/03_figures.ipynb #3bb1c7e6
 import re
@@ -175,6 +175,13 @@ def name_of(
     return run.replace("_", " ")
 
 # %% ../../nbs/analysis/03_figures.ipynb #2b03ea2f
+def made_by_phantom(
+    out: str | Path,  # the profile's folder
+) -> bool:
+    "Whether the study's films, patients and reports are simulated: the phantom leaves its truth beside the archives."
+    return (Path(out) / "archives" / "truth.parquet").is_file()
+
+
 def save_panel(
     figure: matplotlib.figure.Figure,
     table: pd.DataFrame,  # what was plotted
@@ -187,7 +194,8 @@ def save_panel(
     figure.draw_without_rendering()  # else the layout is not made yet
     box, (wide, high) = figure.get_tightbbox(), figure.get_size_inches()
     below = (box.y0 - 0.03) / high  # whatever is lowest
-    figure.text(box.x1 / wide, below, RESEARCH_ONLY, ha="right", va="top", fontsize=4.5, color="0.45")
+    words = f"{RESEARCH_ONLY}{' Simulated data: the phantom.' * made_by_phantom(Path(folder).parent)}"
+    figure.text(box.x1 / wide, below, words, ha="right", va="top", fontsize=4.5, color="0.45")
     made = []
     for suffix in ("png", "svg", "csv"):
         path = Path(folder) / f"fig_{panel}.{suffix}"
