@@ -74,7 +74,7 @@ def heading(notebook: Path) -> tuple[str, str]:
     "Title and description of a notebook, from its first cell of prose."
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     text = "".join(next(cell["source"] for cell in cells if cell["cell_type"] == "markdown"))
-    said = re.search(r"^(?:> |\*\*Question\*\*: )(.+?[.?])(?:\s|$)", text, re.M | re.S)
+    said = re.search(r"^(?:> |\*\*Question\*\*: )(.+?)(?:\n\n|\Z)", text, re.M | re.S)
     return text.split("\n")[0].lstrip("# "), " ".join(said[1].split()) if said else ""
 
 
