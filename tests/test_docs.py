@@ -163,12 +163,6 @@ def test_a_profile_with_credentialed_sources_is_on_no_page(monkeypatch):
         executed("paper")
 
 
-def test_the_hospital_block_is_the_one_that_readme_has():
-    block = next(b for b in re.findall(r"```ini\n(.*?)```", (ROOT / "docs" / "your_data.md").read_text(), re.S) if "our_hospital" in b)
-    readme = (ROOT / "README.md").read_text()
-    assert "[source:our_hospital]" not in readme or block in readme
-
-
 def test_the_examples_of_rewards_in_trl_run(tmp_path):
     model = "Qwen/Qwen3-VL-2B-Instruct"
     text = (ROOT / "docs" / "trl.md").read_text()
