@@ -514,6 +514,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'unirg.core.die_with_parent': ('core.html#die_with_parent', 'unirg/core.py'),
                             'unirg.core.differences': ('core.html#differences', 'unirg/core.py'),
                             'unirg.core.digest': ('core.html#digest', 'unirg/core.py'),
+                            'unirg.core.digest_of': ('core.html#digest_of', 'unirg/core.py'),
                             'unirg.core.duration': ('core.html#duration', 'unirg/core.py'),
                             'unirg.core.end_with': ('core.html#end_with', 'unirg/core.py'),
                             'unirg.core.ends_in_a_line': ('core.html#ends_in_a_line', 'unirg/core.py'),

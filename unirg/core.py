@@ -6,8 +6,8 @@
 __all__ = ['RESEARCH_ONLY', 'SOURCE_KEYS', 'KINDS', 'NOT_CONTENT', 'StudyError', 'study_root', 'writing_place', 'uncommented',
            'Settings', 'typed', 'options_from', 'derived_seed', 'seed_everything', 'whole_file', 'whole_folder',
            'write_whole', 'write_json', 'read_json', 'one_writer', 'parameters_of', 'files_below', 'digest', 'marked',
-           'remembered', 'imports_of', 'modules_of', 'code_of', 'surroundings', 'identity', 'differences', 'Progress',
-           'speed', 'duration', 'die_with_parent', 'end_with', 'ends_in_a_line']
+           'digest_of', 'remembered', 'imports_of', 'modules_of', 'code_of', 'surroundings', 'identity', 'differences',
+           'Progress', 'speed', 'duration', 'die_with_parent', 'end_with', 'ends_in_a_line']
 
 # %% ../nbs/00_core.ipynb #caf791a9
 import ast
@@ -424,6 +424,13 @@ def marked(
             sha.update(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns if times else ''}\n".encode())
             size += stat.st_size
     return sha.hexdigest()[:16], size
+
+# %% ../nbs/00_core.ipynb #9f7b4f9c
+def digest_of(
+    content,  # anything json takes
+) -> str:  # 16 hexadecimal digits
+    "A name for a combination of settings."
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #dea87e18
 def remembered(
