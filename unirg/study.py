@@ -343,13 +343,14 @@ def only_runner(study: Study):
         finally:
             if fresh and not (study.records / ".runner").exists():
                 shutil.rmtree(study.out, ignore_errors=True)
+                with contextlib.suppress(OSError):  # other profiles may be there by now
+                    study.out.parent.rmdir()
 
 
 def check_all(study: Study, pending: list[str]) -> None:
     "Say what the plan costs; raises `StudyError` with everything that is wrong with what is to be done."
     from unirg.training.bill import bill, bill_line
     from unirg.training.preflight import preflight
-
     if wrong := preflight(study, pending) if pending else study.wrong:
         head = f"{len(wrong)} things are wrong, and nothing was started:\n- " if len(wrong) > 1 else ""
         raise StudyError(head + "\n- ".join(wrong))
@@ -360,7 +361,6 @@ def check_all(study: Study, pending: list[str]) -> None:
 def billed(study: Study, measured: Study | None = None) -> str:  # measured: whose finished runs tell this machine's speed
     "The bill of a plan, at the speed of its own finished runs, or of those of the profile that `measured_in` names."
     from unirg.training.bill import bill, bill_text
-
     other = study.settings.get("measured_in", "")
     if measured is None and other and not any((study.out / "models").glob("*/training.json")):
         measured = Study(Settings(other, root=study.root))
