@@ -593,8 +593,8 @@ def test_a_run_with_fewer_seeds_is_measured_on_those_it_has(planned):
 
 
 def test_a_job_asks_a_machine_for_what_its_stage_says(planned):
-    more = "[smoke:stage:sft]\ngpus = 8\ncores = 16\nmemory_gb = 200\nhours = 30\nnodes = 2\n"
-    (planned.root / "settings.ini").write_text(f"{(PACKAGE / 'settings.ini').read_text()}\n{more}")
+    stage, more = "[smoke:stage:sft]\n", "gpus = 8\ncores = 16\nmemory_gb = 200\nhours = 30\nnodes = 2\n"
+    (planned.root / "settings.ini").write_text((PACKAGE / "settings.ini").read_text().replace(stage, stage + more))
     environment = {**os.environ, "UNIRG_ROOT": str(planned.root), "PYTHONPATH": str(PACKAGE)}
     told = [*"--profile smoke sft-s1 --workers 64 -- --dry-run".split()]
     code = "import sys; from unirg.study import run; run(sys.argv[1:])"

@@ -15,6 +15,7 @@ from unirg.data.studies import Studies, collect
 from unirg.training import grpo, sft
 from unirg.training.generation import build_prompts, generate_reports, model_inputs, report_batches
 from unirg.training.policy import answer_ends, frame_by_template, input_resolution, load_policy, load_processor
+from unirg.training.rows import training_rows
 
 PLAIN = {"bf16": "no", "gradient_checkpointing": "no", "logging_steps": "1", "per_device_train_batch_size": "4", "learning_rate": "1e-2"}
 SFT = PLAIN | {"max_steps": "8", "save_steps": "4", "eval_steps": "4", "warmup_steps": "2", "per_device_eval_batch_size": "3"}
@@ -61,7 +62,7 @@ def policy(request, world):
     name, place = request.param, world
     told = SimpleNamespace(name=name, hub=HUB_LIKE[name](place / name), table=Studies.load(place / "data/mimic_cxr").table, place=place)
     processor = load_processor(told.hub)
-    rows = build_prompts(told.hub, told.table, prior=True, split="train")
+    rows = training_rows(told.table, "findings_impression", None, "short", True, split="train", with_text=False)
     told.prompts = {tuple(model_inputs([row], processor)["input_ids"][0].tolist()): row for row in rows}
     told.learned, told.scored = [], []
 
@@ -77,7 +78,7 @@ def policy(request, world):
         beside = kinds is None or torch.equal(kinds == 1, ids == model.config.image_token_id)
         return {"apart": float(apart.abs().max()), "mask stands at the films": beside}
 
-    job = {"tables": [str(place / "data/mimic_cxr")], "batch": 4, "prior": True, "evaluate_studies": 4, "cache": str(place / "rows")}
+    job = {"tables": [str(place / "data/mimic_cxr")], "batch": 4, "prior": True, "evaluate_studies": 4}
     done, took = told.hub, [(sft, sft.SftTrainer, "compute_loss", told.learned, batch, SFT)]
     took += [(grpo, grpo.GrpoTrainer, "_get_per_token_logps_and_entropies", told.scored, compared, GRPO)]
     for module, trainer, method, seen, by, options in took:
