@@ -142,6 +142,8 @@ def small_table(
     sets: Sets,
 ) -> list[list[str]]:  # lines of cells, the head first; empty where there is nothing to show
     "The lines of a panel's table on the page; raises `StudyError` where the plan names a column that is not there."
+    if table.empty:  # such as patient groups where no archive tells sex, age or race
+        return []
     value, by, rows, names = plan.get("value", "estimate"), plan.get("columns", "measure"), plan["rows"], plan.get("names", {})
     for column, wanted in plan.get("where", {}).items():
         if column in table:
