@@ -139,7 +139,7 @@ def executed(profile: str) -> dict[str, list[Path]]:
 
 def study_pages() -> dict[str, str]:
     "Study notebooks as they were executed where they were, else as they are."
-    profiles = os.environ.get("UNIRG_DOCS_PROFILES", "phantom_full").split()
+    profiles = os.environ.get("UNIRG_DOCS_PROFILES", "phantom").split()
     runs = {profile: executed(profile) for profile in profiles}
     pages, lines, entries = {}, [], []
     for notebook in sorted(NOTEBOOKS.glob("study/*.ipynb")):

@@ -28,7 +28,7 @@ from unirg.analysis.report import (
 from unirg.core import RESEARCH_ONLY, StudyError, write_json
 
 ROOT = Path(__file__).parents[1]
-COMMITTED = ROOT / "outputs" / "phantom_full"
+COMMITTED = ROOT / "outputs" / "phantom"
 SETS = Sets({"rexrank": "Eastholt"}, ("rexrank",), ("rexrank",))
 NUMBER = re.compile(r"(?<![\w.+-])[-+]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w])")
 
@@ -144,7 +144,7 @@ def panels_of(page):
 
 
 def test_the_committed_page_is_what_the_csvs_give():
-    page = results_page(COMMITTED / "figures", "phantom_full", sets_of(ROOT, "phantom_full"), COMMITTED)
+    page = results_page(COMMITTED / "figures", "phantom", sets_of(ROOT, "phantom"), COMMITTED)
     assert (COMMITTED / "RESULTS.md").read_text() == page, "run `make readme`"
 
 

@@ -125,5 +125,5 @@ def test_readme_without_its_blocks_is_an_error():
 
 
 def test_a_profile_says_which_sets_are_unseen_and_which_are_made():
-    sets = sets_of(ROOT, "phantom_full")
+    sets = sets_of(ROOT, "phantom")
     assert "rexrank" in sets.unseen and "rexrank" in sets.simulated and "covid_cases" not in sets.simulated
