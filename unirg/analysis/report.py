@@ -142,15 +142,14 @@ def small_table(
     sets: Sets,
 ) -> list[list[str]]:  # lines of cells, the head first; empty where there is nothing to show
     "The lines of a panel's table on the page; raises `StudyError` where the plan names a column that is not there."
-    if table.empty:  # such as patient groups where no archive tells sex, age or race
+    if table.empty:
         return []
     value, by, rows, names = plan.get("value", "estimate"), plan.get("columns", "measure"), plan["rows"], plan.get("names", {})
     for column, wanted in plan.get("where", {}).items():
         if column in table:
             ends = {"first": table[column].min(), "last": table[column].max()} if "last" in wanted else {}
             wanted = [one for name in wanted for one in (sets.unseen if name == "unseen" else [ends.get(name, name)])]
-            kept = table[table[column].isin(wanted)]
-            table = kept if len(kept) else table
+            table = kept if len(kept := table[table[column].isin(wanted)]) else table
     if several := plan.get("values", []):
         parts = [{"measure": one, "estimate": table[one], **{end: table.get(f"{one}_{end}") for end in ("low", "high")}} for one in several]
         table, value = pd.concat([table.assign(**part) for part in parts]), "estimate"
@@ -169,8 +168,8 @@ def small_table(
             cells.append(told if single else f"{number(min(row[value] for row in here))} to {number(max(row[value] for row in here))}")
         lines.append([*(heading(name, key, sets, names) for name, key in zip(rows, keys)), *cells, counted(group)])
     head = [*(heading("", name, sets, names).capitalize() for name in rows), *(heading(by, one, sets, names) for one in across), "n"]
-    lines = [head, *lines[: plan.get("most", 12)]]
-    return lines if plan.get("n", True) and any(line[-1] for line in lines[1:]) else [line[:-1] for line in lines]
+    counts = plan.get("n", True) and any(line[-1] for line in lines[: plan.get("most", 12)])
+    return [line if counts else line[:-1] for line in [head, *lines[: plan.get("most", 12)]]]
 
 
 def markdown_table(
@@ -236,8 +235,7 @@ def results_page(
     place: Path,  # the folder of the page: links are relative to it
 ) -> str:  # Markdown
     "The whole page; raises `StudyError` where there is no panel at all."
-    files = {path.stem for kind in ("*.csv", "fig_*.png") for path in folder.glob(kind)}
-    if not files:
+    if not (files := {path.stem for kind in ("*.csv", "fig_*.png") for path in folder.glob(kind)}):
         raise StudyError(f"{folder} holds no panel to report on")
     panels = {panel["name"]: panel for panel in read_captions()}
     for name in sorted(name for name in files - set(panels) if name.startswith("fig_")):  # of somebody's own notebook
@@ -251,12 +249,12 @@ def results_page(
             lines = markdown_table(small_table(_read(folder / f"{name}.csv"), panel["table"], sets)) if csv and "table" in panel else []
             more = {"csv": csv, "image": image, "lines": "\n".join(lines), "record": made.get(panel.get("notebook"))}
             parts.setdefault(panel["part"], []).append(panel | more)
-    answer = answer_markdown(_read(folder / "fig_answer.csv"), sets) if "fig_answer" in files else []
-    told = {"research_only": RESEARCH_ONLY, "profile": profile, "sets": sets, "answer": "\n".join(answer), "parts": parts}
+    answer = "\n".join(answer_markdown(_read(folder / "fig_answer.csv"), sets) if "fig_answer" in files else [])
+    told = {"research_only": RESEARCH_ONLY, "profile": profile, "sets": sets, "answer": answer, "parts": parts}
     told |= {"figures": os.path.relpath(folder, place), "root": os.path.relpath(study_root(), place)}
     missing = [panel["title"] for name, panel in panels.items() if name not in files]
     template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(read_words("results.md.jinja"))
-    return re.sub(r"\n{3,}", "\n\n", template.render(missing=missing, **told)).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", template.render(told | {"missing": missing})).strip() + "\n"
 
 # %% ../../nbs/analysis/16_report.ipynb #f019352f
 _KINDS = {".png": "image/png", ".csv": "text/csv"}
