@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: setup study test prepare readme bench lab clean
+.PHONY: setup study test prepare readme docs bench lab clean
 
 setup: $(VENV)/.ready
 # torch goes first and alone, so that nothing later replaces it by another build; torchvision stays out (it breaks transformers beside a CPU build)
@@ -28,11 +28,14 @@ prepare: setup  ## after editing notebooks: export, clean, lint, test
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/jupyter nbconvert --clear-output --inplace --log-level ERROR nbs/study/*.ipynb
-	$(BIN)/ruff check unirg nbs tests
+	$(BIN)/ruff check unirg nbs tests docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-readme: setup  ## README's results section, from the CSVs of the profile that it names
+readme: setup  ## README's picture and answer, and RESULTS.md, from the CSVs of the profile that README names
 	$(BIN)/python -c "from unirg.analysis.report import write_readme; write_readme()"
+
+docs: setup  ## the site, in docs/_build/html; a warning is an error; all pages are written, for the side bar is on each
+	$(BIN)/sphinx-build -q -a -W --keep-going -j 2 docs docs/_build/html
 
 bench: setup  ## timings, written to BENCHMARKS.md
 	$(BIN)/python tests/bench.py
@@ -41,4 +44,4 @@ lab: setup
 	$(BIN)/jupyter lab nbs
 
 clean:  ## the results of PROFILE, not the figures kept in git
-	rm -rf outputs/$(PROFILE)/archives outputs/$(PROFILE)/data outputs/$(PROFILE)/models outputs/$(PROFILE)/predictions outputs/$(PROFILE)/scores outputs/$(PROFILE)/runs
+	rm -rf outputs/$(PROFILE)/archives outputs/$(PROFILE)/data outputs/$(PROFILE)/models outputs/$(PROFILE)/predictions outputs/$(PROFILE)/scores outputs/$(PROFILE)/runs outputs/$(PROFILE)/.snakemake

@@ -315,7 +315,7 @@ def trainer_rows(sft_steps=40, grpo_steps=12, rounds=2, warm=3):
                 "evaluate_studies": 0,
                 "want": "findings_impression",
                 "seed": 1,
-                "cache": folder,
+
             }
             taken = {"ours": [], "plain": []}
             for who in [*taken] * rounds:  # taking turns

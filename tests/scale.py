@@ -120,19 +120,23 @@ def peak():  # MiB
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 """
 PREPARE = PEAK + """
-import json, resource, sys
+import json, sys
 from unirg.data import mimic_cxr
+from unirg.data.shards import listed_in, write_shards
 from unirg.data.studies import collect
-root, out, size, num_proc, shard = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-studies = collect("mimic_cxr", mimic_cxr.records(root), root=root, size=size, num_proc=num_proc, out=out, shard=shard)
-worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-print(json.dumps({"rows": len(studies.table), "main_mib": peak(), "worker_mib": worker}))
+root, out, step, size, shard, part, parts = *sys.argv[1:4], *map(int, sys.argv[4:])
+studies = []
+if step == "read":
+    write_shards(listed_in(out), part, parts)
+else:
+    studies = collect("mimic_cxr", mimic_cxr.records(root), root=root, size=size, step=step, out=out, shard=shard)
+print(json.dumps({"rows": len(studies.table) if studies else 0, "mib": peak()}))
 """
 
 
-def preparing(root, out, size=64, num_proc=2, shard=256):
-    "A process that prepares an archive in MIMIC-CXR's layout."
-    command = [sys.executable, "-c", PREPARE, str(root), str(out), *map(str, (size, num_proc, shard))]
+def preparing(root, out, step="all", size=64, shard=256, part=1, parts=1):
+    "A process that prepares an archive in MIMIC-CXR's layout, or a step of that; `read` takes the folder of shards."
+    command = [sys.executable, "-c", PREPARE, str(root), str(out), step, *map(str, (size, shard, part, parts))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -150,7 +154,6 @@ def killed(root, out, at, **options):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    time.sleep(1)  # its workers see within half a second that it is gone
     assert not out.exists()
     return shards_of(out)
 
@@ -166,14 +169,21 @@ def rows_of(table):
     return {row["study_id"]: row for batch in kept.iter(500) for row in batch.to_pylist()}
 
 
-PROCESSES = int(os.environ.get("UNIRG_SCALE_PROCESSES", "2"))
+JOBS = int(os.environ.get("UNIRG_SCALE_JOBS", "2"))
 
 
 def main():
-    def measured(root, out, **options):
-        started = time.time()
-        said, _ = preparing(root, out, **options).communicate()
-        return {**json.loads(said.splitlines()[-1]), "seconds": time.time() - started}
+    def said(process):
+        return json.loads(process.communicate()[0].splitlines()[-1])
+
+    def measured(root, out):
+        started, work = time.time(), out.with_name(f".{out.name}.shards")
+        listing = said(preparing(root, out, "list"))
+        jobs = [preparing(root, work, "read", part=part, parts=JOBS) for part in range(1, JOBS + 1)]
+        reading = [said(job)["mib"] for job in jobs]
+        joining = said(preparing(root, out, "join"))
+        most = {"list_mib": listing["mib"], "read_mib": max(reading), "join_mib": joining["mib"]}
+        return {"rows": joining["rows"], **most, "seconds": time.time() - started}
 
     with tempfile.TemporaryDirectory(dir=Path(__file__).parents[1] / "outputs") as folder:
         folder = Path(folder)
@@ -181,14 +191,14 @@ def main():
         large = repeated(base, folder / "large", 80)
         few = repeated(base, folder / "few", 8)
         for name, root in (("few", few), ("large", large)):
-            m = measured(root, folder / "data" / name, num_proc=PROCESSES)
+            m = measured(root, folder / "data" / name)
             print(
-                f"{m['rows']} rows: main process {m['main_mib']:.0f} MiB at its peak, largest worker {m['worker_mib']:.0f} MiB, "
+                f"{m['rows']} rows: at the peak {m['list_mib']:.0f} MiB to list, {m['read_mib']:.0f} to read, {m['join_mib']:.0f} to join, "
                 f"{m['seconds']:.0f} s, {m['rows'] / m['seconds']:.0f} studies a second", flush=True,
             )  # fmt: skip
         whole = Studies.load(folder / "data" / "large")
         broken = damaged(large, films_of(whole.table))
-        measured(large, folder / "data" / "broken", num_proc=PROCESSES)
+        measured(large, folder / "data" / "broken")
         after = Studies.load(folder / "data" / "broken")
         report_damage(whole, after, broken)
         out = folder / "data" / "killed"

@@ -313,27 +313,27 @@ def test_barely_visible_findings_are_neither_positive_nor_negative():
 
 def test_the_plan_has_the_four_measurements_when_they_are_asked_for_and_only_then():
     from unirg.core import Settings
-    from unirg.study import Plan
+    from planned import plan_of
 
     names = {"follows", "measures", "hacking", "operating_point"}
-    assert not names & set(Plan(Settings("smoke", {"beyond": "none"}, root=ROOT)).tasks)
-    tasks = Plan(Settings("smoke", {"beyond": "rl2"}, root=ROOT)).tasks
+    assert not names & set(plan_of(Settings("smoke", {"beyond": "none"}, root=ROOT)).tasks)
+    tasks = plan_of(Settings("smoke", {"beyond": "rl2"}, root=ROOT)).tasks
     assert names <= set(tasks)
     assert tasks["follows"].parameters["runs"] == ["sft", "rl2"] and tasks["operating_point"].parameters["before"] == "sft"
     assert tasks["operating_point"].parameters["runs"] == ["rl1", "rl2"]
-    assert {"phantom", "sft-s1", "rl2-s1"} <= set(tasks["follows"].after)
-    assert {"score-rl2-s1", "generate-rl2-s1"} <= set(tasks["measures"].after)
-    nothing_after = [name for name, task in tasks.items() if names & set(task.after)]
+    assert {"phantom", "sft-s1", "rl2-s1"} <= set(tasks["follows"].needs)
+    assert {"generate-rl2"} <= set(tasks["measures"].needs)
+    nothing_after = [name for name, task in tasks.items() if names & set(task.needs)]
     assert set(nothing_after) <= {"report"}, "what is measured against the truth feeds nothing"
 
 
 @pytest.mark.parametrize("run, said", [("nobody", "nobody"), ("base", "starts from no other")])
 def test_a_run_that_cannot_be_compared_is_refused(run, said):
     from unirg.core import Settings
-    from unirg.study import Plan
+    from planned import plan_of
 
     with pytest.raises(StudyError, match=said):
-        Plan(Settings("smoke", {"beyond": run}, root=ROOT))
+        plan_of(Settings("smoke", {"beyond": run}, root=ROOT))
 
 
 def test_the_measurements_are_not_among_the_default_figures():

@@ -9,7 +9,7 @@ from unirg.analysis.handover import hand_over, model_card, write_cards
 from unirg.analysis.scoring import save_scores, score_predictions
 from unirg.core import RESEARCH_ONLY, StudyError, digest, read_json, write_json
 from unirg.training.generation import generate_reports
-from unirg.training.policy import build_tiny_policy, refer_to_policy
+from unirg.training.policy import build_tiny_policy, link_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_what_is_handed_over_loads_and_writes(out, tmp_path):
     before = digest(out / "models" / "sft-s1")
     handed = hand_over(out / "models" / "sft-s1", tmp_path / "handed", out / "scores")
     assert digest(out / "models" / "sft-s1") == before, "the model that was finished stays as it is"
-    options = dict(table=toy_table(4), out=tmp_path / "p.json", cache=tmp_path, max_new_tokens=6)
+    options = dict(table=toy_table(4), out=tmp_path / "p.json", max_new_tokens=6)
     assert generate_reports(handed, **options) == generate_reports(out / "models" / "sft-s1", **options)
     assert {"README.md", "training.json", "model.safetensors", "processor_config.json"} <= {path.name for path in handed.iterdir()}
     for file in ("README.md", "training.json"):
@@ -95,7 +95,27 @@ def test_what_does_not_load_is_not_handed_over(out, tmp_path):
     assert not (tmp_path / "handed").exists()
 
 
+def test_a_base_that_learned_from_the_atlas_has_a_card_that_says_what_it_stands_for(out, tmp_path):
+    shared, models = tmp_path / "shared" / "base-1234", tmp_path / "out" / "models"
+    shutil.copytree(out / "models" / "sft-s1", shared)
+    record = read_json(shared / "training.json")
+    record["job"] |= {"tables": [str(tmp_path / "shared" / "atlas-1" / "atlas")], "start": "fresh"}
+    write_json(shared / "training.json", record)
+    link_checkpoint(shared, models / "base-s1")
+    own = models / "sft-s1"
+    shutil.copytree(out / "models" / "sft-s1", own)
+    record = read_json(own / "training.json")
+    record["job"] |= {"start": str(models / "base-s1")}
+    write_json(own / "training.json", record)
+    cards = {path.stem: path.read_text() for path in write_cards(tmp_path / "out", ["base-s1", "sft-s1"])}
+    assert set(cards) == {"base-s1", "sft-s1"} and "# base-s1" in cards["base-s1"]
+    assert all("stands for the pretraining" in card for card in cards.values()), "whatever began with it says so"
+    assert "| atlas" in cards["base-s1"] and "| atlas" not in cards["sft-s1"]
+    plain = {path.stem: path.read_text() for path in write_cards(out, ["sft-s1"], folder=tmp_path / "cards")}
+    assert "stands for the pretraining" not in plain["sft-s1"]
+
+
 def test_a_folder_that_refers_elsewhere_is_not_ours(out, tmp_path):
-    refer_to_policy(out / "models" / "sft-s1", tmp_path / "base-s1")
+    link_checkpoint(out / "models" / "sft-s1", tmp_path / "base-s1")
     with pytest.raises(StudyError, match="only refers to"):
         hand_over(tmp_path / "base-s1", tmp_path / "handed")

@@ -270,7 +270,7 @@ def test_3a_says_which_conditions_could_not_be_had():
 
 
 def test_what_a_figure_hides_for_few_patients_is_not_told_and_does_not_count_as_a_test():
-    from unirg.analysis.report import Sets, said_of_table
+    from unirg.analysis.report import TOO_FEW, Sets, small_table
 
     studies = courses(60)
     scores = pd.concat([score_table(studies), score_table(studies, 0.1, 1, "rl2")], ignore_index=True)
@@ -281,8 +281,8 @@ def test_what_a_figure_hides_for_few_patients_is_not_told_and_does_not_count_as_
     assert few.patients < longitudinal.FEWEST and np.isnan([few.difference, few.difference_low, few.p, few.p_holm]).all()
     tested = table.dropna(subset=["p"])
     assert tested.p_holm.min() == pytest.approx(2 * tested.p.min()), "two strata were tested, not three"
-    said = said_of_table("fig_3b.csv", table.assign(grouping="patient"), Sets({}))
-    assert len(said) == 2 and not any("5th" in one.text for one in said)
+    lines = {line[0]: line[1:] for line in small_table(table, {"rows": ["stratum"], "columns": "run"}, Sets({}))}
+    assert lines["5th +"][:2] == [TOO_FEW] * 2
 
 
 def test_a_plain_difference_stands_holm_however_many_tests_the_panel_has():

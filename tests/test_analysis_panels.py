@@ -29,7 +29,7 @@ from unirg.analysis.panels import (
     pool_seen,
     published_rows,
 )
-from unirg.analysis.report import Sets, said_of_table
+from unirg.analysis.report import decide
 from unirg.analysis.statistics import holm
 from unirg.core import RESEARCH_ONLY, StudyError, write_json
 from unirg.reward.judge import ERROR_TYPES
@@ -130,8 +130,7 @@ def test_a_lower_radcliq_is_told_as_better(lower_by, word):
     means = made.groupby("system").radcliq_v1.mean()
     assert row.difference == pytest.approx(1 / means["rl2-s1"] - 1 / means["sft-s1"])
     assert row.difference_low < row.difference < row.difference_high
-    (said,) = said_of_table("fig_1d.csv", table, Sets({}))
-    assert said.verdict == word and f"is {word} than SFT" in said.text
+    assert decide(row.to_dict()) == word
 
 
 def test_rl_is_tested_against_its_controls_in_rows_of_their_own(scores):
@@ -248,7 +247,7 @@ def test_errors_by_type_are_drawn_of_some_and_tabled_of_all(scores):
     figure, made = panel_errors(table, RUNS, {"aldermoor": "Aldermoor"}, ["sft", "rl2"])
     assert set(made.run) == set(RUNS)
     told = {text.get_text() for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()}
-    assert {"SFT", "SFT, RL steps 1+2"} <= told and "Base" not in told
+    assert {"SFT", "SFT + RL"} <= told and "Base" not in told
 
 
 def test_a_system_scored_on_fewer_studies_is_named_with_its_own_n(scores):

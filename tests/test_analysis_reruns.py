@@ -6,7 +6,7 @@ import pytest
 from unirg.analysis.reruns import agreement, main, panel_numbers
 from unirg.core import StudyError, study_root
 
-PANELS = study_root() / "outputs" / "phantom_full" / "figures"
+PANELS = study_root() / "outputs" / "phantom" / "figures"
 
 
 def test_the_committed_panels_agree_with_themselves_and_each_number_is_taken_once(capsys, tmp_path):

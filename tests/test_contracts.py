@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["core", "phantom", "data", "reward", "training", "analysis", "study"]
+ROOMS = ["core", "phantom", "data", "reward", "training", "analysis", "screen", "study"]
 LIBRARY = sorted(
     p
     for p in (ROOT / "nbs").rglob("*.ipynb")
@@ -63,7 +63,7 @@ def test_cleaning_the_notebooks_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("notebook", STUDY, ids=lambda p: p.stem)
 def test_a_study_notebook_can_be_run_by_papermill(notebook):
-    from unirg.study import parameters_of
+    from unirg.core import parameters_of
 
     code = cells(notebook)
     assert parameters_of(notebook), "parameters"
@@ -110,23 +110,23 @@ def test_a_room_imports_only_from_rooms_to_its_left():
 
 def test_no_two_modules_import_each_other():
     "At any depth, imports within functions included: a circle means that neither can be read, tested or replaced without the other."
-    from unirg.study import modules_of
+    from unirg.core import modules_of
 
     package = ROOT / "unirg"
     paths = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in package.rglob("*.py") if p.name != "__init__.py"}
-    reached = {name: modules_of(path.read_text(), package, name) for name, path in paths.items()}
+    reached = {name: {*modules_of(path.read_text(), name)} for name, path in paths.items()}
     circles = {tuple(sorted(other for other in found if name in reached.get(other, ()))) for name, found in reached.items()} - {()}
     assert len(paths) > 30 and circles == set()
 
 
 def test_nothing_in_training_or_reward_reads_the_truth():
-    reading = re.compile(r"read_truth|truth(_studies)?\.parquet|phantom\.archives|rerender")
+    reading = re.compile(r"read_truth|truth(_studies)?\.parquet|phantom\.(archives|atlas)|rerender")
     places = [
         *(ROOT / "unirg" / "reward").glob("*.py"),
         *(ROOT / "unirg" / "training").glob("*.py"),
         *(ROOT / "unirg" / "data").glob("*.py"),
     ]
-    notebooks = [p for p in STUDY if not p.name.startswith(("05", "70", "71", "72", "73", "74"))]
+    notebooks = [p for p in STUDY if not p.name.startswith(("05", "06", "70", "71", "72", "73", "74"))]
     guilty = [p.name for p in places if reading.search(p.read_text())] + [
         p.name for p in notebooks if any(reading.search(source(c)) for c in cells(p))
     ]
@@ -152,19 +152,21 @@ def test_importing_the_package_loads_neither_torch_nor_transformers():
 
 @pytest.mark.parametrize("profile", ["smoke", "phantom", "phantom_full"])
 def test_every_setting_is_taken_and_every_need_is_made(profile):
-    from unirg.core import Settings
-    from unirg.study import Plan
+    from planned import plan_of
 
-    plan = Plan(Settings(profile, root=ROOT))  # raises for a setting nobody takes and a need nobody makes
+    from unirg.core import Settings
+
+    plan = plan_of(Settings(profile, root=ROOT))  # raises for a setting nobody takes and a need nobody makes
     assert {"phantom", "sft-s1", "rl1-s1", "rl2-s1", "rl_only-s1"} <= set(plan.tasks)
 
 
 def test_the_paper_profile_asks_for_its_roots():
+    from planned import plan_of
+
     from unirg.core import Settings, StudyError
-    from unirg.study import Plan
 
     with pytest.raises(StudyError, match="root"):
-        Plan(Settings("paper", root=ROOT))
+        plan_of(Settings("paper", root=ROOT))
 
 
 def test_package_metadata_is_sane():

@@ -1,4 +1,4 @@
-"README's block for a hospital's own table, as it stands: pasted into settings.ini, on made films, by the command that it shows."
+"The documentation's block for a hospital's own table, as it stands: pasted into settings.ini, on made films, by the command that it shows."
 
 import json
 import os
@@ -16,12 +16,11 @@ from PIL import Image
 from unirg.core import Settings, StudyError
 from unirg.data.sources import read_source
 from unirg.data.studies import Studies
-from unirg.study import SOURCE_KEYS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCK = next(block for block in re.findall(r"```ini\n(.*?)```", README, re.DOTALL) if "[source:our_hospital]" in block)
-COMMAND = re.search(r"```\n(unirg-run --profile hospital \S+)\n```", README)[1]
+PAGES = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))  # whichever page shows it
+BLOCK = next(block for block in re.findall(r"```ini\n(.*?)```", PAGES, re.DOTALL) if "[source:our_hospital]" in block)
+COMMAND = re.search(r"```\w*\n(unirg-run --profile hospital \S+)\n```", PAGES)[1]
 ROWS = """accession;film;mrn;date;report;view;sex;age;race
 A1;f1;007;13/01/2020;"INDICATION: Cough.\nFINDINGS: Clear lungs, no effusion.\nASSESSMENT: Normal.";thorax 1;F;34 years;White or Caucasian
 A1;f2;007;13/01/2020;;thorax 2;F;34 years;White or Caucasian
@@ -83,7 +82,7 @@ def test_the_values_are_without_their_comments(hospital):
 
 def test_more_damage_than_allowed_is_refused_and_all_of_it_named(hospital, tmp_path):
     source = Settings("hospital", root=hospital).section("source:our_hospital")
-    options = {name: value for name, value in source.items() if name not in SOURCE_KEYS}
+    options = Settings("hospital", root=hospital).reader_options("our_hospital")
     with pytest.raises(StudyError, match=r"gone: file is missing \(2 of 5 films or rows cannot be read; unreadable_limit is 0.01\)"):
         read_source("table", source["root"], 0.01, size=64, out=tmp_path / "ours", **options)
     listed = (tmp_path / "ours.quarantine.csv").read_text()

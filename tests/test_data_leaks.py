@@ -215,9 +215,10 @@ def study(tmp_path_factory):
 def run(root, home, notebook, parameters, result):
     (root / result).parent.mkdir(parents=True, exist_ok=True)
     book = root / f"nbs/study/{notebook}.ipynb"
-    order = {"notebook": str(book), "result": str(root / result), "parameters": parameters, "root": str(root)}
-    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(home / "tmp"), "UNIRG_ROOT": str(root), "PYTHONPATH": str(ROOT)}
-    code = f"from unirg.study import execute; execute({order!r})"
+    places = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "UNIRG_ROOT": str(root), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "UNIRG_TASK": notebook, **places}
+    told = f"Path({str(book)!r}), Path({str(root / result)!r}), {parameters!r}, Path({str(root)!r})"
+    code = f"from pathlib import Path; from unirg.study import execute; execute({told})"
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unirg.core import Settings, StudyError, digest, files_below
+from unirg.core import Settings, StudyError, digest, files_below, remembered
 from unirg.data import chexpert_plus, iu_xray, mimic_cxr, rexgradient, rexrank, table
 from unirg.phantom.archives import write_archive
-from unirg.study import Digests, Plan
+from planned import plan_of
 
 ROOT = Path(__file__).parents[1]
 READERS = {"mimic_cxr": mimic_cxr, "chexpert_plus": chexpert_plus, "rexgradient": rexgradient, "iu_xray": iu_xray, "rexrank": rexrank}
@@ -79,12 +79,10 @@ def test_a_change_behind_a_link_changes_the_digest(tmp_path):
     (tmp_path / "archive/films").symlink_to(tmp_path / "disk")
     (tmp_path / "disk/loop").symlink_to(tmp_path / "archive")
     (tmp_path / "disk/a.png").write_text("one")
-    remembered = Digests(tmp_path / "digests.json")
-    before = digest(tmp_path / "archive")
-    assert remembered(tmp_path / "archive") == before
+    before, memory = digest(tmp_path / "archive"), tmp_path / "digests.json"
+    assert remembered(tmp_path / "archive", memory) == before
     (tmp_path / "disk/a.png").write_text("another")
-    remembered.forget_marks()
-    assert digest(tmp_path / "archive") == remembered(tmp_path / "archive") != before
+    assert digest(tmp_path / "archive") == remembered(tmp_path / "archive", memory) != before
 
 
 @pytest.mark.parametrize("linked", ["outputs", "outputs/phantom"])
@@ -96,6 +94,6 @@ def test_a_plan_whose_results_lie_on_another_disk(tmp_path, linked):
     (root / linked).parent.mkdir(exist_ok=True)
     (tmp_path / "disk").mkdir()
     (root / linked).symlink_to(tmp_path / "disk")
-    plan = Plan(Settings("phantom", root=root))
-    assert "phantom" in plan.tasks and plan.tasks["prepare-mimic_cxr"].after == ["phantom"]
+    plan = plan_of(Settings("phantom", root=root))
+    assert "phantom" in plan.tasks and plan.tasks["prepare-mimic_cxr"].needs == ["phantom"]
     assert plan.tasks["prepare-mimic_cxr"].parameters["root"] == "outputs/phantom/archives/mimic_cxr"

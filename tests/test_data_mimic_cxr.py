@@ -172,7 +172,7 @@ def test_jpg_films_and_zipped_reports_in_other_folders(archive, tmp_path):
         for report in archive.glob("files/p1?/p*/s*.txt"):
             pack.write(report, report.relative_to(archive))
     whole = rows_of(mimic_cxr.read(archive, size=64))
-    apart = rows_of(mimic_cxr.read(archive, size=64, images=jpg, reports=tmp_path / "mimic-cxr-reports.zip", num_proc=2))
+    apart = rows_of(mimic_cxr.read(archive, size=64, images=jpg, reports=tmp_path / "mimic-cxr-reports.zip"))
     assert {k: v["findings"] for k, v in apart.items()} == {k: v["findings"] for k, v in whole.items()}
     assert all(row["image_path"].endswith(".jpg") for row in apart.values())
     assert whole["50000006"]["view"] == "AP" and apart["50000006"]["view"] is None and "view_unknown" in apart["50000006"]["flags"]

@@ -86,8 +86,8 @@ def test_what_no_reader_understands_is_counted_and_a_persons_words_go_first(worl
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_try_in_parallel_is_the_first_studies(world, layout, tmp_path):
+def test_a_try_is_the_first_studies(world, layout, tmp_path):
     root, _ = world
     reader = importlib.import_module(f"unirg.data.{layout}")
-    few = reader.read(root / layout, size=64, limit=3, num_proc=2, out=tmp_path / "data" / layout)
+    few = reader.read(root / layout, size=64, limit=3, out=tmp_path / "data" / layout)
     assert few.counts["seen"] == 3 and few.table["study_id"][:] == reader.read(root / layout, pixels=False).table["study_id"][:3]

@@ -1,4 +1,4 @@
-"Preparing a large archive in small: kills, damage, workers that join in, memory that does not grow with the archive."
+"Preparing a large archive in small: kills, damage, jobs side by side, memory that does not grow with the archive."
 
 import os
 import re
@@ -12,7 +12,7 @@ from unirg.core import StudyError, digest
 from unirg.data import mimic_cxr
 from unirg.data import studies as module
 from unirg.data import shards
-from unirg.data.shards import Listing, join_in, work_off
+from unirg.data.shards import Listing, listed_in
 from unirg.data.studies import Record, Studies, collect
 
 
@@ -27,8 +27,8 @@ def whole(archive):
     return prepared(archive, archive.parent / "data" / "whole")
 
 
-def prepared(archive, out, num_proc=1):
-    return collect("mimic_cxr", mimic_cxr.records(archive), root=archive, size=64, num_proc=num_proc, out=out, shard=8)
+def prepared(archive, out, step="all"):
+    return collect("mimic_cxr", mimic_cxr.records(archive), root=archive, size=64, step=step, out=out, shard=8)
 
 
 def test_killed_twice_the_result_is_the_same(archive, whole, tmp_path):
@@ -40,31 +40,40 @@ def test_killed_twice_the_result_is_the_same(archive, whole, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["killed"]  # nothing is left of the runs that were killed
 
 
-def test_others_join_in_by_the_folder_alone(archive, whole, tmp_path, monkeypatch):
-    out = tmp_path / "shared"
-    scale.killed(archive, out, 2, shard=8)  # whoever began it is gone
-    work = str(tmp_path / ".shared.shards")
-    helpers = [subprocess.Popen([sys.executable, "-m", "unirg.data.shards", work, "1"]) for _ in range(2)]
-    assert [helper.wait() for helper in helpers] == [0, 0]
+def test_jobs_side_by_side_read_a_part_each(archive, whole, tmp_path, monkeypatch):
+    out, work = tmp_path / "shared", tmp_path / ".shared.shards"
+    assert prepared(archive, out, step="list") is None
+    read = "import sys; from unirg.data.shards import listed_in, write_shards; write_shards(listed_in(sys.argv[1]), int(sys.argv[2]), 3)"
+    jobs = [subprocess.Popen([sys.executable, "-c", read, str(work), str(part)]) for part in (1, 2, 3)]
+    assert [job.wait() for job in jobs] == [0, 0, 0]
 
     def nothing_left(*args):
-        raise AssertionError("the helpers left a shard")
+        raise AssertionError("the jobs left a shard, or the archive was listed anew")
 
     monkeypatch.setattr(shards, "do_shard", nothing_left)
-    prepared(archive, out)
+    monkeypatch.setattr(module, "start_or_resume", nothing_left)
+    prepared(archive, out, step="join")
+    assert digest(out) == digest(archive.parent / "data" / "whole") and not work.exists()
+
+
+def test_a_shard_that_no_job_read_is_read_when_they_are_joined(archive, whole, tmp_path):
+    out = tmp_path / "shared"
+    prepared(archive, out, step="list")
+    shards.write_shards(listed_in(tmp_path / ".shared.shards"), 2, 5)
+    prepared(archive, out, step="join")
     assert digest(out) == digest(archive.parent / "data" / "whole")
 
 
-def test_nobody_to_help(tmp_path):
+def test_nothing_was_listed(tmp_path):
     with pytest.raises(StudyError, match=r"\.x\.shards"):
-        join_in(tmp_path / ".x.shards", patience=0.2)
+        listed_in(tmp_path / ".x.shards")
 
 
 def test_damaged_films_end_in_quarantine_and_the_rest_is_untouched(archive, whole, tmp_path):
     copy = scale.repeated(archive, tmp_path / "copy", 1)  # damage must not reach the other tests
     before = prepared(copy, tmp_path / "before")
     broken = scale.damaged(copy, scale.films_of(before.table), share=0.05)
-    after = prepared(copy, tmp_path / "after", num_proc=2)
+    after = prepared(copy, tmp_path / "after")
     assert set(broken.values()) == set(scale.DAMAGES)
     assert set(after.quarantine) - set(before.quarantine) == set(broken)
     for study, kind in broken.items():
@@ -174,17 +183,6 @@ def test_encounters_are_numbered_a_patient_at_a_time():
     assert collect("demo", visits(), pixels=False, encounters="admission").table["encounter"][:] == [1, 2, None, None]
     with pytest.raises(StudyError, match="gap"):
         collect("demo", visits(), pixels=False, encounters="gap 30")
-
-
-def _dies(number):
-    import os
-
-    os._exit(9)
-
-
-def test_a_process_that_dies_is_an_error_that_says_what_to_do():
-    with pytest.raises(StudyError, match="num_proc"):
-        list(work_off(range(4), _dies, lambda number: False, num_proc=2))
 
 
 def test_a_prepared_folder_loads(whole):

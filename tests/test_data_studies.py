@@ -193,13 +193,16 @@ def test_text_only(tmp_path):
     assert done.counts["rows"] == 1 and done.table[0]["image"] is None and done.table[0]["view"] is None
 
 
-def test_processes_and_kills_change_nothing(films, tmp_path, monkeypatch):
+def test_jobs_and_kills_change_nothing(films, tmp_path, monkeypatch):
     def visits():
         return [record(f"s{i}", patient=f"p{i // 3}", when=i % 3) for i in range(30)]
 
     root = films(visits(), bad=("s4", "s17"))
     one = collect("demo", visits(), root=root, size=64, shard=4)
-    collect("demo", visits(), root=root, size=64, shard=4, num_proc=2, out=tmp_path / "two")
+    collect("demo", visits(), root=root, size=64, shard=4, step="list", out=tmp_path / "two")
+    for part in (2, 1):
+        shards.write_shards(shards.listed_in(tmp_path / ".two.shards"), part, 2)
+    collect("demo", visits(), root=root, size=64, shard=4, step="join", out=tmp_path / "two")
     real, calls = shards.do_shard, []
 
     def dies(*args):

@@ -13,10 +13,12 @@ import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
+from planned import ROOT, plan_of
 
-from unirg.core import StudyError, digest
+from unirg.core import Settings, StudyError, digest
 from unirg.phantom import archives
 from unirg.phantom.archives import CHEXPERT_COLUMNS, plan, read_truth, rerender, split_of, studies_of, write_archive, write_world
+from unirg.phantom.dictation import PREDICTABLE, Readership
 from unirg.phantom.patients import INSTITUTIONS
 
 STUDIES = {"mimic_cxr": 8, "chexpert_plus": 5, "rexgradient": 5, "iu_xray": 4, "rexrank": 4}
@@ -308,3 +310,43 @@ def test_films_of_another_size(tmp_path):
     before = films[0].read_bytes()
     write_world(tmp_path, {"mimic_cxr": 3}, seed=4, film_size=128)  # not the archive that stands there
     assert films[0].read_bytes() != before and set(read_truth(tmp_path).studies.query("source == 'mimic_cxr'").film_size) == {128}
+
+
+@pytest.mark.parametrize("readers", [PREDICTABLE, Readership(threshold=0.7), Readership(boilerplate=0.0), Readership(wording="plain")])
+def test_other_readers_make_another_archive_of_the_same_films(tmp_path, readers):
+    def files(folder):
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    write_archive("rexrank", tmp_path / "a", 30, 5, film_size=64)
+    usual = files(tmp_path / "a" / "rexrank")
+    write_archive("rexrank", tmp_path / "a", 30, 5, film_size=64, readership=readers)
+    other = files(tmp_path / "a" / "rexrank")
+    assert set(usual) == set(other) and [name for name in usual if usual[name] != other[name]] == ["ReXRank_MIMICCXR_test.json"]
+    before = (tmp_path / "a" / "rexrank" / "ReXRank_MIMICCXR_test.json").stat().st_mtime_ns
+    write_archive("rexrank", tmp_path / "a", 30, 5, film_size=64, readership=readers)
+    assert (tmp_path / "a" / "rexrank" / "ReXRank_MIMICCXR_test.json").stat().st_mtime_ns == before, "one that was made alike is kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("reader_threshold", "0.38", 0.38),
+        ("reader_unevenness", "0.3", 0.3),
+        ("reader_wording", "plain", "plain"),
+        ("reader_boilerplate", "0", 0.0),
+        ("seed", "77", 77),
+    ],
+)
+def test_a_world_s_readers_are_settings(name, value, meant):
+    study = plan_of(Settings("phantom", {name: value}, root=ROOT))
+    assert study.tasks["phantom"].parameters[name] == meant and not study.wrong
+
+
+@pytest.mark.parametrize("profile", ["smoke", "phantom", "phantom_full"])
+def test_the_base_waits_for_the_atlas_and_for_no_archive(profile):
+    tasks = plan_of(Settings(profile, root=ROOT)).tasks
+    assert tasks["base-s1"].needs == ["atlas"] and tasks["atlas"].needs == [] and tasks["base-s1"].parameters["atlas"]
+    assert tasks["atlas"].parameters["atlas_seed"] == 9001 != tasks["phantom"].parameters["seed"]
+    assert tasks["atlas"].parameters["atlas_studies"] == (40 if profile == "smoke" else 8000)
+    assert tasks["sight"].parameters["seen_by"] == "base"
+    assert "atlas" not in tasks["sft-s1"].parameters["sources"], "it is no source"

@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 
 from unirg.core import StudyError
-from unirg.phantom.dictation import NOUNS, SEVERITY_WORDS, SHOWN, STYLES, best_thresholds, dictate, listed, speaks, tidy
+from unirg.phantom.dictation import (
+    NOUNS,
+    PREDICTABLE,
+    SEVERITY_WORDS,
+    SHOWN,
+    STYLES,
+    UNCERTAIN,
+    Readership,
+    best_thresholds,
+    dictate,
+    listed,
+    speaks,
+    tidy,
+)
 from unirg.phantom.patients import draw_patient
 
 KEYS = list(STYLES)
@@ -119,21 +132,33 @@ def test_nothing_is_stated_that_is_not_on_the_film(reports):
                 assert fact["status"] == "absent" or fact["finding"] in shown | {"lung_opacity"}
 
 
-def test_plain_signs_are_nearly_always_stated_and_faint_ones_seldom(reports):
+def statements_by_severity(readership):
     plain, faint, doubtful, sure = [], [], [], []
     for key in KEYS:
-        for _, visit, report in reports[key]:
-            for sign in visit.signs:
-                stated = report.said(sign.finding, sign.side) in ("present", "uncertain")
-                if sign.severity > 2 / 3:
-                    plain.append(stated)
-                    sure.append(report.said(sign.finding, sign.side) != "uncertain")
-                if sign.severity < 0.15 and sign.finding != "support_devices":
-                    faint.append(stated)
-                if abs(sign.severity - 0.38) < 0.08 and stated and sign.finding != "support_devices":
-                    doubtful.append(report.said(sign.finding, sign.side) == "uncertain")
-    assert np.mean(plain) > 0.97 and np.mean(faint) < 0.08 and 0.5 < np.mean(doubtful) < 0.85, "what is barely seen is mostly hedged"
-    assert np.mean(sure) > 0.97, "and what is plain is not"
+        for index in range(150):
+            patient = draw_patient(key, index, seed=4)
+            for order, visit in enumerate(patient.visits):
+                report = dictate(patient, order, 4, readership)
+                for sign in visit.signs:
+                    stated = report.said(sign.finding, sign.side) in ("present", "uncertain")
+                    if sign.severity > 2 / 3:
+                        plain.append(stated)
+                        sure.append(report.said(sign.finding, sign.side) != "uncertain")
+                    if sign.severity < 0.15 and sign.finding != "support_devices":
+                        faint.append(stated)
+                    if abs(sign.severity - readership.threshold) < 0.08 and stated and sign.finding != "support_devices":
+                        doubtful.append(report.said(sign.finding, sign.side) == "uncertain")
+    return map(np.mean, (plain, faint, doubtful, sure))
+
+
+def test_predictable_readers_state_what_is_plain_and_little_else():
+    plain, faint, doubtful, sure = statements_by_severity(PREDICTABLE)
+    assert plain > 0.97 and faint < 0.08 and 0.5 < doubtful < 0.85 and sure > 0.97
+
+
+def test_uncertain_readers_miss_plain_signs_now_and_then():
+    plain, faint, doubtful, sure = statements_by_severity(UNCERTAIN)
+    assert 0.82 < plain < 0.93 and faint < 0.15 and 0.5 < doubtful < 0.85 and sure > 0.85
 
 
 def test_changes_need_a_prior(reports):
@@ -155,8 +180,48 @@ def test_the_unseen_institution_uses_known_words(reports):
 
 def test_presence_is_worded_in_several_ways_and_absence_in_one():
     for style in STYLES.values():
-        assert all(len(ways) >= 2 for key, ways in style.phrases.items() if key != "tube")
-        assert set(NOUNS) == set(style.phrases)
+        for wording, fewest, beginnings in (("plain", 2, 1), ("varied", 4, 4)):
+            ways = style.phrases[wording]
+            assert set(NOUNS) == set(ways)
+            for key, words in ways.items():
+                assert len(words) >= fewest
+                assert len({tidy(re.sub(r"[{].*?[}]", "", way)).split()[0] for way in words}) >= beginnings, (key, words)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"threshold": 1.2}, "reader_threshold is 1.2"),
+        ({"threshold": -0.1}, "reader_threshold is -0.1"),
+        ({"unevenness": 0}, "reader_unevenness is 0"),
+        ({"boilerplate": 9}, "reader_boilerplate is 9"),
+        ({"wording": "rich"}, "reader_wording is 'rich'"),
+    ],
+)
+def test_a_world_of_readers_that_cannot_be_is_refused(given, named):
+    with pytest.raises(StudyError, match=re.escape(named)):
+        Readership(**given)
+
+
+def test_each_setting_of_the_readers_does_what_it_says():
+    def reports_of(readership):
+        return [dictate(draw_patient("iu_xray", i, 8), 0, 8, readership) for i in range(300)]
+
+    def stated(reports):
+        return sum(fact["status"] != "absent" for r in reports for fact in r.facts if fact["section"] == "findings")
+
+    usual, padding = reports_of(PREDICTABLE), ("XXXX are unremarkable", "granuloma", "degenerative")
+    assert usual == reports_of(PREDICTABLE)
+    quiet = reports_of(Readership(0.7, 0.09, "plain", 1.0))
+    uneven = reports_of(Readership(0.38, 0.3, "plain", 1.0))
+    varied = reports_of(Readership(0.38, 0.09, "varied", 1.0))
+    padded = reports_of(Readership(0.38, 0.09, "plain", 3.0))
+    assert stated(quiet) < 0.75 * stated(usual)
+    assert stated(uneven) != stated(usual)
+    assert [r.facts for r in varied] == [r.facts for r in usual]
+    assert len({r.sections["findings"] for r in varied}) > len({r.sections["findings"] for r in usual})
+    counts = [sum(any(words in r.sections["findings"] for words in padding) for r in some) for some in (usual, padded)]
+    assert counts[1] > 2 * counts[0]
 
 
 def test_the_same_seed_gives_the_same_report_and_another_differs():

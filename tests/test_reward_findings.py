@@ -695,7 +695,7 @@ TRUTH = ("finding", "status", "side", "location", "severity", "change")  # what 
 def test_phantom_readers(institution):
     "What the phantom's readers dictated is what is read from their reports, at every institution."
     statuses, attributes = collections.defaultdict(lambda: [0, 0, 0]), collections.defaultdict(lambda: [0, 0, 0])
-    for index in range(40):
+    for index in range(120):
         patient = patients.draw_patient(institution, index, 11)
         for visit in range(len(patient.visits)):
             dictated = dictation.dictate(patient, visit, 11)

@@ -858,14 +858,43 @@ def test_settings_describe_a_judge(study):
         judge_from("ours", study, ["unsaid"])
 
 
+LIMITS = {  # keys of the section -> tokens of an answer
+    "": 256,
+    "max_tokens = 900": 900,
+    "thinks = yes": 4096,
+    "thinks = no": 256,
+    "thinks = yes\nmax_tokens = 12000": 12000,
+}
+
+
+@pytest.mark.parametrize("keys", list(LIMITS))
+def test_settings_say_how_long_an_answer_may_be(tmp_path, keys):
+    text = f"[shared]\n[p]\nout = outputs/p\n[judge:j]\nendpoint = ADDRESS\nmodel = m\nretries = 0\n{keys}\n"
+    with Server(good) as server:
+        (tmp_path / "settings.ini").write_text(text.replace("ADDRESS", server.address))
+        judge = judge_from("j", Settings("p", root=tmp_path), ())
+        assert judge.judge(["A."], [REFERENCE])[0].errors() and judge.rubric.longest == LIMITS[keys]
+        assert server.requests[0][2]["max_tokens"] == LIMITS[keys]
+    own = judge_from("j", Settings("p", root=tmp_path), ())
+    own.rubric = RUBRIC
+    assert (own.digest == judge.digest) == (LIMITS[keys] == 256), "a run does not go on with a judge that is cut off elsewhere"
+
+
+@pytest.mark.parametrize("keys", ["max_tokens = 0", "max_tokens = few", "thinks = 3"])
+def test_a_length_that_is_none_is_refused(tmp_path, keys):
+    (tmp_path / "settings.ini").write_text(f"[shared]\n[p]\nout = outputs/p\n[judge:j]\nendpoint = http://h:1/v1\nmodel = m\n{keys}\n")
+    with pytest.raises(StudyError, match=keys.split()[0]):
+        judge_from("j", Settings("p", root=tmp_path), ())
+
+
 def test_the_study_takes_sections_of_judges(tmp_path):
-    from unirg.study import Plan
+    from planned import plan_of
 
     text = (ROOT / "settings.ini").read_text().replace("[source:rexrank]\n", "[source:rexrank]\njudge_endpoints = http://here:1/v1\n")
     (tmp_path / "settings.ini").write_text(text + "\n[judge:ours]\nendpoint = http://here:1/v1\nmodel = m\n")
     (tmp_path / "nbs").symlink_to(ROOT / "nbs")
     (tmp_path / "unirg").symlink_to(ROOT / "unirg")
-    plan = Plan(Settings("smoke", root=tmp_path))
+    plan = plan_of(Settings("smoke", root=tmp_path))
     assert "judge_endpoints" not in plan.tasks["prepare-rexrank"].parameters["options"]  # not an option of the reader
     assert judge_from("ours", plan.settings, ["rexrank"]).endpoint == "http://here:1/v1"
 

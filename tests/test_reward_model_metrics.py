@@ -5,6 +5,8 @@ import json
 import math
 import os
 import pickle
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from unirg.reward.model_metrics import (
     green_from,
     mean_between,
     older_tokenizers,
+    own_device,
     radgraph_items,
     rate_half,
     set_f1,
@@ -304,6 +307,35 @@ def test_radgraph_loads_and_runs(tmp_path):
         for one, other in ((0, 1), (1, 2)):
             ours, theirs = (radgraph_items(graphs[str(i)]["entities"])[level] for i in (one, other))
             assert set_f1(ours, theirs) == pytest.approx(compute_reward(graphs[str(one)], graphs[str(other)], "all")[place])
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rank", "current", "expected"),
+    [(0, "3", 0, "cpu"), (8, "3", 0, "cuda:3"), (8, None, 2, "cuda:2"), (1, "3", 0, "cuda:0"), (8, "0", 5, "cuda:0"), (2, "", 1, "cuda:1")],
+)
+def test_each_rank_keeps_its_measures_on_its_own_device(monkeypatch, gpus, rank, current, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert own_device() == expected
+
+
+@pytest.mark.parametrize(("device", "cuda"), [(None, 3), ("cuda", 3), ("cuda:1", 1), ("cpu", -1)])
+def test_radgraphs_package_is_told_the_device(tmp_path, monkeypatch, device, cuda):
+    "On a machine of four GPUs as it looks from rank 3; the package itself is not asked for more than where it was to go."
+    told = []
+    package = SimpleNamespace(RadGraph=lambda **options: told.append(options["cuda"]) or "opened")
+    monkeypatch.setitem(sys.modules, "radgraph", package)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    for name in NEEDS["radgraph"].files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name.split("|")[0]).write_text("{}")
+    assert RadGraph(tmp_path, device=device).load() == "opened" and told == [cuda]
 
 
 def test_radgraph_levels():

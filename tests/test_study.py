@@ -1,4 +1,4 @@
-"""The runner, on a toy study of the real graph's shape: what it skips, refuses, and how it goes on after a failure or a kill."""
+"""The engine, on a toy study by the real Snakefile: what it skips, refuses, and how it goes on after a failure or a kill."""
 
 import json
 import os
@@ -6,16 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 import unirg.study
-from unirg.study import Gate, hanging
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -40,7 +37,8 @@ notebook = 15_base
 WRITE = "import os, time; from pathlib import Path; root = Path(os.environ['UNIRG_ROOT'])\n"
 NOTEBOOKS = {
     "10_prepare": (
-        "out: str = ''\nsource: str = ''\nlayout: str = ''\nroot: str = ''\ninstitution: str = ''\noptions: str = ''\nword: str = ''",
+        "out: str = ''\nsource: str = ''\nlayout: str = ''\nroot: str = ''\ninstitution: str = ''\n"
+        "options: str = ''\nword: str = ''\nstep: str = ''",
         "import os; from pathlib import Path; base = Path(os.environ['UNIRG_ROOT'])\n"
         "from unirg.core import StudyError\n"
         "if (base / 'archive' / 'damaged').exists(): raise StudyError('archive/film 7 is damaged')\n"
@@ -53,8 +51,10 @@ NOTEBOOKS = {
         + "f = root / out / 'models' / f'{run}-s{seed}'; f.mkdir(parents=True, exist_ok=True); (f / 'w').write_text('w')",
     ),
     "40_generate": (
-        "out: str = ''\nsystem: str = ''\nwriter: str = ''\npriors: str = ''\nsources: list[str] = []",
-        WRITE + "f = root / out / 'predictions' / system; f.mkdir(parents=True, exist_ok=True); (f / 'p').write_text('p')",
+        "out: str = ''\nrun: str = ''\nseeds: list[int] = []\npriors: list[str] = []\nsources: list[str] = []\nshards: int = 1",
+        WRITE
+        + "for f in [root / out / kind / f'{run}-s{seed}' for kind in ('predictions', 'scores') for seed in seeds]:\n"
+        + "    f.mkdir(parents=True, exist_ok=True); (f / f.parent.name[0]).write_text('p')",
     ),
     "50_score": (
         "out: str = ''\nsystem: str = ''\npredictions: str = ''\nsources: list[str] = []",
@@ -75,6 +75,7 @@ def toy_study(root):
     (root / "archive").mkdir()
     (root / "archive" / "film.txt").write_text("a film")
     (root / "nbs" / "study").mkdir(parents=True)
+    shutil.copy(PACKAGE / "nbs" / "study" / "Snakefile", root / "nbs" / "study")
     for name, (parameters, code) in NOTEBOOKS.items():
         write_notebook(root, name, parameters, code)
     return root
@@ -124,7 +125,7 @@ def ran(out):
 def test_it_runs_everything_once_then_nothing_then_only_what_changed(toy):
     code, out, err = run(toy)
     assert code == 0, out + err
-    assert ran(out) == {"prepare-clinic", "base-s1", "generate-base-s1", "score-base-s1", "figure1"}
+    assert ran(out) == {"prepare-clinic", "base-s1", "generate-base", "figure1"}
     assert "fig_1a" in out  # the last screen says where the figures are
     record = json.loads((toy / "outputs/toy/runs/prepare-clinic.json").read_text())
     assert record["inputs"] == {"archive": record["inputs"]["archive"]} and record["parameters"]["word"] == "hello" and record["outputs"]
@@ -146,22 +147,43 @@ def test_it_runs_everything_once_then_nothing_then_only_what_changed(toy):
     assert "prepare-clinic           to run: its settings changed" in out
 
     (toy / "outputs/toy/scores/base-s1/s").unlink()
-    code, out, _ = run(toy, "--set", "word=changed", "score-base-s1")
-    assert "score-base-s1" in ran(out), "a result that is gone is made again"
+    code, out, _ = run(toy, "--set", "word=changed", "generate-base")
+    assert "generate-base" in ran(out), "a result that is gone is made again"
+
+
+def test_files_that_are_touched_or_whose_marks_of_being_done_are_lost_repeat_nothing(finished):
+    root, _ = finished
+    for path in [*(root / "archive").iterdir(), *(root / "outputs/toy/models").rglob("*"), *(root / "nbs/study").iterdir()]:
+        path.touch()
+    code, out, err = run(root)
+    assert code == 0 and "0 tasks run, 4 already current" in out, out + err
+    shutil.rmtree(root / "outputs/toy/runs/.done")
+    shutil.rmtree(root / "outputs/toy/.snakemake")
+    code, out, err = run(root)
+    assert code == 0 and "0 tasks run, 4 already current" in out, out + err
 
 
 def test_what_a_person_can_mend_is_one_line_and_exit_code_2(toy):
-    for arguments, said in [
-        (["--set", "wrod=x"], "did you mean 'word'"),
-        (["prepare-clinc"], "did you mean 'prepare-clinic'"),
-        (["--set", "word"], "name=value"),
-    ]:
+    for arguments, said in [(["--set", "wrod=x"], "did you mean 'word'"), (["--set", "word"], "name=value")]:
         code, _, err = run(toy, *arguments)
         assert code == 2 and said in err and len(err.strip().splitlines()) == 1
     (toy / "archive").rename(toy / "elsewhere")
     code, _, err = run(toy)
     assert code == 2 and "clinic" in err and "archive" in err and len(err.strip().splitlines()) == 1
     assert not (toy / "outputs").exists()
+    (toy / "elsewhere").rename(toy / "archive")
+    code, _, err = run(toy, "prepare-clinc")
+    assert code == 2 and "did you mean 'prepare-clinic'" in err and len(err.strip().splitlines()) == 1
+
+
+def test_everything_that_is_wrong_is_said_at_once(toy):
+    text = SETTINGS.replace("[toy]", "[toy]\nspeling = 1").replace("role = train\n", "").replace("seeds = 1", "seeds = 1\nwodr = x")
+    (toy / "settings.ini").write_text(text)
+    code, _, err = run(toy)
+    assert code == 2 and all(said in err for said in ("3 things are wrong", "speling", "wodr", "no 'role'")), err
+    (toy / "settings.ini").write_text(SETTINGS.replace("[run:base]", "[run:base]\nsed = 3\nseconds = long"))
+    code, _, err = run(toy)
+    assert code == 2 and "sed" in err and "'long'" in err, err
 
 
 def test_a_notebook_without_its_parameters_cell_is_refused(toy):
@@ -178,22 +200,6 @@ def test_a_setting_nobody_takes_is_refused_wherever_it_stands(toy):
         assert code == 2 and (line.split()[0] in err or section in err), err
 
 
-def test_a_judge_that_cannot_be_is_refused_before_anything_runs(toy):
-    parameters, code = NOTEBOOKS["50_score"]
-    write_notebook(toy, "50_score", f"{parameters}\njudge: str = ''", code)
-    described = "endpoint = https://example.org/v1\nmodel = m\n"
-    for sections, said in [
-        ("", "judge:far"),
-        ("[judge:far]\nmodel = m\n", "has no 'endpoint'"),
-        (f"[judge:far]\n{described}modle = m\n", "modle"),
-        (f"[judge:far]\n{described}", "'clinic' is credentialed"),  # unless a source says that it is not
-    ]:
-        (toy / "settings.ini").write_text(f"{SETTINGS}\n[stage:score]\njudge = far\n{sections}")
-        code, _, err = run(toy)
-        assert code == 2 and said in err and len(err.strip().splitlines()) == 1, err
-    assert not (toy / "outputs").exists()
-
-
 def test_a_failed_task_names_the_culprit_stops_what_rests_on_it_and_is_run_again(toy):
     (toy / "archive" / "damaged").touch()
     code, out, err = run(toy)
@@ -202,32 +208,98 @@ def test_a_failed_task_names_the_culprit_stops_what_rests_on_it_and_is_run_again
     assert ran(out) == set() and not (toy / "outputs/toy/runs/prepare-clinic.json").exists()
     (toy / "archive" / "damaged").unlink()
     code, out, _ = run(toy)
-    assert code == 0 and len(ran(out)) == 5
+    assert code == 0 and len(ran(out)) == 4
+
+
+def wait_for(what, seconds=60):
+    for _ in range(4 * seconds):
+        if found := what():
+            return found
+        time.sleep(0.25)
+    raise AssertionError(f"{what} did not come to pass")
+
+
+def all_gone(pids):
+    return not [pid for pid in pids if alive(pid)]
+
+
+def at_work(root, task="base-s1"):
+    "Wait until a task's kernel is at work."
+    wait_for((root / f"outputs/toy/runs/.state/{task}.json").exists)
+    time.sleep(4)
 
 
 def test_a_killed_run_leaves_no_record_no_orphan_and_no_lock(toy):
     process = command(toy, "--set", "seconds=600")
-    for _ in range(240):
-        if (toy / "outputs/toy/runs/prepare-clinic.json").exists() and (toy / "outputs/toy/runs/.base-s1.order.json").exists():
-            break
-        time.sleep(0.25)
-    time.sleep(3)
+    at_work(toy)
     code, _, err = run(toy, "--set", "seconds=600")
-    assert code == 2 and "another unirg-run is at work" in err
+    assert code == 2 and "another unirg-run is at work" in err and len(err.strip().splitlines()) == 1
     children = offspring(process.pid)
-    assert len(children) >= 2, "papermill's process and the kernel"
+    assert len(children) >= 3, "Snakemake, the task and its kernel"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    for _ in range(40):
-        if not any(alive(child) for child in children):
-            break
-        time.sleep(0.25)
-    assert [child for child in children if alive(child)] == []
+    wait_for(lambda: all_gone(children), 10)
     assert not (toy / "outputs/toy/runs/base-s1.json").exists()
     code, out, err = run(toy, "--set", "seconds=0")
-    assert code == 0 and ran(out) == {"base-s1", "generate-base-s1", "score-base-s1", "figure1"} - (
-        {"figure1"} if "figure1" not in out else set()
-    ), out + err
+    assert code == 0 and ran(out) == {"base-s1", "generate-base"} | ({"figure1"} & ran(out)), out + err
+
+
+@pytest.mark.parametrize("victim", ["snakemake", "task", "kernel"])
+def test_whatever_is_killed_the_run_ends_in_a_line_and_goes_on(toy, victim):
+    process = command(toy, "--set", "seconds=600")
+    at_work(toy)
+    children = offspring(process.pid)
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in children}
+    words = {"snakemake": "snakemake.cli", "task": "-m unirg.study", "kernel": "ipykernel_launcher"}
+    os.kill(next(pid for pid in children if words[victim] in lines[pid] and "bash" not in lines[pid].split()[0]), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and len([line for line in err.splitlines() if line.startswith("unirg-run: ")]) == 1, err
+    assert ("snakemake" if victim == "snakemake" else "base-s1") in err, err
+    wait_for(lambda: all_gone(children), 10)
+    code, out, err = run(toy, "--set", "seconds=0")
+    assert code == 0 and ran(out) == {"base-s1", "generate-base"} | ({"figure1"} & ran(out)), out + err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_takes_everything_with_it(toy, number):
+    process = command(toy, "--set", "seconds=600")
+    at_work(toy)
+    children = offspring(process.pid)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode in (130, 143) and "Traceback" not in err, err
+    wait_for(lambda: all_gone(children), 10)
+
+
+def test_a_task_elsewhere_ends_with_its_runner(toy):
+    "As on a cluster: its parent lives on, but another runner has begun, or none has been heard of for long."
+    from unirg.core import Settings
+    from unirg.study import Study
+
+    study = Study(Settings("toy", {"seconds": "600"}, root=toy))
+    study.plan("base-s1")
+    (toy / "outputs/toy/runs/prepare-clinic.json").write_text('{"outputs": {}, "marks": {}}')
+    (toy / "outputs/toy/runs/.runner").write_text("mine 1")
+    environment = {**os.environ, "UNIRG_ROOT": str(toy), "PYTHONPATH": str(PACKAGE), "UNIRG_RUNNER": "mine"}
+    arguments = [sys.executable, "-m", "unirg.study", "runs/.done/base-s1", "runs/.orders/base-s1.json"]
+    process = subprocess.Popen(arguments, cwd=toy / "outputs/toy", env=environment)
+    at_work(toy)
+    children = offspring(process.pid)
+    assert process.poll() is None and children
+    (toy / "outputs/toy/runs/.runner").write_text("another 1")
+    assert process.wait(10) == 143
+    wait_for(lambda: all_gone(children), 10)
+
+
+def test_a_notebook_that_ends_early_or_leaves_something_out_has_failed(toy):
+    parameters, _ = NOTEBOOKS["15_base"]
+    for ending, said in [("import sys; sys.exit(0)", "it ended before its last cell"), ("pass", "did not make")]:
+        write_notebook(toy, "15_base", parameters, ending)
+        notebook = nbformat.read(toy / "nbs/study/15_base.ipynb", 4)
+        notebook.cells.append(nbformat.v4.new_code_cell("1 + 1"))
+        nbformat.write(notebook, toy / "nbs/study/15_base.ipynb")
+        code_of_run, _, err = run(toy, "base-s1")
+        assert code_of_run == 1 and said in err and not (toy / "outputs/toy/runs/base-s1.json").exists(), err
 
 
 def test_a_kernel_that_dies_is_one_line_and_its_task_runs_again(toy):
@@ -241,79 +313,58 @@ def test_a_kernel_that_dies_is_one_line_and_its_task_runs_again(toy):
     assert code_of_run == 0 and "base-s1" in ran(out), err
 
 
-# in the kernel's own words: where it is, what it was given, what was there before it began, and that it can have children and a clean end
+# in the kernel's own words: where it is, what it was given
 KERNEL = """
-import atexit, json, multiprocessing, os, sys
+import json, os
 from pathlib import Path
 root = Path(os.environ['UNIRG_ROOT'])
-answer = multiprocessing.get_context('fork').Queue()
-child = multiprocessing.get_context('fork').Process(target=answer.put, args=(7,))
-child.start()
-told = {'cwd': os.getcwd(), 'threads': os.environ['OMP_NUM_THREADS'], 'word': os.environ['WORD'], 'child': answer.get()}
-told['package'] = sorted(name for name in sys.modules if name.split('.')[0] == 'unirg' and name.count('.') > 1)
-told['backend'] = os.environ.get('MPLBACKEND')
+told = {'cwd': os.getcwd(), 'threads': os.environ['OMP_NUM_THREADS'], 'word': os.environ['WORD'], 'task': os.environ['UNIRG_TASK']}
 (root / 'told.json').write_text(json.dumps(told))
-atexit.register((root / 'ended').touch)
 print('a word in the notebook')
 os.write(1, b'a word in the log')
 """
 
 
-def test_a_forked_kernel_is_as_one_of_its_own(toy, monkeypatch):
+def test_a_kernel_knows_where_it_is_and_its_words_are_kept(toy, monkeypatch):
     parameters, code = NOTEBOOKS["15_base"]
     write_notebook(toy, "15_base", parameters, KERNEL + code)
     monkeypatch.setenv("WORD", "hello")
-    for _ in range(4):  # on a busy machine jupyter_client's request to end is lost now and then, and any kernel is terminated
-        shutil.rmtree(toy / "outputs", ignore_errors=True)
-        exit_code, _, err = run(toy)
-        assert exit_code == 0, err
-        if (toy / "ended").exists():
-            break
-    told = json.loads((toy / "told.json").read_text())
-    assert told == {"cwd": str(toy), "threads": "1", "word": "hello", "child": 7, "package": [], "backend": told["backend"]}
-    assert "matplotlib_inline" in told["backend"], "figures are shown in the notebook"
-    assert (toy / "ended").exists(), "what is to be done at the end is done"
+    exit_code, _, err = run(toy, "base-s1")
+    assert exit_code == 0, err
+    assert json.loads((toy / "told.json").read_text()) == {"cwd": str(toy), "threads": "1", "word": "hello", "task": "base-s1"}
     runs = toy / "outputs/toy/runs"
     assert "a word in the notebook" in (runs / "base-s1.ipynb").read_text() and "a word in the log" in (runs / "base-s1.log").read_text()
 
 
-def test_the_template_holds_nothing_that_a_record_names():
-    from unirg.study import TEMPLATE
+def planned_tasks(root, profile="toy", **overrides):
+    "The tasks of a study, planned."
+    from planned import plan_of
 
-    code = "import sys\nfor name in sys.argv[1:]: __import__(name)\n"
-    code += "print([name for name in sys.modules if name.split('.')[0] in ('unirg', 'matplotlib')])"
-    names = [name for names in TEMPLATE.values() for name in names]  # matplotlib looks for its backend once, when it is imported
-    found = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "[]"
+    from unirg.core import Settings
+
+    return plan_of(Settings(profile, overrides, root=root)).tasks
 
 
 def test_a_source_is_shown_in_figures_only_where_its_settings_say_so(toy):
-    from unirg.core import Settings
-    from unirg.study import Plan
-
     parameters, code = NOTEBOOKS["61_figure1"]
     write_notebook(toy, "61_figure1", f"{parameters}\nopen_sources: list[str] = []", code)
     for said, shown in [("", []), ("credentialed = yes", []), ("credentialed = no", ["clinic"])]:
         (toy / "settings.ini").write_text(SETTINGS.replace("layout = table", f"layout = table\n{said}"))
-        assert Plan(Settings("toy", root=toy)).tasks["figure1"].parameters["open_sources"] == shown
+        assert planned_tasks(toy)["figure1"].parameters["open_sources"] == shown
 
 
 def test_a_benchmark_is_named_to_the_figures_that_show_published_numbers(toy):
-    from unirg.core import Settings
-    from unirg.study import Plan
-
     parameters, code = NOTEBOOKS["61_figure1"]
     write_notebook(toy, "61_figure1", f"{parameters}\nbenchmarks: list[str] = ['of the notebook']", code)
     published = toy / "nbs/study/data/published.csv"
     published.parent.mkdir()
     published.write_text("benchmark,board,system,measure,value,source\n")
-    assert Plan(Settings("toy", root=toy)).tasks["figure1"].parameters["benchmarks"] == []
+    assert planned_tasks(toy)["figure1"].parameters["benchmarks"] == []
     (toy / "settings.ini").write_text(SETTINGS.replace("role = train", "role = train\nbenchmark = iu_xray"))
-    plan = Plan(Settings("toy", root=toy))
-    assert plan.tasks["figure1"].parameters["benchmarks"] == ["clinic=iu_xray"]
-    before = rests_on(plan, "figure1")
+    before = planned_tasks(toy)["figure1"]
+    assert before.parameters["benchmarks"] == ["clinic=iu_xray"]
     published.write_text("benchmark,board,system,measure,value,source\niu_xray,findings,theirs,bleu2,0.2,a paper\n")
-    assert rests_on(plan, "figure1") != before, "another published number is another figure"
+    assert planned_tasks(toy)["figure1"].reads != before.reads, "another published number is another figure"
 
 
 def test_another_systems_predictions_are_scored_and_drawn_like_our_own(toy):
@@ -330,7 +381,8 @@ def test_another_systems_predictions_are_scored_and_drawn_like_our_own(toy):
     said = {name: record["parameters"][name] for name in ("system", "predictions", "sources")}
     assert said == {"system": "their_model", "predictions": "systems/their_model", "sources": ["clinic"]}
     record = json.loads((toy / "outputs/toy/runs/figure1.json").read_text())
-    assert record["parameters"]["systems"] == ["their_model"] and "outputs/toy/scores/their_model" in record["inputs"]
+    assert record["parameters"]["systems"] == ["their_model"]
+    assert {"outputs/toy/scores/their_model", "outputs/toy/systems/their_model"} <= set(record["inputs"])
 
     (theirs / "clinic.json").write_text('{"s": {"model_prediction": "changed"}}')
     code, out, _ = run(toy)
@@ -367,31 +419,6 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
     except OSError:
         return False
-
-
-def test_what_most_still_hangs_on_goes_first():
-    gate, entered = Gate(1, {"short": 1.0, "long": 5.0, "middle": 3.0, "now": 0.0}, pause=0.0), []
-
-    def pass_through(name):
-        with gate(name):
-            entered.append(name)
-
-    with gate("now"):  # the one place is taken while the others come, the least first
-        threads = [threading.Thread(target=pass_through, args=[name]) for name in ("short", "middle", "long")]
-        for number, thread in enumerate(threads):
-            thread.start()
-            while len(gate.waiting) <= number:
-                time.sleep(0.01)
-        assert entered == []
-    for thread in threads:
-        thread.join()
-    assert entered == ["long", "middle", "short"]
-
-
-def test_hanging_is_the_longest_way_to_the_end():
-    plan = SimpleNamespace(tasks={name: SimpleNamespace(name=name, after=after) for name, after in
-                                  {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}.items()})  # fmt: skip
-    assert hanging(plan, {"a": 1, "b": 10, "c": 2, "d": 5}) == {"a": 16, "b": 15, "c": 7, "d": 5}
 
 
 @pytest.fixture(scope="module")
@@ -451,52 +478,22 @@ def test_status_names_what_changed(finished):
     assert "its inputs changed: archive" in say("status")[1]
 
 
-def test_an_accepted_task_is_current_and_its_record_says_so(finished):
+def test_a_result_that_is_taken_as_it_is_repeats_nothing(finished):
     root, say = finished
     parameters, code = NOTEBOOKS["15_base"]
     write_notebook(root, "15_base", parameters, code + "  # a remark")
-    weights = root / "outputs/toy/models/base-s1/w"
-    before, made = record_of(root, "base-s1"), weights.stat().st_mtime_ns
+    before = record_of(root, "base-s1")
     assert "base-s1                  to run: its notebook changed" in say("status")[1]
-
-    code, out, _ = say("run", "--accept", "base-s1")
-    assert code == 0 and "accepted although its notebook changed" in out
-    after = record_of(root, "base-s1")
-    assert after["code"] != before["code"] and after["accepted"][0]["before"]["code"] == before["code"]
-    assert {key: after[key] for key in ("outputs", "seconds", "started")} == {key: before[key] for key in ("outputs", "seconds", "started")}
-    assert weights.stat().st_mtime_ns == made
-    _, out, _ = say("status")
-    assert "to run" not in out and "(accepted although its notebook changed)" in out
-
-    code, out, _ = say("run", "--accept", "base-s1")
-    assert code == 0 and "was current already" in out and record_of(root, "base-s1") == after
+    assert say("run", "base-s1", "--", "--touch")[0] == 0
+    assert "(taken as it is, although its notebook changed)" in say("status")[1]
     code, out, _ = say("run")
-    assert code == 0 and "0 tasks run" in out
-
-    code, out, _ = say("run", "--accept", "--set", "word=other", "prepare-clinic")  # settings may be accepted as well
-    note = record_of(root, "prepare-clinic")["accepted"][0]
-    assert code == 0 and note["before"]["parameters"]["word"] == "hello" and "word was 'hello', is 'other'" in note["said"][0]
-
-
-def test_what_is_not_a_whole_result_cannot_be_accepted(finished):
-    root, say = finished
-    write_notebook(root, "15_base", *NOTEBOOKS["15_base"][:1], NOTEBOOKS["15_base"][1] + "  # a remark")
-    kept = record_of(root, "base-s1")
-    (root / "outputs/toy/scores/base-s1/s").write_text("edited")
-    code, _, err = say("run", "--accept", "base-s1", "score-base-s1")
-    assert code == 2 and "outputs/toy/scores/base-s1 is not what it made" in err and len(err.strip().splitlines()) == 1
-    assert record_of(root, "base-s1") == kept, "one that cannot be accepted stops all"
-    (root / "outputs/toy/runs/base-s1.json").unlink()
-    code, _, err = say("run", "--accept", "base-s1")
-    assert code == 2 and "base-s1 has not finished" in err
-    code, _, err = say("run", "--accept")
-    assert code == 2 and "names of the tasks" in err
+    assert code == 0 and "0 tasks run" in out and record_of(root, "base-s1") == before
 
 
 def test_verify_says_which_panel_rests_on_what(finished):
     root, say = finished
     code, out, _ = say("status", "--verify")
-    assert code == 0 and "5 tasks and 1 panels: all as recorded" in out and "DIFFERS" not in out
+    assert code == 0 and "4 tasks and 1 panels: all as recorded" in out and "DIFFERS" not in out
     panel = out[out.index("fig_1a (png): as recorded") :]
     assert "tasks    figure1 prepare-clinic" in panel
     assert f"archive {record_of(root, 'prepare-clinic')['inputs']['archive']}" in panel
@@ -507,13 +504,13 @@ def test_verify_finds_what_times_and_sizes_hide(finished):
     root, say = finished
     assert "to run" not in say("status")[1]
     rewrite_in_secret(root / "archive" / "film.txt", "A FILM")
-    rewrite_in_secret(root / "outputs/toy/scores/base-s1/s", "S")
+    rewrite_in_secret(root / "outputs/toy/scores/base-s1/s", "P")
     assert "to run" not in say("status")[1]
     code, out, _ = say("status", "--verify")
     assert code == 1
     assert "prepare-clinic           DIFFERS: its inputs changed: archive" in out
     assert "fig_1a (png): DIFFERS: prepare-clinic: its inputs changed: archive" in out
-    assert "score-base-s1            DIFFERS: outputs/toy/scores/base-s1 changed" in out and "score-base-s1: outputs" not in out
+    assert "generate-base            DIFFERS: outputs/toy/scores/base-s1 changed" in out and "generate-base: outputs" not in out
     assert "prepare-clinic           to run: its inputs changed" in say("status")[1], "the next run mends it"
 
 
@@ -524,98 +521,111 @@ def test_verify_finds_a_panel_that_no_task_made(finished):
     assert code == 1 and "fig_9z (png): DIFFERS: fig_9z.png is in no task's record" in out and "fig_1a (png): as recorded" in out
 
 
-def test_the_report_is_made_last_and_again_whenever_a_record_changed():
-    from unirg.core import Settings
-    from unirg.study import Plan, record_path
-
-    plan = Plan(Settings("smoke", root=PACKAGE))
-    assert list(plan.tasks)[-1] == "report" and set(plan.tasks["report"].after) == set(plan.tasks) - {"report"}
-    assert {record_path(plan, task) for name, task in plan.tasks.items() if name != "report"} <= set(plan.tasks["report"].needs)
-
-
 # ---------------------------------------------------------------- what settings.ini plans
-
-
-def rests_on(plan, task):
-    "What a task's record would say of code, parameters and inputs."
-    from unirg.study import Digests, identity
-
-    return identity(plan.tasks[task], plan, Digests(plan.root / "digests.json", anew=True))
 
 
 @pytest.fixture
 def planned(tmp_path):
-    "The plan of the real study, its settings with something more at their end."
-    from unirg.core import Settings
-    from unirg.study import Plan
-
+    "The tasks of the real study, its settings with something more at their end."
     (tmp_path / "nbs").symlink_to(PACKAGE / "nbs")
 
     def plan(profile, more="", **overrides):
         (tmp_path / "settings.ini").write_text(f"{(PACKAGE / 'settings.ini').read_text()}\n{more}")
-        return Plan(Settings(profile, overrides, root=tmp_path))
+        return planned_tasks(tmp_path, profile, **overrides)
 
+    plan.root = tmp_path
     return plan
 
 
+def test_the_report_is_made_last_and_again_whenever_a_record_changed(planned):
+    from unirg.study import identity
+
+    tasks = planned("smoke")
+    assert list(tasks)[-1] == "report" and set(tasks["report"].needs) == set(tasks) - {"report"}
+    (runs := planned.root / "outputs/smoke/runs").joinpath("sight.json").write_text('{"outputs": {}, "seconds": 1}')
+    before = identity(vars(tasks["report"]), runs)["inputs"]
+    (runs / "sight.json").write_text('{"outputs": {}, "seconds": 2}')
+    assert identity(vars(tasks["report"]), runs)["inputs"] != before
+
+
 def test_figures_read_the_planned_scores_alone_and_rest_on_each_of_them(planned):
-    (plan := planned("phantom")).out.mkdir(parents=True)
+    out = planned.root / "outputs/phantom"
     for system in ("sft-s3", "rl_only-s2"):  # of an earlier plan
-        (plan.out / "scores" / system).mkdir(parents=True)
-    theirs = plan.out / "systems" / "their_model" / "rexrank.json"
+        (out / "scores" / system).mkdir(parents=True)
+    theirs = out / "systems" / "their_model" / "rexrank.json"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("{}")
-    plan = planned("phantom", consensus="sft", beyond="rl2")
-    readers = [task for task in plan.tasks.values() if "scored" in task.parameters]
-    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "answer", "measures", "hacking"} == {task.name for task in readers}
-    for task in readers:
-        assert {plan.out / "scores" / system for system in task.parameters["scored"]} <= set(task.needs)
-        assert {"sft-s1", "sft-s2", "rl_only-s1"} <= set(task.parameters["scored"]) <= {name.removeprefix("score-") for name in plan.tasks}
-    assert {"their_model", "sft_consensus-s2"} <= set(plan.tasks["figure4"].parameters["scored"])
+    tasks = planned("phantom", consensus="sft", beyond="rl2")
+    readers = {name: task for name, task in tasks.items() if "scored" in task.parameters}
+    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "answer", "measures", "hacking"} == set(readers)
+    for task in readers.values():
+        scored = {os.path.relpath(out / "scores" / system, planned.root) for system in task.parameters["scored"]}
+        assert scored <= {path for need in task.needs for path in tasks[need].makes}
+        assert {"sft-s1", "sft-s2", "rl_only-s1"} <= set(task.parameters["scored"])
+        assert not {"sft-s3", "rl_only-s2"} & set(task.parameters["scored"])
+    assert {"their_model", "sft_consensus-s2"} <= set(tasks["figure4"].parameters["scored"])
 
 
 def test_headroom_takes_the_longest_line_of_reinforcement_from_the_run_that_is_sampled(planned):
-    told = planned("phantom").tasks["headroom"].parameters
+    told = planned("phantom")["headroom"].parameters
     assert (told["before"], told["runs"], told["consensus"], told["reward"]) == ("sft", ["rl1", "rl2"], "sft_consensus", "step2")
     assert told["seeds"] == [1, 2] and "rexrank" in told["sources"] and "rexrank" not in told["training"]
-    tasks = planned("smoke", runs="base sft rl_only rl1 rl1_prior sft_prior", beyond="none").tasks
+    tasks = planned("smoke", runs="base sft rl_only rl1 rl1_prior sft_prior", beyond="none")
     assert tasks["headroom"].parameters["runs"] == ["rl1"] and tasks["headroom"].parameters["reward"] == "step1"
-    assert {"consensus-sft-s1", "score-sft-s1", "score-rl1-s1"} <= set(tasks["headroom"].after)
+    assert {"consensus-sft", "generate-sft", "generate-rl1"} <= set(tasks["headroom"].needs)
     for without in ({"consensus": "none"}, {"runs": "base sft rl_only", "beyond": "none"}):
-        assert "headroom" not in planned("smoke", **without).tasks
+        assert "headroom" not in planned("smoke", **without)
 
 
 def test_a_policy_for_the_base_run_writes_no_other_runs_reports(planned):
-    plan = planned("smoke", "[smoke:run:sft_prior]\ntrl.max_steps = 2", policy="/data/a-policy", runs="base sft rl1 sft_prior")
-    assert plan.tasks["base-s1"].parameters["policy"] == "/data/a-policy"
-    writers = {task.parameters["system"]: task.parameters["writer"] for task in plan.tasks.values() if task.notebook == "40_generate"}
-    own = {f"{run}-s1": f"{run}-s1" for run in ("base", "sft", "rl1", "sft_prior")}
-    assert writers == own | {"sft_prior_other-s1": "sft_prior-s1", "sft_prior_none-s1": "sft_prior-s1"}
-    assert not [task.name for task in plan.tasks.values() if "/data/a-policy" in task.parameters.values() and task.name != "base-s1"]
+    tasks = planned("smoke", "[smoke:run:sft_prior]\ntrl.max_steps = 2", policy="/data/a-policy", runs="base sft rl1 sft_prior")
+    assert tasks["base-s1"].parameters["policy"] == "/data/a-policy"
+    arms = {task.parameters["run"]: task.parameters["priors"] for task in tasks.values() if task.notebook == "40_generate"}
+    assert arms == {"base": ["own"], "sft": ["own"], "rl1": ["own"], "sft_prior": ["own", "other", "none"]}
+    assert not [name for name, task in tasks.items() if "/data/a-policy" in map(str, task.parameters.values()) and name != "base-s1"]
 
 
 def test_a_run_with_fewer_seeds_is_measured_on_those_it_has(planned):
-    plan = planned("phantom", "[phantom:run:rl2]\nseeds = 2", runs="base sft rl_only rl1 rl2", beyond="rl2", sight_run="rl_only")
-    assert plan.tasks["sight"].parameters["seeds"] == [1]
+    tasks = planned("phantom", "[phantom:run:rl2]\nseeds = 2", runs="base sft rl_only rl1 rl2", beyond="rl2", sight_run="rl_only")
+    assert tasks["sight"].parameters["seeds"] == [1]
     for name in ("follows", "operating_point"):
-        assert plan.tasks[name].parameters["seeds"] == [2], "rl2 is there with that seed alone"
+        assert tasks[name].parameters["seeds"] == [2], "rl2 is there with that seed alone"
+
+
+def test_a_job_asks_a_machine_for_what_its_stage_says(planned):
+    stage, more = "[smoke:stage:sft]\n", "gpus = 8\ncores = 16\nmemory_gb = 200\nhours = 30\nnodes = 2\n"
+    (planned.root / "settings.ini").write_text((PACKAGE / "settings.ini").read_text().replace(stage, stage + more))
+    environment = {**os.environ, "UNIRG_ROOT": str(planned.root), "PYTHONPATH": str(PACKAGE)}
+    told = [*"--profile smoke sft-s1 --workers 64 -- --dry-run".split()]
+    code = "import sys; from unirg.study import run; run(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, *told], env=environment, capture_output=True, text=True)
+    job = done.stdout[done.stdout.index("rule sft:") :].split("\n\n")[0]
+    assert done.returncode == 0 and "threads: 16" in job
+    assert all(word in job for word in ("gpu=8", "mem_mb=200000", "runtime=1800", "nodes=2", "tasks=2", "mpi=srun")), job
 
 
 @pytest.mark.parametrize(
     "more, runs, said",
     [
         ("[run:mine]\nnotebook = 20_sft", "base sft mine", ["[run:mine] has no 'start'", "20_sft"]),
+        ("[run:mine]\nnotebook = 21_sft\nstart = base", "base sft mine", ["[run:mine]", "no notebook nbs/study/21_sft.ipynb"]),
+        ("[run:mine]\nnotebook = 20_sft\nstart = bsae", "base sft mine", ["[run:mine] starts from 'bsae'", "base sft mine"]),
         ("[smoke:run:sft]\nstart = rl1", "base sft rl1 rl2", ["sft-s1", "rl1-s1", "'start'"]),
         ("[smoke:run:rl1]\nstart = rl2", "base sft rl1 rl2", ["rl1-s1", "rl2-s1", "'start'"]),
         ("[smoke:run:sft]\nstart = sft", "base sft rl2 rl1", ["sft-s1 needs sft-s1"]),
+        ("[smoke:run:sft]\nseeds = 3", "base sft rl2 rl1", ["[run:sft] has seed '3'"]),
     ],
 )
 def test_a_run_that_starts_nowhere_or_in_a_circle_is_refused_in_a_line(planned, more, runs, said):
-    from unirg.core import StudyError
+    from unirg.core import Settings, StudyError
+    from unirg.study import Study
 
-    with pytest.raises(StudyError) as refused:
-        planned("smoke", more, runs=runs, beyond="rl2")
-    assert all(words in str(refused.value) for words in said) and "\n" not in str(refused.value)
+    (planned.root / "settings.ini").write_text(f"{(PACKAGE / 'settings.ini').read_text()}\n{more}")
+    try:
+        told = Study(Settings("smoke", {"runs": runs, "beyond": "rl2"}, root=planned.root)).wrong
+    except StudyError as error:
+        told = [str(error)]
+    assert all(words in told[0] for words in said) and "\n" not in told[0], told
 
 
 JUDGE = """
@@ -632,17 +642,17 @@ judge = near
 def test_another_judge_makes_scores_and_rewards_anew(planned):
     def plan(model="one", timeout=60, wording="You count errors."):
         texts = {"SYSTEM_INSTRUCTIONS": wording, "USER_INSTRUCTIONS": "{eval_reference} {eval_candidate}", "EXAMPLES_FORMATTED": ""}
-        (root / "evaluator.py").write_text("\n".join(f"{name} = {text!r}" for name, text in texts.items()))
+        (planned.root / "evaluator.py").write_text("\n".join(f"{name} = {text!r}" for name, text in texts.items()))
         return planned("smoke", JUDGE.format(model=model, timeout=timeout) + "[stage:score]\njudge = near")
 
-    root = planned("smoke").root
-    tasks = ("score-sft-s1", "rl2-s1")
-    before = [rests_on(plan(), task)["inputs"] for task in tasks]
-    assert [rests_on(plan(timeout=30), task)["inputs"] for task in tasks] == before, "how long it is waited for is no part of what it says"
+    tasks = ("generate-sft", "rl2-s1")
+    before = [vars(plan()[task]) for task in tasks]
+    now = plan(timeout=30)
+    assert [vars(now[task]) for task in tasks] == before, "how long it is waited for is no part of what it says"
     for changed in ({"model": "two"}, {"wording": "Count errors."}):
-        now = [rests_on(plan(**changed), task)["inputs"] for task in tasks]
-        assert all([name for name in after if after[name] != was[name]] == ["[judge:near]"] for was, after in zip(before, now))
-    assert "[judge:near]" not in rests_on(plan(), "rl1-s1")["inputs"], "its reward counts by rule"
+        now = plan(**changed)
+        assert all(now[task].reads["[judge:near]"] != was["reads"]["[judge:near]"] for task, was in zip(tasks, before))
+    assert "[judge:near]" not in now["rl1-s1"].reads, "its reward counts by rule"
 
 
 def test_a_half_done_run_goes_on_with_the_same_judge_alone(planned, monkeypatch):
@@ -661,8 +671,8 @@ def test_a_half_done_run_goes_on_with_the_same_judge_alone(planned, monkeypatch)
     went_on, cells = [], [cell["source"] for cell in nbformat.read(PACKAGE / "nbs/study/30_rl.ipynb", 4).cells if cell.cell_type == "code"]
     monkeypatch.setattr(unirg.training.launch, "launch", half_way)
     for model in ("one", "one", "two"):
-        plan = planned("smoke", JUDGE.format(model=model, timeout=60).replace("rubric = evaluator.py\n", ""))
-        monkeypatch.setenv("UNIRG_ROOT", str(plan.root))
+        tasks = planned("smoke", JUDGE.format(model=model, timeout=60).replace("rubric = evaluator.py\n", ""))
+        monkeypatch.setenv("UNIRG_ROOT", str(planned.root))
         with pytest.raises(KeyboardInterrupt):
-            exec("\n".join([cells[0], *(f"{name} = {value!r}" for name, value in plan.tasks["rl2-s1"].parameters.items()), *cells[1:]]), {})
+            exec("\n".join([cells[0], *(f"{name} = {value!r}" for name, value in tasks["rl2-s1"].parameters.items()), *cells[1:]]), {})
     assert went_on == [False, True, False]

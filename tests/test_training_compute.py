@@ -29,7 +29,7 @@ def place(tmp_path_factory):
 
 def trained(place, name, module, trl, **more):
     "Train in this process; the record it leaves, and the tokens that were seen going through the policy."
-    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), "cache": str(place)}
+    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), }
     own = {"kind": "sft", "batch": 8} if module is sft else {"kind": "grpo", "batch": 2, "reward": "label_f1=1 bleu2=1"}
     job, seen = write_json(place / f"{name}.json", {**own, **where, "trl": trl, "evaluate_studies": 4, **more}), Counter()
 
@@ -183,12 +183,12 @@ def test_muon_goes_on_where_it_was(place):
             if state.global_step == 3:
                 raise KeyboardInterrupt
 
-    real, sft.CheckpointCompletion = sft.CheckpointCompletion, Killed
+    real, trainers.CheckpointCompletion = trainers.CheckpointCompletion, Killed
     try:
         with pytest.raises(KeyboardInterrupt):
             trained(place, "muon", sft, options, **more)
     finally:
-        sft.CheckpointCompletion = real
+        trainers.CheckpointCompletion = real
     trained(place, "muon", sft, options, **more)
     assert log(place / "muon", "loss") == pytest.approx(log(place / "muon_whole", "loss"), abs=1e-6)
     assert log(place / "muon", "learning_rate") == log(place / "muon_whole", "learning_rate")

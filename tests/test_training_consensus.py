@@ -7,10 +7,10 @@ import nbformat
 import pytest
 from training_toys import toy_studies, toy_table, toy_texts
 
-import unirg.training.consensus
 from unirg.core import StudyError, read_json
-from unirg.training.consensus import choose_threshold, consensus, consensus_reports, read_samples, sample_reports, statements
-from unirg.training.generation import Writing, asked_rows, write_parts
+from unirg.training.consensus import choose_threshold, consensus, statements
+from unirg.training import generation
+from unirg.training.generation import Writing, build_prompts, generate_reports, write_parts
 from unirg.training.policy import build_tiny_policy
 
 HEART, NONE, LEFT = "The heart is enlarged.", "The heart is normal in size.", "There is a left pleural effusion."
@@ -64,40 +64,35 @@ def test_no_threshold_is_chosen_on_other_studies(split):
 def test_samples_are_kept_and_become_predictions(tmp_path):
     toy_studies(tmp_path / "toy", 15)
     build_tiny_policy(toy_texts(), tmp_path / "tiny")
-    options = dict(samples=3, split="validation", batch_size=2, max_new_tokens=6, cache=tmp_path)
-    drawn = sample_reports(tmp_path / "tiny", tmp_path / "toy", tmp_path / "samples.json", **options)
-    assert read_samples(tmp_path / "samples.json") == drawn and read_json(tmp_path / "samples.json")["writing"]["samples"] == 3
+    options = dict(samples=3, split="validation", batch_size=2, max_new_tokens=6)
+    drawn = generate_reports(tmp_path / "tiny", tmp_path / "toy", tmp_path / "samples.json", **options)
+    kept = read_json(tmp_path / "samples.json")
+    assert kept["samples"] == drawn and kept["writing"]["samples"] == 3
     assert sorted(drawn) == ["s13", "s3", "s8"] and all(len(texts) == 3 for texts in drawn.values())
     assert len({text for texts in drawn.values() for text in texts}) > 3, "they are drawn, not greedy"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unirg.training.consensus, "write_parts", None)  # what the file has is not drawn again
-        assert sample_reports(tmp_path / "tiny", tmp_path / "toy", tmp_path / "samples.json", **options) == drawn
-    assert sample_reports(tmp_path / "tiny", tmp_path / "toy", tmp_path / "samples.json", seed=1, **options) != drawn
-    written = consensus_reports(drawn, tmp_path / "toy", tmp_path / "p.json", 0.5)
-    assert list(written) == ["s3", "s8", "s13"]
-    assert all(record["model_prediction"] in drawn[study] for study, record in written.items())
+        patch.setattr(generation, "write_parts", None)  # what the file has is not drawn again
+        assert generate_reports(tmp_path / "tiny", tmp_path / "toy", tmp_path / "samples.json", **options) == drawn
+    assert generate_reports(tmp_path / "tiny", tmp_path / "toy", tmp_path / "samples.json", seed=1, **options) != drawn
 
 
 def test_samples_do_not_depend_on_what_was_drawn_before(tmp_path):
     build_tiny_policy(toy_texts(), tmp_path / "tiny")
-    rows = asked_rows(tmp_path / "tiny", toy_table(6), cache=tmp_path)
+    rows = build_prompts(tmp_path / "tiny", toy_table(6))
     writing = Writing(str(tmp_path / "tiny"), samples=2, batch_size=2, max_new_tokens=6)
-    parts = write_parts(rows, writing, tmp_path / "s.json")
-    drawn = parts.texts()
-    parts.path(1).unlink()  # as a run that was killed leaves it, or another process does it
-    assert write_parts(rows, writing, tmp_path / "s.json").texts() == drawn
+    drawn = write_parts(rows, writing, tmp_path / "s.json")
+    next(tmp_path.glob(".s.json.*.parts/000001.json")).unlink()  # as a run that was killed leaves it, or another process does it
+    assert write_parts(rows, writing, tmp_path / "s.json") == drawn
 
 
-def test_fewer_than_two_samples_or_another_file_are_refused(tmp_path):
+def test_fewer_than_two_samples_are_refused(tmp_path):
     with pytest.raises(StudyError, match="2 samples or more"):
-        sample_reports("tiny", toy_table(4), tmp_path / "s.json", samples=1)
-    (tmp_path / "s.json").write_text('{"s1": ["a"]}')
-    with pytest.raises(StudyError, match="no file of samples"):
-        read_samples(tmp_path / "s.json")
+        generate_reports("tiny", toy_table(4), tmp_path / "s.json", samples=1)
 
 
 def test_the_study_notebook_chooses_its_threshold_and_predicts(tmp_path, monkeypatch):
     monkeypatch.setenv("UNIRG_ROOT", str(tmp_path))
+    monkeypatch.setenv("UNIRG_TASK", "consensus-sft")
     (tmp_path / "settings.ini").write_text("")
     toy_studies(tmp_path / "out" / "data" / "toy", 20)
     build_tiny_policy(toy_texts(), tmp_path / "out" / "models" / "sft-s1")
@@ -112,4 +107,4 @@ def test_the_study_notebook_chooses_its_threshold_and_predicts(tmp_path, monkeyp
     chosen = read_json(predictions / "samples" / "threshold.json")
     scores = chosen["validation composite_step1"]
     assert scores[str(chosen["threshold"])] == max(scores.values())
-    assert set(read_samples(predictions / "samples" / "toy-validation.json")) == {"s3", "s8", "s13", "s18"}
+    assert set(read_json(predictions / "samples" / "toy-validation.json")["samples"]) == {"s3", "s8", "s13", "s18"}

@@ -36,15 +36,18 @@ def whole(place):
 
 
 def options(place, **more):
-    return dict(table=place / "toy", batch_size=4, max_new_tokens=8, cache=place) | more
+    return dict(table=place / "toy", batch_size=4, max_new_tokens=8) | more
 
 
 def test_a_report_does_not_depend_on_its_batch(place, tmp_path):
     model, processor = generation.load_policy(place / "tiny")
-    rows = training_rows(toy_table(8), split=None, prior=True, cache=tmp_path)
-    alone = generation.write_reports(model, processor, rows, batch_size=1, max_new_tokens=12)
-    assert generation.write_reports(model, processor, rows, batch_size=8, max_new_tokens=12) == alone
-    assert len(set(alone)) > 1
+    rows = training_rows(toy_table(8), split=None, prior=True)
+
+    def written(batch_size):
+        batches = generation.report_batches(model, processor, rows, batch_size, max_new_tokens=12)
+        return {row: texts for picked, _, found in batches for row, texts in zip(picked, found, strict=True)}
+
+    assert written(8) == written(1) and len({text for (text,) in written(1).values()}) > 1
 
 
 def test_two_processes_write_what_one_writes(place, whole):
@@ -59,24 +62,12 @@ def test_why_one_of_several_processes_failed_is_said(place, tmp_path):
     assert not (tmp_path / "wrong.json").exists()
 
 
-@pytest.mark.parametrize("jobs, processes", [(0, 1), (1, 1), (5, 2), (16, 8), (17, 8), (23, 8), (3, 3)])
-def test_long_batches_are_shared_evenly(jobs, processes):
-    "As `split_between_processes` cuts what is handed to it: the first ones have one more where it does not come out even."
-    order, shares, at = generation.striped(list(range(jobs)), processes), [], 0
-    for number in range(processes):
-        size = jobs // processes + (number < jobs % processes)
-        shares.append(order[at : at + size])
-        at += size
-    assert shares == [list(range(number, jobs, processes)) for number in range(processes)]
-
-
 def test_weights_are_in_16_bits_where_there_is_a_gpu(place, monkeypatch):
     asked, told = generation.Writing(str(place / "tiny")), generation.Writing(str(place / "tiny"), dtype="float32")
     monkeypatch.setattr(generation.torch.cuda, "is_available", lambda: False)
-    assert asked.weights == "float32" and asked.asked == told.asked
+    assert asked.weights == "float32" and asked.fingerprint == told.fingerprint
     monkeypatch.setattr(generation.torch.cuda, "is_available", lambda: True)
-    assert asked.weights == "bfloat16" and told.weights == "float32" and asked.asked != told.asked
-    assert generation.Writing(str(place / "tiny"), device="cpu").weights == "float32"
+    assert asked.weights == "bfloat16" and told.weights == "float32" and asked.fingerprint != told.fingerprint
 
 
 def writing(place):
@@ -103,24 +94,26 @@ def test_two_processes_killed_are_gone_and_one_goes_on_after_their_last_batches(
         time.sleep(0.1)
     done = {path: path.stat().st_mtime_ns for path in place.glob(f".{out.name}.*.parts/0*.json")}
     assert 0 < len(done) < STUDIES and not out.exists(), "it was killed midway"
-    kept, real = {}, generation.Parts.remove
+    kept, real = {}, generation.write_predictions
     with pytest.MonkeyPatch.context() as patch:  # look at the batches before they go
-        patch.setattr(generation.Parts, "remove", lambda parts: (kept.update({p: p.stat().st_mtime_ns for p in done}), real(parts)))
+        patch.setattr(generation, "write_predictions", lambda *told: (kept.update({p: p.stat().st_mtime_ns for p in done}), real(*told))[1])
         assert generation.generate_reports(place / "tiny", out=out, **options(place, batch_size=1)) == whole
     assert kept == done, "what was done is not done again"
     assert not list(place.glob(".*.parts"))
 
 
 def test_work_for_another_request_is_not_taken_over(place, whole, tmp_path):
-    rows = generation.asked_rows(place / "tiny", generation.studies_of(place / "toy"), cache=place)
+    rows = generation.build_prompts(place / "tiny", generation.studies_of(place / "toy"))
     build_tiny_policy(toy_texts(), tmp_path / "tiny", seed=1)
     same = dict(policy=str(place / "tiny"), batch_size=STUDIES, max_new_tokens=8)
     asked = [same, same | {"max_new_tokens": 4}, same | {"policy": str(tmp_path / "tiny")}, same | {"samples": 2}]
-    assert len({generation.write_parts(rows, generation.Writing(**one), tmp_path / "a.json").folder for one in asked}) == 4
+    for one in asked:
+        generation.write_parts(rows, generation.Writing(**one), tmp_path / "a.json")
+    assert len(list(tmp_path.glob(".a.json.*.parts"))) == 4
 
 
 def test_records_are_rexranks(place, tmp_path):
-    written = generation.generate_reports(place / "tiny", toy_table(5), tmp_path / "p.json", max_new_tokens=4, split="test", cache=tmp_path)
+    written = generation.generate_reports(place / "tiny", toy_table(5), tmp_path / "p.json", max_new_tokens=4, split="test")
     assert set(written) == {"s4"}
     assert {"model_prediction", "report", "section_findings", "section_impression", "image_path"} <= set(written["s4"])
     assert written["s4"]["report"].startswith("Findings: ") and "Impression: " in written["s4"]["report"]
@@ -131,14 +124,14 @@ def test_a_study_id_that_stands_twice_is_refused(place, tmp_path):
     table = toy_table(4)
     table = table.map(lambda study: {"study_id": "same"})
     with pytest.raises(StudyError, match="same stands twice"):
-        generation.generate_reports(place / "tiny", table, tmp_path / "p.json", max_new_tokens=4, split=None, cache=tmp_path)
+        generation.generate_reports(place / "tiny", table, tmp_path / "p.json", max_new_tokens=4, split=None)
 
 
 def test_an_engine_that_is_not_there_is_refused_before_anything_is_written(place, tmp_path):
     if generation.find_spec("vllm"):
         pytest.skip("vLLM is installed here")
     with pytest.raises(StudyError, match="vllm is not installed"):
-        generation.generate_reports(place / "tiny", place / "toy", tmp_path / "p.json", engine="vllm", cache=tmp_path)
+        generation.generate_reports(place / "tiny", place / "toy", tmp_path / "p.json", engine="vllm")
     with pytest.raises(StudyError, match="engine is 'llama'"):
-        generation.generate_reports(place / "tiny", place / "toy", tmp_path / "p.json", engine="llama", cache=tmp_path)
+        generation.generate_reports(place / "tiny", place / "toy", tmp_path / "p.json", engine="llama")
     assert not list(tmp_path.iterdir())

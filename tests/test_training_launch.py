@@ -16,8 +16,8 @@ import yaml
 from judge_servers import Server, answer
 from training_toys import toy_studies, toy_texts
 
-from unirg.core import StudyError
-from unirg.training.launch import Follower, accelerate_with, command, environment, errors_noted, in_words, launch, other_machines
+from unirg.core import StudyError, study_root
+from unirg.training.launch import Follower, command, environment, errors_noted, in_words, launch, launch_path
 from unirg.training.policy import build_tiny_policy, load_policy
 from unirg.training.trainers import batch_split
 
@@ -50,7 +50,7 @@ def nothing_left_behind():
 
 
 def job(place, name, trl=SFT, **more):
-    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), "cache": str(place)}
+    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / name), }
     return {"kind": "sft", "trl": trl, "batch": 8, "evaluate_studies": 4, **where, **more}
 
 
@@ -183,16 +183,31 @@ def test_causes_are_told_from_what_the_libraries_say():
 def test_launch_configurations_are_accelerates_own_and_are_chosen_by_name(tmp_path):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    kinds = {"one_gpu": "NO", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP", "several_nodes": "DEEPSPEED"}
+    kinds = {"one_gpu": "NO", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
     for name, kind in kinds.items():
         line = command(Path("w/job.json"), "sft", 4, name)
         read = load_config_from_file(line[line.index("--config_file") + 1])
         assert read.distributed_type == kind and read.mixed_precision == "bf16" and not read.use_cpu
         assert line[line.index("--num_processes") + 1] == "4" and line[-3:] == ["-m", "unirg.training.sft", "w/job.json"]
-        assert len(other_machines(line)) == read.num_machines - 1
-    assert "--machine_rank 1" in other_machines(line)[0]
-    with pytest.raises(StudyError, match="there is no zero9; there are fsdp2, one_gpu, several_nodes, zero2, zero3"):
-        accelerate_with("zero9")
+    with pytest.raises(StudyError, match="there is no zero9; there are fsdp2, one_gpu, zero2, zero3"):
+        launch_path("zero9", study_root())
+
+
+def test_several_nodes_are_one_job_of_slurms(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(StudyError, match="--executor slurm"):
+        command(Path("w/job.json"), "sft", 16, "zero3", nodes=2)
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    with pytest.raises(StudyError, match="does not divide"):
+        command(Path("w/job.json"), "sft", 3, nodes=2)
+    for launcher, said in (
+        ("", "torch.distributed.run --tee 3 --log-dir w/logs --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint"),
+        ("zero3", "--num_processes 16 --tee 3 --log_dir w/logs --num_machines 2 --main_process_ip"),
+    ):
+        *srun, bash, option, line = command(Path("w/job.json"), "sft", 16, launcher, nodes=2)
+        assert srun[0] == "srun" and {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1"} <= {*srun} and (bash, option) == ("bash", "-c")
+        assert (said in line and line.endswith("-m unirg.training.sft w/job.json") and ":20041" in line) or "20041" in line
+        assert ("--machine_rank $SLURM_PROCID" in line) == bool(launcher)
 
 
 def test_accelerate_launches_what_a_configuration_says(place, tmp_path, undisturbed):
@@ -258,8 +273,6 @@ def test_what_cannot_train_says_why_and_leaves_nothing_finished(place):
     assert not (place / "odd").exists()
     with pytest.raises(StudyError, match="global_batch 7 does not divide among 2"):
         batch_split(7, 64, 2)
-    with pytest.raises(StudyError, match="global_batch 16 is more than the 9 training studies"):
-        batch_split(16, 64, 1, rows=9)
 
 
 def test_sigterm_saves_and_ends_and_the_rest_is_done_later(place, undisturbed):

@@ -59,3 +59,5 @@ def test_what_cannot_be_looked_at(job):
     only.tables = only.tables[:1]
     with pytest.raises(StudyError, match="sets every training study aside"):
         load_rows(only, 64)
+    with pytest.raises(StudyError, match="global_batch 61 is more than the 60 training studies"):
+        load_rows(job(evaluate_studies=0, batch=61), 64)

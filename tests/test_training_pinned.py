@@ -11,7 +11,7 @@ import pytest
 from training_toys import toy_texts
 
 from unirg.core import StudyError
-from unirg.training.policy import build_tiny_policy, policy_at, refer_to_policy, snapshot_of
+from unirg.training.policy import build_tiny_policy, resolve_checkpoint, link_checkpoint, snapshot_of
 
 FIRST, SECOND = "1" * 40, "2" * 40
 
@@ -41,18 +41,18 @@ def offline(cache, code):
     "asked, commit", [("somebody/policy", FIRST), (f"somebody/policy@{SECOND}", SECOND), ("somebody/policy@main", FIRST)]
 )
 def test_a_policy_is_noted_with_its_commit(cache, tmp_path, asked, commit):
-    offline(cache, f"refer_to_policy({asked!r}, {str(tmp_path / 'base')!r}, wording='paper')")
+    offline(cache, f"link_checkpoint({asked!r}, {str(tmp_path / 'base')!r}, wording='paper')")
     noted = json.loads((tmp_path / "base/refers_to.json").read_text())
     assert noted == {"policy": "somebody/policy", "revision": commit, "asked": {"wording": "paper"}}
 
 
 def test_it_stays_that_one_when_the_hub_has_another(cache, tmp_path):
     base = str(tmp_path / "base")
-    offline(cache, f"refer_to_policy('somebody/policy', {base!r})")
+    offline(cache, f"link_checkpoint('somebody/policy', {base!r})")
     newest = cache / "models--somebody--policy/refs/main"
     newest.write_text(SECOND)
     try:
-        code = f"for where in ({base!r}, 'somebody/policy'): print(policy_at(where))\n"
+        code = f"for where in ({base!r}, 'somebody/policy'): print(resolve_checkpoint(where))\n"
         said = offline(cache, code + f"print(load_processor({base!r}).tokenizer.padding_side)")
     finally:
         newest.write_text(FIRST)
@@ -76,4 +76,4 @@ def test_a_folder_is_referred_to_by_its_place(cache, tmp_path, monkeypatch):
     tiny = cache.parent / "tiny"
     monkeypatch.setenv("HOME", str(cache.parent))
     for asked in (tiny, "~/tiny"):
-        assert policy_at(refer_to_policy(asked, tmp_path / "base")) == str(tiny.resolve())
+        assert resolve_checkpoint(link_checkpoint(asked, tmp_path / "base")) == str(tiny.resolve())

@@ -1,5 +1,6 @@
 "The policy's loader and its rows: what must hold whatever the notebooks tell."
 
+import pickle
 import json
 import shutil
 
@@ -11,23 +12,22 @@ from training_toys import toy_table, toy_texts
 
 from unirg.core import StudyError
 from unirg.data.reports import target_text
-from unirg.training.generation import model_inputs, write_reports
+from unirg.training.generation import model_inputs, report_batches
 from unirg.training.policy import (
     ImageOnlyProcessor,
     build_tiny_policy,
-    image_size_of,
-    image_tokens,
+    input_resolution,
     load_policy,
     load_processor,
-    refer_to_policy,
+    link_checkpoint,
 )
-from unirg.training.rows import KEPT, RowMaker, SmallFilms, light_columns, training_rows
+from unirg.training.rows import KEPT, RowMaker, light_columns, training_rows
 
 
 @pytest.mark.parametrize(("size", "tokens"), [(64, 4), (96, 9)])
 def test_tiny_policy_sees_films_of_both_sizes(tmp_path, size, tokens):
     model, processor = load_policy(build_tiny_policy(toy_texts(), tmp_path / "tiny", image_size=size))
-    rows = training_rows(toy_table(6), image_size=size, split=None, prior=True, cache=tmp_path)
+    rows = training_rows(toy_table(6), image_size=size, split=None, prior=True)
     inputs = model_inputs([rows[0], rows[1]], processor)  # without and with a prior film
     assert (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist() == [tokens, 2 * tokens]
     assert inputs["attention_mask"][0, 0] == 0 and inputs["attention_mask"][0, -1] == 1, "padding stands on the left"
@@ -48,7 +48,7 @@ def test_saved_processor_names_no_class_of_ours(tmp_path):
     load_processor(folder).save_pretrained(tmp_path / "again")
     for name in ("processor_config.json", "tokenizer_config.json"):
         assert "processor_class" not in json.loads((tmp_path / "again" / name).read_text())
-    assert load_processor(refer_to_policy(folder, tmp_path / "base")).tokenizer.padding_side == "left"
+    assert load_processor(link_checkpoint(folder, tmp_path / "base")).tokenizer.padding_side == "left"
 
 
 def test_what_is_no_policy_is_refused_by_name(tmp_path):
@@ -64,20 +64,20 @@ def test_what_is_no_policy_is_refused_by_name(tmp_path):
 
 def test_rows_leave_out_only_what_has_no_text(tmp_path):
     table = toy_table(60)
-    rows = training_rows(table, image_size=64, cache=tmp_path)
+    rows = training_rows(table, image_size=64)
     assert len(rows) == 36 and set(rows[0]) == {"source", "study_id", "prompt", "completion", "images", "reference"}
     assert all(row["images"][0].size == (64, 64) for row in rows)
     silent = table.map(lambda study: {"findings": None, "impression": None} if study["study_id"] == "s0" else study)
-    assert "s0" not in light_columns(training_rows(silent, cache=tmp_path), "study_id")
-    assert training_rows(silent, with_text=False, cache=tmp_path)[0]["reference"] is None
+    assert "s0" not in light_columns(training_rows(silent), "study_id")
+    assert training_rows(silent, with_text=False)[0]["reference"] is None
     with pytest.raises(StudyError, match="split 'nights'"):
-        training_rows(table, split="nights", cache=tmp_path)
+        training_rows(table, split="nights")
 
 
 def test_no_film_is_read_before_a_row_is_asked_for(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(RowMaker, "film", lambda self, *told: made.append(told) or Image.new("L", (64, 64)))
-    rows = training_rows(toy_table(60), image_size=64, prior=True, augment=3, cache=tmp_path)
+    rows = training_rows(toy_table(60), image_size=64, prior=True, augment=3)
     assert len(rows) == 108 and len(set(light_columns(rows, "study_id"))) == 36 and not made
     rows.select(range(40))[[0, 0, 0, 1]]  # as GRPO asks: a study once for each of its reports
     assert len(made) == 2
@@ -89,7 +89,7 @@ def test_the_rows_are_those_of_the_studies_one_by_one(tmp_path, choice):
     tables = [toy_table(30, source="a"), toy_table(25, seed=1, source="b")]
     tables[1] = tables[1].map(lambda study: {"findings": None} if int(study["study_id"][1:]) % 3 else study)
     tables[0] = tables[0].map(lambda study: {"prior_study_id": "gone"} if study["study_id"] == "s1" else study)
-    rows = training_rows(tables, **{"image_size": 64, "cache": tmp_path, **choice})
+    rows = training_rows(tables, **{"image_size": 64, **choice})
     known = {(study["source"], study["study_id"]): study for table in tables for study in table.remove_columns("image")}
     fit = [key for key, study in known.items() if choice.get("split", "train") in (None, study["split"])]
     fit = [key for key in fit if target_text(known[key], choice.get("want", "findings_impression"))]
@@ -101,45 +101,30 @@ def test_the_rows_are_those_of_the_studies_one_by_one(tmp_path, choice):
         assert len(row["images"]) == (2 if choice.get("prior") and (key[0], known[key]["prior_study_id"]) in known else 1)
 
 
-def test_small_films_are_kept_in_one_file_that_a_kill_does_not_spoil(tmp_path):
-    table, options = toy_table(20), dict(image_size=64, split=None, augment=2, prior=True)
-    alone = [row["images"] for row in training_rows(table, **options, cache=tmp_path / "alone")]
-    rows = training_rows(table, **options, cache=tmp_path / "shared")
-    first = [row["images"] for row in rows]
-    (file,) = (tmp_path / "shared").iterdir()
-    kept = np.memmap(file, np.uint8, "r+").reshape(80, -1)
-    assert kept.any(1).sum() == 40 + 20, "two copies of each film, and of the prior film of every second study"
-    kept[5, 100:200] = 3  # half a write
-    kept[7] = 0
-    again = training_rows(table, **options, cache=tmp_path / "shared")
-    for films in (first, [row["images"] for row in again]):
-        assert [[film.tobytes() for film in row] for row in films] == [[film.tobytes() for film in row] for row in alone]
-    assert len(list((tmp_path / "shared").iterdir())) == 1
-
-
-def test_films_that_would_fill_the_disk_are_not_kept(tmp_path):
-    training_rows(toy_table(4), image_size=None, split=None, cache=tmp_path)[0]
-    side = int((KEPT / 4) ** 0.5) + 32
-    maker = training_rows(toy_table(4), image_size=side, split=None, cache=tmp_path).format["format_kwargs"]["transform"]
-    assert maker.kept is None and not list(tmp_path.iterdir())
-    small = training_rows(toy_table(4), image_size=32, split=None, cache=tmp_path).format["format_kwargs"]["transform"].kept
-    assert isinstance(small, SmallFilms) and small.count == 4
+@pytest.mark.parametrize("side, kept", [(32, True), (None, False), (int((KEPT / 4) ** 0.5 / 4) + 1, False)])
+def test_decoded_films_are_kept_where_they_are_few_and_stay_in_this_process(side, kept):
+    rows = training_rows(toy_table(4), image_size=side, split=None)
+    maker = rows.format["format_kwargs"]["transform"]
+    if kept or side is None:  # no film of thousands of pixels
+        assert rows[1]["images"][0].tobytes() == rows[1]["images"][0].tobytes()
+    assert maker.keeps == kept and bool(maker.read) == kept
+    assert not pickle.loads(pickle.dumps(maker)).read and light_columns(rows, "study_id") == ["s0", "s1", "s2", "s3"]
 
 
 def test_workers_of_a_data_loader_make_the_same_rows(tmp_path):
-    rows = training_rows(toy_table(20), image_size=64, augment=2, cache=tmp_path)
+    rows = training_rows(toy_table(20), image_size=64, augment=2)
     loaded = torch.utils.data.DataLoader(rows, batch_size=4, num_workers=2, collate_fn=list)
     films = [row["images"][0].tobytes() for batch in loaded for row in batch]
-    assert films == [row["images"][0].tobytes() for row in training_rows(toy_table(20), image_size=64, augment=2, cache=tmp_path / "own")]
+    assert films == [row["images"][0].tobytes() for row in training_rows(toy_table(20), image_size=64, augment=2)]
 
 
 def test_blind_rows_show_nothing(tmp_path):
-    rows = training_rows(toy_table(20), blind=True, cache=tmp_path)
+    rows = training_rows(toy_table(20), blind=True)
     assert {tuple(row["images"][0].getextrema()) for row in rows} == {(77, 77)}
 
 
 def test_prior_film_is_the_prior_study(tmp_path):
-    rows = training_rows(toy_table(20), prior=True, split=None, cache=tmp_path)
+    rows = training_rows(toy_table(20), prior=True, split=None)
     assert [len(row["images"]) for row in rows] == [1, 2] * 10
     assert rows[1]["images"][1].tobytes() == rows[0]["images"][0].tobytes()
 
@@ -147,7 +132,7 @@ def test_prior_film_is_the_prior_study(tmp_path):
 def test_moved_copies_of_films_are_learned_from_in_their_place(tmp_path):
     table = toy_table(8)
     plain, moved, again = (
-        training_rows(table, image_size=64, split=None, cache=tmp_path / name, augment=copies)
+        training_rows(table, image_size=64, split=None, augment=copies)
         for name, copies in (("plain", 0), ("moved", 3), ("again", 3))
     )
     plain, moved, again = list(plain), list(moved), list(again)
@@ -166,8 +151,8 @@ def test_moved_copies_of_films_are_learned_from_in_their_place(tmp_path):
 def test_a_film_of_512_pixels_is_256_tokens_of_qwen(tmp_path):
     folder = build_tiny_policy(toy_texts(), tmp_path / "tiny", image_size=128, patch=16, merge=2)  # Qwen3-VL's own patches
     processor = load_processor(folder, image_size=512)
-    assert image_size_of(processor) == 512 and image_tokens(processor) == 256
-    row = training_rows(toy_table(2), image_size=512, split=None, cache=tmp_path)[0]
+    assert input_resolution(processor) == 512
+    row = training_rows(toy_table(2), image_size=512, split=None)[0]
     assert (model_inputs([row], processor)["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 256
     with pytest.raises(StudyError, match="image_size 500 is no multiple"):
         load_processor(folder, image_size=500)
@@ -194,7 +179,7 @@ def test_a_folder_laid_out_as_on_the_hub_gives_a_processor_here(tmp_path):
         assert isinstance(processor, ImageOnlyProcessor)
     else:
         assert not isinstance(processor, ImageOnlyProcessor), "the stock one where it works"
-    row = training_rows(toy_table(2), image_size=96, split=None, cache=tmp_path)[0]
+    row = training_rows(toy_table(2), image_size=96, split=None)[0]
     assert (model_inputs([row], processor)["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 9
 
 
@@ -228,9 +213,9 @@ def test_another_architecture_that_takes_several_films_writes_reports(tmp_path):
     model.save_pretrained(tmp_path / "llava")
     LlavaProcessor(films, tokenizer, chat_template=template, **options).save_pretrained(tmp_path / "llava")
     model, processor = load_policy(tmp_path / "llava", attention="eager")
-    assert image_size_of(processor) == 32
-    rows = training_rows(toy_table(4), image_size=32, split=None, prior=True, cache=tmp_path)
-    assert len(write_reports(model, processor, rows, max_new_tokens=3)) == 4
+    assert input_resolution(processor) is None
+    rows = training_rows(toy_table(4), image_size=32, split=None, prior=True)
+    assert len([text for _, _, texts in report_batches(model, processor, rows, max_new_tokens=3) for text in texts]) == 4
     assert (model_inputs([rows[0], rows[1]], processor)["input_ids"] == model.config.image_token_id).sum(1).tolist() == [16, 32]
     with pytest.raises(StudyError, match="films of its own size only"):
         load_processor(tmp_path / "llava", image_size=64)

@@ -11,7 +11,7 @@ import pytest
 
 import unirg.training.preflight as room
 from unirg.core import Settings, StudyError, write_json
-from unirg.study import Plan
+from planned import plan_of
 from unirg.training.preflight import is_done, place_of, preflight, unfitting
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ def study(tmp_path, text):
 
 
 def faults(tmp_path, text, profile="wrong", names=None, **overrides):
-    return preflight(Plan(Settings(profile, overrides, root=study(tmp_path, text)), raises=False), names)
+    return preflight(plan_of(Settings(profile, overrides, root=study(tmp_path, text)), raises=False), names)
 
 
 TWELVE = """
@@ -83,7 +83,7 @@ SAID = {
 
 def test_twelve_wrong_settings_are_told_in_one_message_before_anything_is_written(tmp_path):
     root = study(tmp_path, TWELVE.replace("seeds = 1 x\n", ""))
-    before = sorted(path.name for path in root.rglob("*"))
+    before = sorted(path.name for path in root.iterdir())
     environment = {**os.environ, "UNIRG_ROOT": str(root), "PYTHONPATH": str(ROOT), "UNIRG_WEIGHTS": str(root / "none")}
     code = "import sys; from unirg.study import run; run(sys.argv[1:])"
     done = subprocess.run([sys.executable, "-c", code, "--profile", "wrong"], capture_output=True, text=True, cwd=root, env=environment)
@@ -93,7 +93,8 @@ def test_twelve_wrong_settings_are_told_in_one_message_before_anything_is_writte
     lines = done.stderr.strip().splitlines()
     assert lines[0] == f"unirg-run: {len(lines) - 1} things are wrong, and nothing was started:"
     assert all(line.startswith("- ") for line in lines[1:]) and len(set(lines)) == len(lines)
-    assert sorted(path.name for path in root.rglob("*")) == before, "nothing was written"
+    assert sorted(path.name for path in root.iterdir()) in (before, sorted([*before, "outputs"]))
+    assert not [path for path in (root / "outputs").rglob("[!.]*.*") if not {".orders", ".snakemake"} & {*path.parts}], "the plan alone"
 
 
 def test_one_wrong_setting_is_one_line(tmp_path):
@@ -102,7 +103,7 @@ def test_one_wrong_setting_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("profile", ["smoke", "phantom", "phantom_full", "recipes"])
 def test_nothing_is_wrong_with_our_own_profiles(profile):
-    plan = Plan(Settings(profile, root=ROOT))
+    plan = plan_of(Settings(profile, root=ROOT))
     assert [fault for fault in preflight(plan) if "disk" not in fault] == []
 
 
@@ -111,7 +112,7 @@ def test_the_papers_profiles_lack_nothing_but_what_a_person_has_to_bring(profile
     "Roots, weights, GPUs, vLLM, the policy, a disk: whatever else is told is a mistake of ours in settings.ini."
     monkeypatch.setenv("UNIRG_WEIGHTS", str(tmp_path))
     brought = ("its root", "is missing in", "GPU", "not installed here", "the hub", "the disk of")
-    left = [fault for fault in preflight(Plan(Settings(profile, root=ROOT), raises=False)) if not any(word in fault for word in brought)]
+    left = [fault for fault in preflight(plan_of(Settings(profile, root=ROOT), raises=False)) if not any(word in fault for word in brought)]
     assert left == []
 
 
@@ -210,7 +211,7 @@ BATCHES = [
     ("[wrong:stage:sft]\nglobal_batch = 30\nprocesses = 4", "global_batch = 30 does not divide among 4 processes"),
     ("[wrong:stage:sft]\nglobal_batch = 0", "global_batch = 0 is not above 0"),
     ("[wrong:stage:sft]\nglobal_batch = 60\nlaunch = zero2", "does not divide among 8 processes"),
-    ("[wrong:stage:sft]\nglobal_batch = 24\nlaunch = several_nodes", "does not divide among 16 processes"),
+    ("[wrong:stage:sft]\nglobal_batch = 24\nlaunch = zero3\nprocesses = 16\nnodes = 2", "does not divide among 16 processes"),
     ("[wrong:stage:rl]\nstudies_per_step = 5\ntrl.num_generations = 5\nlaunch = fsdp2", "5 x 5 reports does not divide among 8"),
     ("[wrong:stage:rl]\nstudies_per_step = x", "[wrong:stage:rl] studies_per_step' is 'x', which is no int"),
 ]
@@ -222,7 +223,7 @@ def test_a_batch(tmp_path, text, said):
 
 
 def test_a_batch_larger_than_what_is_prepared(tmp_path):
-    plan = Plan(Settings("wrong", root=study(tmp_path, "[wrong:stage:sft]\nglobal_batch = 64")))
+    plan = plan_of(Settings("wrong", root=study(tmp_path, "[wrong:stage:sft]\nglobal_batch = 64")))
     for source in plan.training:
         counts = {"rows": 20, "split": {"train": 12, "test": 8}, "sections": {"neither": 0}}
         write_json(plan.out / "data" / source / "counts.json", counts)
@@ -267,7 +268,8 @@ def test_more_gpus_than_there_are(tmp_path, monkeypatch):
         found = [fault for fault in faults(tmp_path, "[wrong:stage:sft]\nlaunch = fsdp2") if "GPUs" in fault]
         assert bool(found) == told
     monkeypatch.setattr(room, "gpus_here", lambda: 8)
-    assert not [fault for fault in faults(tmp_path, "[wrong:stage:sft]\nlaunch = several_nodes") if "GPUs" in fault], "8 on each of two"
+    told = "[wrong:stage:sft]\nlaunch = zero3\nprocesses = 16\nnodes = 2"
+    assert not [fault for fault in faults(tmp_path, told) if "GPUs" in fault], "8 on each of two"
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "comet_ml", "mlflow", "swanlab", "all"])
@@ -335,7 +337,7 @@ WRITING = [
 @pytest.mark.parametrize("text, said", WRITING)
 def test_what_is_written_and_scored(tmp_path, monkeypatch, text, said):
     monkeypatch.setenv("UNIRG_WEIGHTS", str(tmp_path / "none"))
-    from unirg.study import parameters_of
+    from unirg.core import parameters_of
 
     if "engine" in text and "engine" not in parameters_of(ROOT / "nbs/study/45_consensus.ipynb"):
         pytest.skip("the consensus takes no engine")
@@ -381,7 +383,7 @@ def test_minilms_weights_are_looked_for_before_anything_is_prepared(tmp_path, mo
 
 
 def test_what_was_run_with_these_settings_is_not_looked_at_again(tmp_path):
-    plan = Plan(Settings("wrong", root=study(tmp_path, "[wrong:run:rl1]\nreward = fact_f1=1 label_f1=1")))
+    plan = plan_of(Settings("wrong", root=study(tmp_path, "[wrong:run:rl1]\nreward = fact_f1=1 label_f1=1")))
     task = plan.tasks["rl1-s1"]
     assert not is_done(plan, task)
     write_json(plan.out / "runs/rl1-s1.json", {"parameters": task.parameters})
@@ -394,8 +396,8 @@ def test_where_nothing_is_to_be_trained_trl_is_not_loaded(tmp_path):
     root = study(tmp_path, "")
     code = (
         "import sys\nfrom unirg.core import Settings, write_json\n"
-        "from unirg.study import Plan\nfrom unirg.training.preflight import preflight\n"
-        "plan = Plan(Settings('wrong'))\n"
+        "from unirg.study import Study\nfrom unirg.training.preflight import preflight\n"
+        "plan = Study(Settings('wrong'))\nplan.plan()\n"
         "[write_json(plan.out / 'runs' / f'{name}.json', {'parameters': task.parameters}) for name, task in plan.tasks.items()]\n"
         "print(preflight(plan), [name for name in ('torch', 'transformers', 'trl') if name in sys.modules])"
     )
@@ -419,12 +421,12 @@ def test_only_what_is_asked_for_is_looked_at(tmp_path):
     ],
 )
 def test_a_setting_is_found_where_it_counts(tmp_path, text, overrides, place):
-    plan = Plan(Settings("wrong", overrides, root=study(tmp_path, text)))
+    plan = plan_of(Settings("wrong", overrides, root=study(tmp_path, text)))
     assert place_of(plan, plan.tasks["rl2-s1"], "trl.beta") == place
 
 
 def test_a_setting_that_a_profile_has_from_another_is_named_by_that_one():
-    plan = Plan(Settings("paper_256_reports", root=ROOT), raises=False)
+    plan = plan_of(Settings("paper_256_reports", root=ROOT), raises=False)
     task = plan.tasks["rl1-s1"]
     assert place_of(plan, task, "trl.epsilon_high") == "settings.ini: [paper:stage:rl] trl.epsilon_high"
     assert place_of(plan, task, "studies_per_step") == "settings.ini: [paper_256_reports:stage:rl] studies_per_step"
@@ -445,17 +447,17 @@ def test_settings_that_cannot_stand_together():
 def test_a_run_learns_from_the_sources_it_names(tmp_path):
     text = "runs = base sft mine\n[run:mine]\nnotebook = 20_sft\nstart = base\nsources = mimic_cxr\n"
     text += "[wrong:source:mimic_cxr]\ncredentialed = no"
-    plan = Plan(Settings("wrong", {"beyond": "none"}, root=study(tmp_path, text)))
+    plan = plan_of(Settings("wrong", {"beyond": "none"}, root=study(tmp_path, text)))
     assert plan.tasks["mine-s1"].parameters["sources"] == ["mimic_cxr"] and len(plan.tasks["sft-s1"].parameters["sources"]) == 4
-    assert plan.data["iu_xray"] not in plan.tasks["mine-s1"].needs and plan.data["mimic_cxr"] in plan.tasks["mine-s1"].needs
-    assert plan.tasks["generate-mine-s1"].parameters["sources"] == list(plan.sources), "it is scored on all"
+    assert "prepare-iu_xray" not in plan.tasks["mine-s1"].needs and "prepare-mimic_cxr" in plan.tasks["mine-s1"].needs
+    assert plan.tasks["generate-mine"].parameters["sources"] == list(plan.sources), "it is scored on all"
     for source in ("rexrank", "nosuch"):
         found = faults(tmp_path, text.replace("sources = mimic_cxr", f"sources = mimic_cxr {source}"))
         assert any(f"[run:mine] learns from '{source}'" in fault for fault in found)
 
 
 def test_the_papers_recipe_is_the_papers():
-    plan = Plan(Settings("paper", root=ROOT), raises=False)
+    plan = plan_of(Settings("paper", root=ROOT), raises=False)
     asked = {name: task.parameters for name, task in plan.tasks.items()}
     sft, rl1, rl2 = asked["sft-s1"], asked["rl1-s1"], asked["rl2-s1"]
     assert (sft["global_batch"], sft["trl"]["learning_rate"], sft["trl"]["num_train_epochs"]) == (256, "5e-5", "3")
@@ -482,7 +484,7 @@ def test_the_papers_recipe_is_the_papers():
 
 
 def test_figure_4a_has_iu_xray_left_out_of_training_alone():
-    plan = Plan(Settings("paper_zero_shot", root=ROOT), raises=False)
+    plan = plan_of(Settings("paper_zero_shot", root=ROOT), raises=False)
     assert plan.unseen == ["iu_xray"] and "iu_xray" not in plan.tasks["rl2-s1"].parameters["sources"]
     assert plan.tasks["figure4"].parameters["unseen"] == ["iu_xray"]
-    assert Plan(Settings("paper", root=ROOT), raises=False).unseen == []
+    assert plan_of(Settings("paper", root=ROOT), raises=False).unseen == []

@@ -11,7 +11,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from unirg.core import StudyError
 from unirg.data.reports import FILMS, WORDINGS
 from unirg.training.generation import model_inputs
-from unirg.training.policy import build_tiny_policy, image_tokens, load_processor
+from unirg.training.policy import build_tiny_policy, load_processor
 from unirg.training.rows import training_rows
 
 OTHERWISE = [json.dumps({"like": name, "films": films}) for name in WORDINGS for films in FILMS if films != WORDINGS[name]["films"]]
@@ -31,13 +31,13 @@ def place(tmp_path_factory):
 
 @pytest.mark.parametrize("wording", [*WORDINGS, *OTHERWISE, OWN])
 def test_every_variant_renders_and_counts_its_films(place, wording):
-    folder, processor = place
+    processor = place[1]
     film = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     for prior, want in itertools.product((False, True), ("findings", "findings_impression")):
-        rows = training_rows(toy_table(4), want, 64, wording, prior, split=None, cache=folder)
+        rows = training_rows(toy_table(4), want, 64, wording, prior, split=None)
         for row, films in zip(rows, [1, 2, 1, 2] if prior else [1] * 4, strict=True):  # every second study has a prior
             inputs = model_inputs([row], processor)
-            assert (inputs["input_ids"] == film).sum() == films * image_tokens(processor) == films * 4
+            assert (inputs["input_ids"] == film).sum() == films * 4
             assert len(inputs["image_grid_thw"]) == films == len(row["images"])
             learned = DataCollatorForVisionLanguageModeling(processor, max_length=None)([dict(row)])
             assert (learned["input_ids"] == film).sum() == films * 4
@@ -48,8 +48,8 @@ def test_every_variant_renders_and_counts_its_films(place, wording):
 @pytest.mark.parametrize("wording", ["brief", "short", "full", OWN])
 def test_the_prompt_says_whether_there_is_a_prior(place, wording):
     table, words = toy_table(2), {**WORDINGS["short"], **(WORDINGS.get(wording) or json.loads(OWN))}
-    first, second = map(words_of, training_rows(table, wording=wording, prior=True, split=None, cache=place[0]))
-    alone = words_of(training_rows(table, wording=wording, split=None, cache=place[0])[1])
+    first, second = map(words_of, training_rows(table, wording=wording, prior=True, split=None))
+    alone = words_of(training_rows(table, wording=wording, split=None)[1])
     assert words["no_prior"] in first and table[0]["findings"] not in first
     assert table[0]["findings"] in second and words["no_prior"] not in second
     assert words["no_prior"] not in alone and table[0]["findings"] not in alone
@@ -57,10 +57,10 @@ def test_the_prompt_says_whether_there_is_a_prior(place, wording):
 
 @pytest.mark.parametrize("like", [*WORDINGS])
 def test_films_stand_in_the_order_that_the_wording_says(place, like):
-    folder, processor = place
+    processor = place[1]
     orders = {films: json.dumps({"like": like, "films": films}) for films in ("current prior", "prior current")}
     rows = {
-        films: training_rows(toy_table(2), wording=wording, prior=True, split=None, cache=folder)[1] for films, wording in orders.items()
+        films: training_rows(toy_table(2), wording=wording, prior=True, split=None)[1] for films, wording in orders.items()
     }
     one, other = (model_inputs([row], processor)["pixel_values"].chunk(2) for row in rows.values())
     assert torch.equal(one[0], other[1]) and torch.equal(one[1], other[0]) and not torch.equal(one[0], one[1])
@@ -73,10 +73,10 @@ def test_films_stand_in_the_order_that_the_wording_says(place, like):
 @pytest.mark.parametrize("like", [*WORDINGS])
 def test_films_in_turn_stand_each_before_its_own_words(place, like):
     "With a prior or without, the current film and what follows it are the same."
-    folder, processor = place
+    processor = place[1]
     wording, table = json.dumps({"like": like, "films": "in turn"}), toy_table(2)
-    without, given = training_rows(table, "findings", wording=wording, prior=True, split=None, cache=folder)
-    alone = training_rows(table, "findings", wording=wording, split=None, cache=folder)[1]
+    without, given = training_rows(table, "findings", wording=wording, prior=True, split=None)
+    alone = training_rows(table, "findings", wording=wording, split=None)[1]
     text = processor.decode(model_inputs([given], processor)["input_ids"][0])
     films = [place for place in range(len(text)) if text.startswith("<|vision_start|>", place)]
     assert films[0] < text.index(table[0]["findings"]) < films[1] < text.index(given["prompt"][0]["content"][-1]["text"])
@@ -88,4 +88,4 @@ def test_films_in_turn_stand_each_before_its_own_words(place, like):
 def test_an_odd_wording_is_refused(place):
     for odd in ('{"films": "prior"}', '{"like": "nosuch"}'):
         with pytest.raises(StudyError, match="wording"):
-            training_rows(toy_table(2), wording=odd, split=None, cache=place[0])
+            training_rows(toy_table(2), wording=odd, split=None)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from unirg.core import Settings, StudyError
-from unirg.study import Plan
+from planned import plan_of
 from unirg.training.preflight import preflight
-from unirg.training.options import Job, model_options, resolved_options, trl_options
+from unirg.training.options import Job, resolved_options, trl_options
 
 ROOT = Path(__file__).parents[1]
 RUNS = "base sft rl1 rl2 sft_more sft_more_low"
@@ -21,7 +21,7 @@ def plan(tmp_path):
     shutil.copytree(ROOT / "nbs" / "study", tmp_path / "nbs" / "study")
     for name in ("mimic-cxr", "chexpert-plus", "rexgradient-160k", "iu-xray"):
         (tmp_path / "archives" / name).mkdir(parents=True)
-    return lambda profile, **changes: Plan(Settings(profile, {"runs": RUNS, "beyond": "none"} | changes, root=tmp_path))
+    return lambda profile, **changes: plan_of(Settings(profile, {"runs": RUNS, "beyond": "none"} | changes, root=tmp_path))
 
 
 def test_the_paper_profile_trains_as_the_paper_did(plan):
@@ -51,7 +51,7 @@ def test_the_control_waits_for_the_runs_whose_compute_it_spends(plan, profile):
     for run in ("sft_more", "sft_more_low"):
         task = tasks[f"{run}-s1"]
         assert task.parameters["match_run"] == ["rl1", "rl2"] and task.parameters["start"].endswith("sft-s1")
-        assert {"sft-s1", "rl1-s1", "rl2-s1"} <= set(task.after)
+        assert {"sft-s1", "rl1-s1", "rl2-s1"} <= set(task.needs)
         rates.add(task.parameters["trl"]["learning_rate"])
     assert len(rates) == 2 and "sft_more-s1" not in plan(profile, runs="base sft rl1").tasks
     with pytest.raises(StudyError, match=r"\[run:sft_more\] matches 'rl1', which is not among the runs"):
@@ -61,13 +61,13 @@ def test_the_control_waits_for_the_runs_whose_compute_it_spends(plan, profile):
 def test_the_full_phantom_is_the_phantom_with_more_of_everything(plan):
     tasks, small = plan("phantom_full", runs="base sft sft_more rl1 rl2 rl_only", beyond="rl2").tasks, plan("phantom").tasks
     assert {f"{run}-s{seed}" for run in ("sft", "sft_more", "rl2") for seed in range(1, 6)} <= set(tasks)
-    assert {"consensus-sft-s5", "score-sft_consensus-s5", "follows", "operating_point", "sight"} <= set(tasks)
+    assert {"consensus-sft", "generate-sft", "follows", "operating_point", "sight"} <= set(tasks)
     assert tasks["operating_point"].parameters["consensus"] == "sft_consensus", "its samples are not drawn twice"
-    for name in ("sft-s2", "rl2-s2", "sft_more-s2"):  # the same recipes, but for more steps of RL at a lower rate
+    for name in ("sft-s2", "rl2-s2", "sft_more-s2"):  # the same recipes, but for more studies looked at and more steps of RL
         ours, theirs = (dict(some[name].parameters, out="", start="", profile="") for some in (tasks, small))
         ours, theirs = ours | ours.pop("trl"), theirs | theirs.pop("trl")
         apart = {key for key in ours if ours[key] != theirs[key]}
-        assert apart <= ({"max_steps", "learning_rate", "save_steps", "eval_steps"} if name == "rl2-s2" else set())
+        assert apart <= {"evaluate_studies"} | ({"max_steps"} if name == "rl2-s2" else set())
     assert int(tasks["rl2-s2"].parameters["trl"]["max_steps"]) > int(small["rl2-s2"].parameters["trl"]["max_steps"])
     counts = [dict(pair.split("=") for pair in some["phantom"].parameters["studies"].split()) for some in (tasks, small)]
     assert counts[0].keys() == counts[1].keys() and all(int(counts[0][name]) > int(counts[1][name]) for name in counts[0])
@@ -94,16 +94,15 @@ def test_the_papers_second_step_asks_for_its_judge(plan):
 
 def test_a_run_read_by_consensus_is_a_system_of_its_own(plan):
     tasks = plan("phantom", consensus="sft rl2").tasks
-    drawn, scored = tasks["consensus-sft-s2"], tasks["score-sft_consensus-s2"]
-    assert drawn.after[0] == "sft-s2" and drawn.makes[0].name == "sft_consensus-s2" and scored.after[0] == "consensus-sft-s2"
-    assert scored.parameters["system"] == "sft_consensus-s2" and scored.parameters["predictions"] == "predictions/sft_consensus-s2"
+    drawn, made = tasks["consensus-sft"], {"outputs/phantom/predictions/sft_consensus-s2", "outputs/phantom/scores/sft_consensus-s2"}
+    assert "sft-s2" in drawn.needs and made <= set(drawn.makes) and drawn.parameters["seeds"] == [1, 2]
     table = tasks["table_s1"]
-    assert table.parameters["systems"] == ["sft_consensus", "rl2_consensus"] and "score-rl2_consensus-s1" in table.after
+    assert table.parameters["systems"] == ["sft_consensus", "rl2_consensus"] and "consensus-rl2" in table.needs
     assert not any("consensus" in name for name in plan("phantom", consensus="none").tasks)
-    drawn = plan("paper_zero_shot", consensus="sft").tasks["consensus-sft-s1"].parameters
+    drawn = plan("paper_zero_shot", consensus="sft").tasks["consensus-sft"].parameters
     assert set(drawn["sources"]) - set(drawn["training"]) == {"iu_xray"}, "no threshold is chosen on the source that is never learned from"
     limited = plan("phantom", consensus="sft", limit="5").tasks
-    assert limited["score-sft_consensus-s1"].parameters["limit"] == limited["consensus-sft-s1"].parameters["limit"] == 5
+    assert limited["generate-sft"].parameters["limit"] == limited["consensus-sft"].parameters["limit"] == 5
     with pytest.raises(StudyError, match="consensus = sftt, which is not among the runs"):
         plan("phantom", consensus="sftt")
 
@@ -111,11 +110,11 @@ def test_a_run_read_by_consensus_is_a_system_of_its_own(plan):
 def test_a_run_may_have_fewer_seeds_than_the_profile(plan):
     own = plan("phantom", runs="base sft rl_only rl1", seeds="1 2")
     assert {"sft-s1", "sft-s2", "rl1-s2", "rl_only-s1"} <= set(own.tasks), "the settings give rl_only one seed"
-    assert not {"rl_only-s2", "generate-rl_only-s2", "score-rl_only-s2"} & set(own.tasks)
+    assert "rl_only-s2" not in own.tasks and own.tasks["generate-rl_only"].parameters["seeds"] == [1]
     settings = own.root / "settings.ini"
     text = settings.read_text()
     settings.write_text(text.replace("[phantom:run:rl_only]\nseeds = 1", "[phantom:run:rl_only]\nseeds = 3"))
-    with pytest.raises(StudyError, match=r"\[run:rl_only\] has seed 3, which is not among the profile's: 1 2"):
+    with pytest.raises(StudyError, match=r"\[run:rl_only\] has seed '3', which is not among the profile's: 1 2"):
         plan("phantom", runs="base sft rl_only", seeds="1 2")
     settings.write_text(text + "\n[phantom:run:sft]\nseeds = 1\n")
     with pytest.raises(StudyError, match=r"\[run:rl1\] has seed 2, but \[run:sft\], which it needs, has not"):
@@ -125,12 +124,12 @@ def test_a_run_may_have_fewer_seeds_than_the_profile(plan):
 def test_a_run_with_priors_also_writes_with_anothers_prior_and_with_none(plan):
     tasks = plan("phantom", runs="base sft sft_prior", seeds="1 2").tasks
     assert tasks["sft_prior-s1"].parameters["prior"] and not tasks["sft-s1"].parameters["prior"]
-    for priors in ("other", "none"):
-        given = tasks[f"generate-sft_prior_{priors}-s1"]
-        assert given.parameters["writer"] == "sft_prior-s1" and given.parameters["priors"] == priors and "sft_prior-s1" in given.after
-    assert tasks["generate-sft-s1"].parameters["priors"] == "own" and "generate-sft_other-s1" not in tasks
+    given = tasks["generate-sft_prior"]
+    assert given.parameters["priors"] == ["own", "other", "none"] and "sft_prior-s1" in given.needs
+    assert tasks["generate-sft"].parameters["priors"] == ["own"]
     arms = [f"sft_prior{which}-s1" for which in ("", "_other", "_none")]
-    assert tasks["figure3"].parameters["arms"] == arms and {f"generate-{arm}" for arm in arms} <= set(tasks["figure3"].after)
+    assert {f"outputs/phantom/predictions/{arm}" for arm in arms} <= set(given.makes)
+    assert tasks["figure3"].parameters["arms"] == arms and "generate-sft_prior" in tasks["figure3"].needs
     assert plan("paper", runs="base sft sft_prior").tasks["sft_prior-s1"].parameters["start"].endswith("base-s1"), "a twin, not a pupil"
 
 
@@ -140,7 +139,7 @@ def test_every_option_that_settings_name_is_trls(plan, profile):
     for name, task in plan(profile, runs=runs).tasks.items():
         if "trl" in task.parameters:
             kind = "grpo" if "studies_per_step" in task.parameters else "sft"
-            trl_options(kind, task.parameters["trl"], name), model_options(task.parameters["trl"], name)
+            trl_options(kind, task.parameters["trl"], name), trl_options("model", task.parameters["trl"], name)
             assert len(task.parameters) < 20
 
 
@@ -187,7 +186,7 @@ WRONG = [
 @pytest.mark.parametrize(("kind", "name", "value", "said"), WRONG)
 def test_a_wrong_option_is_told_with_its_section(kind, name, value, said):
     with pytest.raises(StudyError, match=r"\[run:x\]") as error:
-        trl_options(kind, {name: value}, "[run:x]"), model_options({name: value}, "[run:x]")
+        trl_options(kind, {name: value}, "[run:x]"), trl_options("model", {name: value}, "[run:x]")
     assert f"trl.{name}" in str(error.value) or "no option" in str(error.value)
     assert said in str(error.value)
 

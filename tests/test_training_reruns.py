@@ -9,12 +9,11 @@ from study_notebooks import run_notebook
 from training_toys import toy_studies, toy_table, toy_texts
 
 import unirg
-from unirg.core import read_json, write_json
-from unirg.study import modules_of
-from unirg.training import generation, rows, sft, trainers
+from unirg.core import modules_of, read_json, write_json
+from unirg.training import generation, sft, trainers
 from unirg.training.launch import finished, launch
 from unirg.training.options import Job
-from unirg.training.policy import build_tiny_policy, refer_to_policy
+from unirg.training.policy import build_tiny_policy, link_checkpoint
 from unirg.training.rows import training_rows
 
 PACKAGE = Path(unirg.__file__).parent
@@ -48,22 +47,20 @@ def study_of(tmp_path, monkeypatch, *sources):
     monkeypatch.setenv("UNIRG_ROOT", str(tmp_path))
     (tmp_path / "settings.ini").write_text("")
     for source in sources:
-        toy_studies(tmp_path / "out" / "data" / source, 20)
+        toy_studies(tmp_path / "out" / "data" / source, 20, source)
     build_tiny_policy(toy_texts(), tmp_path / "out" / "models" / "sft-s1")
     return tmp_path / "out"
 
 
 def test_films_and_reports_stay_inside_the_study(place, tmp_path, monkeypatch, users_cache):
     out = study_of(tmp_path, monkeypatch, "toy")
-    run_notebook("40_generate", out="out", system="sft-s1", sources=["toy"], max_new_tokens=4)
+    run_notebook("40_generate", out="out", run="sft", sources=["toy"], max_new_tokens=4)
     run_notebook("45_consensus", out="out", sources=["toy"], training=["toy"], samples=2, max_new_tokens=4)
     generation.generate_reports(place / "tiny", place / "toy", tmp_path / "alone" / "p.json", max_new_tokens=4)
     sft.main(write_json(tmp_path / "job.json", asked(place, "unplaced", {"max_steps": "1"}, evaluate_studies=0)))
     assert not users_cache.exists()
     kept = {path.name for path in out.iterdir()} | {path.name for path in (out / "predictions" / "sft-s1").iterdir()}
-    assert kept == {"data", "models", "predictions", "toy.json", ".toy.json.request"}, "no rows among what is digested"
-    with pytest.raises(TypeError, match="cache"):
-        training_rows(toy_table(2))
+    assert kept == {"data", "models", "predictions", "scores", "toy.json", ".toy.json.request"}, "no rows among what is digested"
 
 
 def test_a_threshold_is_chosen_on_sources_learned_from_alone(tmp_path, monkeypatch):
@@ -73,15 +70,6 @@ def test_a_threshold_is_chosen_on_sources_learned_from_alone(tmp_path, monkeypat
     assert drawn == {"toy.json", "unseen.json", "toy-validation.json", "threshold.json"}
     with pytest.raises(unirg.core.StudyError, match="none of toy has validation studies"):
         run_notebook("45_consensus", out="out", sources=["unseen"], training=["toy"])
-
-
-def test_films_that_other_code_made_are_not_taken(tmp_path, monkeypatch):
-    rows.training_rows(toy_table(2), split=None, cache=tmp_path)[0]
-    (before,) = tmp_path.iterdir()
-    monkeypatch.setattr(rows, "FILM_CODE", "edited")
-    rows.training_rows(toy_table(2), split=None, cache=tmp_path)[0]
-    (after,) = tmp_path.iterdir()
-    assert before != after and not before.exists(), "films are large: those of other code are not kept"
 
 
 def begun(place, name, **more):
@@ -95,7 +83,7 @@ def begun(place, name, **more):
 
 
 KEPT = [{"trl": SFT | {"logging_steps": "1"}}, {"trl": SFT | {"save_steps": "6", "report_to": "tensorboard"}}, {"reward_workers": "2"}]
-KEPT += [{"trl": SFT | {"per_device_train_batch_size": "2"}}, {"trl": SFT | {"attn_implementation": "eager"}}, {"cache": "elsewhere"}]
+KEPT += [{"trl": SFT | {"per_device_train_batch_size": "2"}}, {"trl": SFT | {"attn_implementation": "eager"}}]
 ASIDE = [{"trl": SFT | {"learning_rate": "1e-4"}}, {"seed": 3}, {"batch": 4}, {"want": "findings"}, {"prior": True}]
 ASIDE += [{"augment": 2}, {"trl": SFT | {"max_steps": "9"}}, {"studies": 3}, {"muon_learning_rate": 1e-3}]
 ASIDE += [{"trl": SFT | {"metric_for_best_model": "words"}}]
@@ -130,7 +118,7 @@ def test_a_copy_of_a_start_or_a_table_is_the_same(place, tmp_path):
 def test_no_module_of_the_room_leads_back_to_itself():
     for path in sorted((PACKAGE / "training").glob("[a-z]*.py")):
         name = f"unirg.training.{path.stem}"
-        assert name not in modules_of(path.read_text(), PACKAGE, name), name
+        assert name not in modules_of(path.read_text(), name), name
 
 
 def test_a_finished_training_is_not_done_again_unless_something_differs(place):
@@ -153,7 +141,7 @@ def test_a_finished_training_is_not_done_again_unless_something_differs(place):
 
 
 def test_a_source_that_has_its_reports_is_not_written_again(place, tmp_path, monkeypatch):
-    options = dict(table=place / "toy", out=tmp_path / "p.json", cache=tmp_path)
+    options = dict(table=place / "toy", out=tmp_path / "p.json")
     written, parts = generation.generate_reports(place / "tiny", max_new_tokens=4, **options), generation.write_parts
     monkeypatch.setattr(generation, "write_parts", None)
     assert generation.generate_reports(place / "tiny", max_new_tokens=4, **options) == written
@@ -166,13 +154,13 @@ def test_a_source_that_has_its_reports_is_not_written_again(place, tmp_path, mon
 
 
 def test_a_policy_without_a_record_is_asked_as_the_study_says(place, tmp_path):
-    refer_to_policy(place / "tiny", tmp_path / "base", wording="full", want="findings_impression")
-    asked_for = generation.asked_rows(tmp_path / "base", toy_table(2), cache=tmp_path)
-    alike = training_rows(toy_table(2), wording="full", split=None, cache=tmp_path)
+    link_checkpoint(place / "tiny", tmp_path / "base", wording="full", want="findings_impression")
+    asked_for = generation.build_prompts(tmp_path / "base", toy_table(2))
+    alike = training_rows(toy_table(2), wording="full", split=None)
     assert [row["prompt"] for row in asked_for] == [row["prompt"] for row in alike]
     write_json(place / "told" / "training.json", {"job": {"wording": "short"}})
-    refer_to_policy(place / "told", tmp_path / "again", wording="full")
-    assert generation.taught_with(tmp_path / "again") == {"wording": "short"}, "what a policy learned from goes first"
+    link_checkpoint(place / "told", tmp_path / "again", wording="full")
+    assert generation.load_prompt_config(tmp_path / "again") == {"wording": "short"}, "what a policy learned from goes first"
 
 
 def test_the_best_weights_are_kept_also_over_a_kill(place, monkeypatch):
@@ -193,6 +181,6 @@ def test_the_best_weights_are_kept_also_over_a_kill(place, monkeypatch):
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sft, "CheckpointCompletion", Killed)
+        patch.setattr(trainers, "CheckpointCompletion", Killed)
         trained("killed", [0.9, 0.5, 0.2])
     assert trained("killed", [0.3]) == whole and whole[0] == 3

@@ -58,7 +58,7 @@ def launcher(place, name):
 
 def train(place, name, out, **job):
     "Train by a launch file, in two processes unless it is `one`."
-    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / out), "cache": str(place)}
+    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(place / out), }
     where["evaluate_studies"] = 5  # which two processes cannot halve
     return launching.launch({**where, **job}, processes=1 if name == "one" else 2, launcher=launcher(place, name), show=False)
 

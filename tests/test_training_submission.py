@@ -17,7 +17,7 @@ from training_toys import toy_texts
 from unirg.core import StudyError, read_json, write_json
 from unirg.data.layouts import json_entries
 from unirg.phantom.archives import write_archive
-from unirg.training.generation import Parts
+from unirg.training import generation
 from unirg.training.launch import environment
 from unirg.training.policy import build_tiny_policy, load_processor, train_tokenizer
 from unirg.training.submission import main, submit
@@ -74,9 +74,9 @@ def test_killed_and_restarted_it_goes_on(place, whole, tmp_path):
     writer.wait()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob(pattern)}
     assert 0 < len(done) < len(whole) and not out.exists()
-    kept, real = {}, Parts.remove
+    kept, real = {}, generation.write_predictions
     with pytest.MonkeyPatch.context() as patch:  # look at the batches before they go
-        patch.setattr(Parts, "remove", lambda parts: (kept.update({p: p.stat().st_mtime_ns for p in done}), real(parts)))
+        patch.setattr(generation, "write_predictions", lambda *told: (kept.update({p: p.stat().st_mtime_ns for p in done}), real(*told))[1])
         main(arguments(place, out, batch_size=1))
     assert kept == done, "what was done is not done again"
     assert read_json(out) == whole and [path.name for path in tmp_path.iterdir()] == [out.name]

@@ -54,7 +54,7 @@ def vllm(monkeypatch, tmp_path):
 
 def train(place, out, trl=None, **more):
     told = {"kind": "grpo", "trl": GRPO | (trl or {}), "batch": 2, "reward": "label_f1=1 bleu2=1", "evaluate_studies": 0}
-    told |= {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(out), "cache": str(place)}
+    told |= {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(out), }
     return launch(told | more, show=False)
 
 
@@ -90,6 +90,27 @@ def test_a_vllm_that_reads_something_else_ends_the_training(place, vllm, tmp_pat
     with pytest.raises(StudyError, match=said):
         train(place, tmp_path / "rl", trl={"max_steps": "6"})
     assert len(vllm()) <= 3 * 8 and not (tmp_path / "rl").exists()
+
+
+def test_it_is_seen_without_the_correction_too(place, vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_STAND_IN", "other_weights")
+    with pytest.raises(StudyError, match=r"step [123]: reports are sampled by another policy"):
+        train(place, tmp_path / "rl", trl={"max_steps": "6", "vllm_importance_sampling_correction": "no"})
+
+
+@pytest.mark.parametrize("corrects", [True, False])
+@pytest.mark.parametrize("ratio", [[[0.5, 2.0], [1.0, 3.0]], [[0.25], [4.0]], None])
+def test_what_is_only_looked_at_has_no_weight(monkeypatch, corrects, ratio):
+    "TRL's loss is handed ratios, a token's or a report's, only where they are to correct it."
+    monkeypatch.setattr(grpo.GRPOTrainer, "compute_loss", lambda self, model, inputs, *more, **named: inputs)
+    trainer = object.__new__(grpo.GrpoTrainer)
+    trainer.corrects = corrects
+    given = {"advantages": torch.ones(2)} | ({} if ratio is None else {"importance_sampling_ratio": torch.tensor(ratio)})
+    found = trainer.compute_loss(None, given, num_items_in_batch=2)
+    assert found.keys() == given.keys()
+    if ratio is not None:
+        assert found["importance_sampling_ratio"].tolist() == (ratio if corrects else [[1.0] * len(ratio[0])] * 2)
+        assert given["importance_sampling_ratio"].tolist() == ratio, "kept as it was for the next step"
 
 
 def test_an_image_token_is_never_sampled(place, vllm, tmp_path, monkeypatch):
@@ -203,7 +224,7 @@ def vllm_here(vllm, monkeypatch):
 
 @pytest.mark.parametrize("prior, side, samples", [(False, None, 0), (True, None, 0), (False, 96, 0), (True, 64, 0), (True, None, 3)])
 def test_vllm_writes_what_transformers_writes(place, vllm_here, tmp_path, prior, side, samples):
-    rows = training_rows(toy_table(10), image_size=side or 64, split=None, prior=prior, cache=tmp_path)
+    rows = training_rows(toy_table(10), image_size=side or 64, split=None, prior=prior)
     writing = generation.Writing(str(place / "tiny"), side, max_new_tokens=8, samples=samples)
     batch = [rows[row] for row in range(6)]
     written = generation.VllmWriter(writing, rows)(batch)
@@ -220,5 +241,5 @@ def test_vllm_writes_what_transformers_writes(place, vllm_here, tmp_path, prior,
 
 
 def test_a_file_by_vllm(place, vllm_here, tmp_path):
-    options = dict(table=place / "toy", split="test", max_new_tokens=6, cache=tmp_path, engine="vllm")
+    options = dict(table=place / "toy", split="test", max_new_tokens=6, engine="vllm")
     assert len(generation.generate_reports(place / "tiny", out=tmp_path / "p.json", **options)) == len(vllm_here()) == 8

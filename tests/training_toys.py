@@ -33,10 +33,10 @@ def toy_table(studies: int, seed: int = 0, source: str = "toy") -> datasets.Data
     return datasets.Dataset.from_list(rows, features=FEATURES)
 
 
-def toy_studies(folder, studies: int = 60):
+def toy_studies(folder, studies: int = 60, source: str = "toy"):
     "The table saved as a prepared source."
-    table = toy_table(studies)
-    return Studies(table, {}, {"source": "toy", "seen": studies, "rows": studies, "quarantined": 0}).save(folder)
+    table = toy_table(studies, source=source)
+    return Studies(table, {}, {"source": source, "seen": studies, "rows": studies, "quarantined": 0}).save(folder)
 
 
 def toy_texts() -> list[str]:

@@ -411,7 +411,7 @@ def _by_number(ax, here: pd.DataFrame, runs: list[str]) -> None:
                 ax.text(done + share / 2, place, f"{100 * share:.0f}", ha="center", va="center", fontsize=5.8, color=colour)
             done += share
     ax.set(yticks=range(len(runs)), ylim=(len(runs) - 0.4, -0.6), xlim=(0, 1))
-    ax.set_yticklabels([name_of(run) for run in runs])
+    ax.set_yticklabels([name_of(run) for run in runs], fontsize=6)
 
 
 def _by_type(ax, here: pd.DataFrame, runs: list[str]) -> None:

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from .design import lineage
-from .figures import MEASURE_NAMES, PAGE, set_style
+from .figures import LOWER_IS_BETTER, MEASURE_NAMES, PAGE, set_style
 from .panels import compare, pool_seen
-from .report import LOWER_IS_BETTER
 from .scoring import of_run
 from .statistics import by_seed, split_system, told_apart
 from ..core import StudyError

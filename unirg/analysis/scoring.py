@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_predictions', 'write_constant', 'findings_of', 'all_measures', 'score_predictions', 'save_scores', 'read_scores',
-           'of_run', 'label_counts']
+           'of_run', 'score_sources', 'label_counts']
 
 # %% ../../nbs/analysis/02_scoring.ipynb #6c0111f9
 import json
@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 
 from ..core import StudyError, whole_file, write_json
 from ..data.reports import sections, target_text
+from ..data.studies import Studies
 from ..reward.composite import MEASURES, score_pairs
 from ..reward.judge import ERROR_TYPES
-from ..reward.metrics import radcliq_v1, reading, says_nothing
+from ..reward.metrics import default_bertscore, radcliq_v1, reading, says_nothing
 from ..reward.model_metrics import NEEDS, ModelMeasure
 
 # %% ../../nbs/analysis/02_scoring.ipynb #13138072
@@ -169,6 +170,33 @@ def of_run(
 ) -> list[str]:  # the run's own, in their order; empty where it has none
     "One run's seeds among systems."
     return [system for system in scored if system.rpartition("-s")[0] == run]
+
+# %% ../../nbs/analysis/02_scoring.ipynb #24a3cfa2
+def score_sources(
+    predictions: str | Path,  # a folder of <source>.json
+    data: str | Path,  # the folder of prepared sources
+    out: str | Path,  # the folder of scores to be, named like the system
+    sources: list[str],  # whose predictions
+    want: str,  # sections of the reference
+    split: str = "test",  # which studies
+    limit: int | None = None,  # only the first so many studies of each source
+    judges: dict[str, Callable] | None = None,  # see `score_predictions`
+    models: list[ModelMeasure] | None = None,  # see `all_measures`
+) -> pd.DataFrame:  # every score
+    "Score a system's prediction files; raises `StudyError` where one does not have just its source's studies."
+    out = Path(out)
+    for left in out.glob("*.parquet"):  # of sources that were in an earlier plan
+        if left.stem not in sources:
+            left.unlink()
+    with default_bertscore().sharing(out.parent / ".sentences"):
+        for source in sources:
+            table = Studies.load(Path(data) / source).table.remove_columns("image")
+            table = table.select([i for i, where in enumerate(table["split"]) if where == split][:limit])
+            if not len(table) and split != "test":  # CheXpert Plus has no validation studies; a set without test studies is an error
+                continue
+            texts = read_predictions(Path(predictions) / f"{source}.json", table["study_id"])
+            save_scores(score_predictions(texts, table, want, out.name, judges, models), out / f"{source}.parquet")
+    return read_scores(out)
 
 # %% ../../nbs/analysis/02_scoring.ipynb #b2677877
 def label_counts(

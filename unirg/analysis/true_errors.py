@@ -8,7 +8,6 @@ __all__ = ['SLACK', 'IMPLIED', 'BOTH', 'SIGN_COLUMNS', 'TRUE_ERRORS', 'COUNTS', 
            'count_true_errors', 'rank_agreement', 'panel_measures']
 
 # %% ../../nbs/analysis/12_true_errors.ipynb #87b6117f
-import functools
 import json
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from .figures import COLUMN, MEASURE_NAMES, set_style
 from .statistics import resampled_sums
 from ..core import StudyError
 from ..phantom.archives import Truth
-from ..phantom.dictation import GRADED, READERS, SEVERITY_BOUNDS, SIZED, speaks
+from ..phantom.dictation import GRADED, SEVERITY_BOUNDS, SIZED, UNCERTAIN, speaks
 from ..phantom.patients import SEEN
 from ..reward.findings import Fact, facts
 
@@ -56,15 +55,8 @@ def fitting_degrees(
 def reader_weight(
     severity: float,  # 0..1
 ) -> float:  # 0..1
-    "How likely an average reader states a sign of this severity."
-    return speaks(severity, _average_mid())
-
-
-@functools.cache
-def _average_mid() -> float:
-    "The severity that an average reader states every other time."
-    readers = [reader for house in READERS.values() for reader in house]
-    return sum(reader.mid * reader.share for reader in readers) / sum(reader.share for reader in readers)
+    "How likely an average reader of the usual world states a sign of this severity."
+    return speaks(severity, UNCERTAIN.threshold, UNCERTAIN.unevenness)
 
 
 assert fitting_degrees(0.3) == {"mild"} and fitting_degrees(0.56) == {"mild", "moderate"} and 0.01 < reader_weight(0.1) < 0.1

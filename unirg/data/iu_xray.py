@@ -265,7 +265,7 @@ def count_reports(
 def read(
     root: str | Path,  # the archive's folder
     size: int = 512,  # pixels
-    num_proc: int = 1,  # processes
+    step: str = "all",  # or list, join: see `collect`
     limit: int | None = None,  # only the first so many studies
     out: str | Path | None = None,  # folder to save to
     pixels: bool = True,  # False: text only
@@ -284,6 +284,6 @@ def read(
         packed_films(options.get("images") or folder)
     found = named(records(root, tally=tally, **options), source, institution)
     return collect(
-        source, found, root=folder, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
+        source, found, root=folder, size=size, step=step, limit=limit, out=out, pixels=pixels, equalise=equalise,
         encounters=encounters, notes=notes, words=words, tally=tally, unreadable_limit=unreadable_limit,
     )  # fmt: skip

@@ -272,7 +272,7 @@ def records(
 def read(
     root: str | Path,  # the archive's folder
     size: int = 512,  # pixels
-    num_proc: int = 1,  # processes
+    step: str = "all",  # or list, join: see `collect`
     limit: int | None = None,  # only the first so many studies
     out: str | Path | None = None,  # folder to save to
     pixels: bool = True,  # False: text only
@@ -293,7 +293,7 @@ def read(
     tally = Tally()
     found = named(records(root, **options, texts=False, tally=tally), source, institution)
     return collect(
-        source, found, root=root, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels, equalise=equalise,
+        source, found, root=root, size=size, step=step, limit=limit, out=out, pixels=pixels, equalise=equalise,
         encounters=encounters, complete=later, notes=notes, words=words, tally=tally, unreadable_limit=unreadable_limit,
     )  # fmt: skip
 

@@ -181,7 +181,7 @@ def records(
 def read(
     root: str | Path,  # a ReXrank JSON, or a folder holding one
     size: int = 512,  # pixels
-    num_proc: int = 1,  # processes
+    step: str = "all",  # or list, join: see `collect`
     limit: int | None = None,  # only the first so many studies
     out: str | Path | None = None,  # folder to save to
     pixels: bool = True,  # False: text only
@@ -197,6 +197,6 @@ def read(
     file, tally = rexrank_file(root), Tally()
     found = named(records(file, images, tally), source, institution)
     return collect(
-        source, found, root=file.parent, size=size, num_proc=num_proc, limit=limit, out=out, pixels=pixels,
+        source, found, root=file.parent, size=size, step=step, limit=limit, out=out, pixels=pixels,
         equalise=equalise, encounters=encounters, notes={"file": file.name}, words=words, tally=tally, unreadable_limit=unreadable_limit,
     )  # fmt: skip

@@ -38,7 +38,7 @@ def options_of(
     return {name: p for name, p in known.items() if p.kind is not inspect.Parameter.VAR_KEYWORD and name not in OWN}
 
 
-OWN = ("root", "words", "names", "tally", "texts", "unreadable_limit")  # parameters of readers that are no settings
+OWN = ("root", "words", "names", "tally", "texts", "unreadable_limit", "step")  # parameters of readers that are no settings
 
 # %% ../../nbs/data/11_sources.ipynb #0c10bc2a
 def own_words(
@@ -60,8 +60,9 @@ def read_source(
     layout: str,  # a key of LAYOUTS
     root: str | Path,  # where the archive is
     unreadable_limit: float = 0.5,  # share of studies whose film may be unreadable; more is an error, and nothing is kept
-    **options,  # of the reader: source, institution, size, num_proc, limit, out, ...; a table's mapping, one option a field
-) -> Studies:
+    step: str = "all",  # or list, join: see `collect`
+    **options,  # of the reader: source, institution, size, limit, out, ...; a table's mapping, one option a field
+) -> Studies | None:  # None where they were only listed
     "Read an archive by its layout's name; raises `StudyError` for an unknown layout or option, a missing root, or a patient in two splits."
     if layout not in LAYOUTS:
         raise StudyError(f"there is no layout '{layout}'; there are: {', '.join(LAYOUTS)}")
@@ -72,8 +73,8 @@ def read_source(
         if name in OWN or (name not in known and layout != "table"):  # a table's mapping is checked where it is read, against its columns
             raise StudyError(f"the reader of '{layout}' takes no option '{name}'; it takes: {', '.join(known)}")
     options = {name: as_annotated(value, known.get(name), name) for name, value in options.items() if value is not None}
-    studies = LAYOUTS[layout].read(root, unreadable_limit=unreadable_limit, **own, **options)
-    torn = patients_in_two_splits(studies.table)
+    studies = LAYOUTS[layout].read(root, unreadable_limit=unreadable_limit, step=step, **own, **options)
+    torn = patients_in_two_splits(studies.table) if studies else {}
     if torn:
         if options.get("out"):
             shutil.rmtree(options["out"])

@@ -35,7 +35,7 @@ import pyarrow.compute as pc
 from ..core import StudyError, digest, read_json, study_root, whole_file, write_json, write_whole, whole_folder
 from .leaks import counted_in_train, flags_in_train, patients_in_two_splits, prompt_leaks, training_texts
 from .radiographs import RadiographError, load_radiograph
-from .shards import Listing, shard_path, write_shards
+from .shards import Listing, listed_in, shard_path, write_shards
 from .words import UNCLEAR, Unheard, Words, age, is_frontal, is_posture, known_text, race, remarks, sex, split, untold, view
 
 # %% ../../nbs/data/01_studies.ipynb #5c56b5f2
@@ -509,7 +509,7 @@ def collect(
     records: Iterable[Record],  # one a study, as a reader yields them
     root="",  # the archive's folder
     size: int = 512,  # pixels
-    num_proc: int = 1,  # processes
+    step: str = "all",  # or list: only list the studies; join: make the table of shards that other jobs have read
     out=None,  # the folder to save to, `<profile>/data/<source>`; None keeps the table in memory
     limit: int | None = None,  # only the first so many studies, for a try
     equalise: bool = False,  # histogram equalisation
@@ -521,25 +521,29 @@ def collect(
     words: Words | None = None,  # the person's own words
     tally: Tally | None = None,  # filled by the reader
     unreadable_limit: float = 0.5,  # share of studies whose film, or row of the table, may be unreadable
-) -> Studies:
+) -> Studies | None:  # None where they were only listed
     "Link priors, load films, set aside what cannot be used, count, save; raises `StudyError` where too little can be used."
     options = Options(str(root), size, equalise, pixels, complete)
     with contextlib.nullcontext() if out is not None else scratch() as temporary:
         target = Path(out if out is not None else temporary / "studies")
         work = target.with_name(f".{target.name}.shards")
-        folder, listed = start_or_resume(work, source, itertools.islice(records, limit), options, shard, encounters, words)
-        if tally is not None and limit is None:
-            tally.check(source, listed["studies"])
-        told = {"ids_twice": listed["ids_twice"], "limit": limit, "encounters_by": encounters, "not_understood": listed["not_understood"]}
-        told |= {"table_rows": tally.told()} if tally is not None else {}
-        told |= {"reader": notes} if notes else {}
-        shards = write_shards(folder, num_proc)
+        if step != "join" or not any(work.glob("*/told.json")):
+            folder, listed = start_or_resume(work, source, itertools.islice(records, limit), options, shard, encounters, words)
+            if tally is not None and limit is None:
+                tally.check(source, listed["studies"])
+            told = {"ids_twice": listed["ids_twice"], "limit": limit, "encounters_by": encounters}
+            told |= {"not_understood": listed["not_understood"]} | ({"table_rows": tally.told()} if tally is not None else {})
+            write_json(folder / "told.json", {"studies": listed["studies"], "told": told | ({"reader": notes} if notes else {})})
+        if step == "list":
+            return None
+        listed = read_json((folder := listed_in(work)) / "told.json")
+        shards = write_shards(folder)
         try:
             refuse(source, shards, listed["studies"], root, None if out is None else target, unreadable_limit)
         except StudyError:
             shutil.rmtree(work, ignore_errors=True)  # what was mended is then read anew
             raise
-        studies = assemble(source, shards, target, told, in_memory=out is None)
+        studies = assemble(source, shards, target, listed["told"], in_memory=out is None)
         shutil.rmtree(work, ignore_errors=True)
     for line in remarks(studies.counts):
         print(line, flush=True)

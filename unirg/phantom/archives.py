@@ -49,7 +49,7 @@ from pydicom.encaps import encapsulate
 from ..core import Progress, StudyError, derived_seed, die_with_parent, read_json, whole_file, write_json
 from . import anatomy
 from .anatomy import CAMERAS, Body, Camera, Sign, attenuation, expose, film, window
-from .dictation import Dictation, dictate
+from .dictation import UNCERTAIN, Dictation, Readership, dictate
 from .patients import INSTITUTIONS, Patient, Visit, course, draw_patient
 
 # %% ../../nbs/phantom/04_archives.ipynb #7e2cc44c
@@ -176,12 +176,13 @@ def studies_of(
     planned: Planned,
     seed: int,  # the world's
     film_size: int = FILM_SIZE,  # pixels a side
+    readership: Readership = UNCERTAIN,  # the world's readers
 ) -> Iterator[PhantomStudy]:
     "A planned patient's studies, with their reports."
     patient = draw_patient(institution, planned.index, seed)
     split = split_of(institution, planned.index, seed)
     for i, visit in enumerate(patient.visits):
-        dictation = dictate(patient, i, seed)
+        dictation = dictate(patient, i, seed, readership)
         lost = random.Random(derived_seed(seed, institution, "lost", planned.index, i)).random() < LOST_TEXT
         yield PhantomStudy(institution, patient, planned.index, visit, planned.number + i, split, dictation, lost, seed, film_size)
 
@@ -928,10 +929,11 @@ def write_patient(
     planned: Planned,
     seed: int,  # the world's
     film_size: int,  # pixels a side
+    readership: Readership = UNCERTAIN,  # the world's readers
 ) -> tuple[dict[str, list[dict]], list[dict], list[dict]]:  # rows by table, truth of studies, truth of signs
     "Write a patient's films and reports; the tables come later."
     tables, studies, signs = {}, [], []
-    for study in studies_of(institution, planned, seed, film_size):
+    for study in studies_of(institution, planned, seed, film_size, readership):
         for name, rows in LAYOUTS[institution][0](folder, study).items():
             tables.setdefault(name, []).extend(rows)
         whole, shown = truth_rows(study)
@@ -940,11 +942,13 @@ def write_patient(
     return tables, studies, signs
 
 
-def recipe() -> str:
+def recipe(
+    *more: str,  # further modules of the phantom that took part
+) -> str:
     "Digest of the phantom's code: another version of it makes other archives."
     sha = hashlib.sha256()
-    for path in sorted(Path(anatomy.__file__).parent.glob("*.py")):
-        sha.update(path.read_bytes())
+    for name in sorted(["anatomy", "archives", "dictation", "patients", *more]):
+        sha.update(Path(anatomy.__file__).with_name(f"{name}.py").read_bytes())
     return sha.hexdigest()[:16]
 
 # %% ../../nbs/phantom/04_archives.ipynb #b2812f04
@@ -990,6 +994,7 @@ def fill_archive(
     patients: list[Planned],
     seed: int,
     film_size: int,  # pixels a side
+    readership: Readership,  # the world's readers
     mapper,  # like `map`
     progress: Progress,
 ) -> dict:
@@ -999,7 +1004,8 @@ def fill_archive(
     part.mkdir(parents=True)
     tables, studies, signs = {}, [], []
     n = len(patients)
-    done = mapper(write_patient, [institution] * n, [part] * n, patients, [seed] * n, [film_size] * n)
+    alike = [[same] * n for same in (institution, part, seed, film_size, readership)]
+    done = mapper(write_patient, *alike[:2], patients, *alike[2:])
     for planned, (rows, some_studies, some_signs) in zip(patients, done):
         for name, more in rows.items():
             tables.setdefault(name, []).extend(more)
@@ -1052,10 +1058,11 @@ def write_archives(
     seed: int,
     processes: int = 1,  # writers at once; a script that uses several needs `if __name__ == "__main__"`
     film_size: int = FILM_SIZE,  # pixels a side
+    readership: Readership = UNCERTAIN,  # the world's readers
 ) -> dict[str, dict]:  # counts by institution
     "Write some institutions' archives; those that stand there already, made alike, are kept. Raises `StudyError` for unknown ones."
     root = Path(root)
-    same = {"seed": int(seed), "film_size": int(film_size), "recipe": recipe()}
+    same = {"seed": int(seed), "film_size": int(film_size), "readers": dataclasses.asdict(readership), "recipe": recipe()}
     wanted = {name: {"studies": int(count), **same} for name, count in studies.items()}
     plans = {name: plan(name, int(count), seed) for name, count in studies.items()}
     counts = {}
@@ -1068,7 +1075,7 @@ def write_archives(
                 progress.resume(progress.done + sum(p.films for p in patients))
                 continue
             note.unlink(missing_ok=True)
-            counts[name] = fill_archive(name, root, patients, seed, film_size, mapper, progress)
+            counts[name] = fill_archive(name, root, patients, seed, film_size, readership, mapper, progress)
             write_json(note, {"wanted": wanted[name], "counts": counts[name]})
     gather_truth(root)
     return counts
@@ -1081,9 +1088,10 @@ def write_archive(
     seed: int,
     processes: int = 1,  # writers at once
     film_size: int = FILM_SIZE,  # pixels a side
+    readership: Readership = UNCERTAIN,  # the world's readers
 ) -> dict:  # patients, studies, films, signs, and studies by split
     "Write one institution's archive and its share of the truth; raises `StudyError` for an unknown institution."
-    return write_archives(root, {institution: studies}, seed, processes, film_size)[institution]
+    return write_archives(root, {institution: studies}, seed, processes, film_size, readership)[institution]
 
 
 def write_world(
@@ -1092,9 +1100,11 @@ def write_world(
     seed: int,
     processes: int = 1,  # writers at once
     film_size: int = FILM_SIZE,  # pixels a side
+    readership: Readership = UNCERTAIN,  # the world's readers
 ) -> Path:  # the root
     "Write the institutions' archives, truth.parquet and truth_studies.parquet; raises `StudyError` for an unknown institution."
-    write_archives(root, studies if isinstance(studies, dict) else dict.fromkeys(INSTITUTIONS, studies), seed, processes, film_size)
+    wanted = studies if isinstance(studies, dict) else dict.fromkeys(INSTITUTIONS, studies)
+    write_archives(root, wanted, seed, processes, film_size, readership)
     return Path(root)
 
 # %% ../../nbs/phantom/04_archives.ipynb #57de20a3

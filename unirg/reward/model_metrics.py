@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BERT_FILES', 'NEEDS', 'ROBERTA_LAYER', 'ROBERTA_BASELINE', 'CHEXBERT_CLASSES', 'RATE_KINDS', 'RATE_WEIGHTS',
-           'RATE_DENIED', 'MODEL_MEASURES', 'Needs', 'find_weights', 'ModelMeasure', 'mean_between',
+           'RATE_DENIED', 'MODEL_MEASURES', 'Needs', 'find_weights', 'own_device', 'ModelMeasure', 'mean_between',
            'ReferenceBertScore', 'chexbert_model', 'SembScore', 'set_f1', 'radgraph_items', 'older_tokenizers',
            'RadGraph', 'rate_half', 'entity_spans', 'RateScore', 'green_from', 'Green']
 
@@ -86,6 +86,16 @@ def find_weights(
             raise StudyError(f"{measure}: {missing} is missing in {folder}; from {needs.source}")
     return Path(folder)
 
+# %% ../../nbs/reward/03_model_metrics.ipynb #694cfe40
+def own_device() -> str:  # 'cuda:3', or 'cpu'
+    "The GPU of this process's rank; the CPU where there is none."
+    import torch
+
+    if not (gpus := torch.cuda.is_available() and torch.cuda.device_count()):
+        return "cpu"
+    rank = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{int(rank) % gpus if rank.isdigit() else torch.cuda.current_device()}"
+
 # %% ../../nbs/reward/03_model_metrics.ipynb #ad9f5da3
 class ModelMeasure:
     "A measure that a model gives."
@@ -108,10 +118,8 @@ class ModelMeasure:
 
     def load(self):
         "The model, loaded at the first call; raises `StudyError` where the weights are not what they should be."
-        import torch
-
         if self._model is None:
-            self.device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+            self.device = own_device() if self.device in (None, "cuda") else self.device
             try:
                 self._model = self.open()
             except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
@@ -356,7 +364,7 @@ class RadGraph(ModelMeasure):
                 (place / name).symlink_to((self.folder / name).resolve())
             config = json.loads((self.folder / "config.json").read_text())
             (place / "config.json").write_text(json.dumps(_named_bert(config, str((self.folder / "bert").resolve()))))
-            cuda = int(self.device.partition(":")[2] or 0) if self.device.startswith("cuda") else -1
+            cuda = int(self.device.partition(":")[2]) if self.device.startswith("cuda") else -1
             return radgraph.RadGraph(model_type="radgraph", model_cache_dir=cache, cuda=cuda)
 
     def read(self, texts):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CURVES', 'reports_per_step', 'grpo_passes', 'curves', 'Rollouts', 'SamplingGuard', 'one_token_a_film',
-           'reads_the_same', 'image_token', 'forbidding', 'GrpoTrainer', 'main', 'resumed_step']
+           'reads_the_same', 'image_token', 'GrpoTrainer', 'main']
 
 # %% ../../nbs/training/03_grpo.ipynb #ce32b249
 import json
@@ -12,36 +12,18 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from ..core import StudyError
 from ..reward.composite import completion_text
 from .options import Job, resolved_options
-from .policy import film_side
 from .rows import light_columns
-from unirg.training.trainers import (
-    CheckpointCompletion,
-    SaveOnSignal,
-    Watch,
-    WritesReports,
-    begin,
-    last_checkpoint,
-    loaded_whole,
-    load_rows,
-    load_start,
-    quiet_worker,
-    reward_of,
-    train_and_finish,
-    trainer_config,
-    worker,
-    world,
-)
+from .trainers import WritesReports, last_checkpoint, loaded_whole, reward_of, set_up, train_and_finish, worker, world
 
 # %% ../../nbs/training/03_grpo.ipynb #4fae3992
-def reports_per_step(
-    job: Job,
-) -> int:
+def reports_per_step(job: Job) -> int:
     "Sampled reports an optimizer step, over all processes; raises `StudyError` where there is no group."
     group = job.options().get("num_generations", GRPOConfig.num_generations)
     if group < 2:
@@ -205,22 +187,10 @@ def reads_the_same(
     return read
 
 # %% ../../nbs/training/03_grpo.ipynb #5e691f51
-def image_token(
-    model,
-    processor,
-) -> tuple[int | None, str | None]:
+def image_token(model, processor) -> tuple[int | None, str | None]:
     "The token that stands for a film in a prompt, and its text."
     number = getattr(model.config, "image_token_id", None)
     return number, None if number is None else processor.tokenizer.convert_ids_to_tokens(number)
-
-
-def forbidding(
-    text: str | None,  # the image token's
-    options: dict | None,  # vLLM's sampling parameters, as trl.generation_kwargs has them
-) -> dict | None:
-    "Sampling parameters by which no report holds an image token; with transformers TRL forbids it itself."
-    words = list((options or {}).get("bad_words") or [])
-    return {**(options or {}), "bad_words": [*words, text]} if text and text not in words else options
 
 
 class GrpoTrainer(WritesReports, GRPOTrainer):
@@ -232,8 +202,14 @@ class GrpoTrainer(WritesReports, GRPOTrainer):
         if self.use_vllm and token is not None:
             own = self.vllm_generation
             own.generate = reads_the_same(own.generate, token, widens=self.vllm_mode == "colocate")
-        if self.use_vllm and not self.vllm_importance_sampling_correction:
-            print("without trl.vllm_importance_sampling_correction nobody sees whether sampling and training agree", flush=True)
+        # TRL compares sampling with training only where it corrects for it; the guard wants to see it in any case
+        self.corrects, self.vllm_importance_sampling_correction = self.vllm_importance_sampling_correction, self.use_vllm
+
+    def compute_loss(self, model, inputs, *given, **named):
+        "TRL's; what is measured for the guard alone has no weight in it."
+        if not self.corrects and "importance_sampling_ratio" in inputs:
+            inputs = inputs | {"importance_sampling_ratio": torch.ones_like(inputs["importance_sampling_ratio"])}
+        return super().compute_loss(model, inputs, *given, **named)
 
 # %% ../../nbs/training/03_grpo.ipynb #55f2b2f8
 def main(
@@ -241,46 +217,25 @@ def main(
 ) -> None:
     "Train by GRPO, from the last whole checkpoint if there is one; the finished policy appears at the job's `out`."
     job = Job.read(path)
-    quiet_worker(job)
-    config = trainer_config(GRPOConfig, job, reports_per_step(job), looks=bool(job.evaluate_studies))
-    if config.use_vllm and find_spec("vllm") is None:
+    if job.options().get("use_vllm") and find_spec("vllm") is None:
         raise StudyError(f"{job.name}: trl.use_vllm: vllm is not installed here; install it, or set trl.use_vllm = no")
-    begin(job, config)
-    model, processor, peft_config = load_start(job)
-    rows, checks = load_rows(job, film_side(processor))
-    if len(rows) < job.batch:
-        raise StudyError(f"{job.name}: studies_per_step {job.batch} is more than the {len(rows)} training studies there are")
-    if checks is None:
-        config.eval_strategy, config.eval_on_start = "no", False
-    number, text = image_token(model, processor)
-    if config.use_vllm:
-        config.generation_kwargs = forbidding(text, config.generation_kwargs)
+    made = set_up(GRPOConfig, job, reports_per_step(job))
+    rows, config, processor = made["train_dataset"], made["args"], made["processing_class"]
+    number, text = image_token(made["model"], processor)
+    if config.use_vllm and text:  # with transformers TRL forbids it itself
+        given = config.generation_kwargs or {}
+        config.generation_kwargs = given | {"bad_words": [*given.get("bad_words", []), text]}
     reward, judge = reward_of(job, light_columns(rows, "source"), processor)
     rollouts = Rollouts(reward, job.work / "rollouts", number)
-    trainer = GrpoTrainer(
-        model,
-        reward_funcs=[rollouts],
-        args=config,
-        train_dataset=rows,
-        eval_dataset=checks,
-        processing_class=processor,
-        callbacks=[SaveOnSignal(), Watch(job), SamplingGuard(), CheckpointCompletion()],
-        peft_config=peft_config,
-    )
+    trainer = GrpoTrainer(**made, reward_funcs=[rollouts])
+    trainer.add_callback(SamplingGuard())
     trainer.scoring, trainer.longest = reward, config.max_completion_length
-    rollouts.resume(resumed_step(job))
+    checkpoint = last_checkpoint(job.work / "checkpoints")
+    rollouts.resume(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     train_and_finish(job, trainer, len(rows), lambda log: grpo_passes(log, job))
     reward.close()
     if judge:
         print(f"judge {job.judge['name']}: {judge.totals}", flush=True)
-
-
-def resumed_step(
-    job: Job,
-) -> int:
-    "The step of the checkpoint that a job goes on from; 0 where there is none."
-    checkpoint = last_checkpoint(job.work / "checkpoints", tidy=False)
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 # %% ../../nbs/training/03_grpo.ipynb #850482ca
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'LOOKS', 'LIMITS', 'LOCAL_TRACKERS', 'CHECKS', 'errors_of', 'as_written', 'place_of', 'Lack',
-           'missing_package', 'check_measure', 'check_reward', 'check_judge', 'check_options', 'kind_of', 'unfitting',
+           'missing_package', 'check_measure', 'check_reward', 'check_judge', 'check_options', 'unfitting',
            'check_batch', 'check_launch', 'gpus_here', 'check_trackers', 'check_packages', 'check_prompt',
-           'check_policy', 'hub_fault', 'check_writing', 'is_done', 'preflight', 'told_once', 'check_disk']
+           'check_policy', 'hub_fault', 'check_writing', 'is_done', 'preflight']
 
 # %% ../../nbs/training/08_preflight.ipynb #624cf44e
 import configparser
@@ -26,6 +26,7 @@ from ..reward.llm_judge import judge_from
 from ..reward.metrics import default_bertscore
 from ..reward.model_metrics import NEEDS, find_weights
 from .bill import bill, launch_file, looked_at, option, processes_of, rounded, studies_in
+from .launch import launch_path
 
 # %% ../../nbs/training/08_preflight.ipynb #e7e06b12
 def errors_of(
@@ -51,7 +52,7 @@ def as_written(path: Path, changed: int) -> configparser.ConfigParser:
 
 
 def place_of(
-    plan,  # unirg.study.Plan
+    plan,  # unirg.study.Study, planned
     task,  # one of its tasks
     key: str,  # a setting
 ) -> str:  # 'settings.ini: [paper:run:rl2] reward'
@@ -64,11 +65,10 @@ def place_of(
     while (other := raw.get(profiles[-1], "like", fallback="")) and other not in profiles:
         profiles.append(other)
     own = [f"run:{task.parameters['run']}"] if "run" in task.parameters else []
-    for part in [*own, f"stage:{task.notebook.split('_', 1)[-1]}"]:
-        for section in [*(f"{profile}:{part}" for profile in profiles), part]:
-            if raw.has_option(section, key):
-                return f"settings.ini: [{section}] {key}"
-    found = next((section for section in [*profiles, "shared"] if raw.has_option(section, key)), "")
+    stages = [task.notebook.split("_", 1)[-1], *(["score"] if task.notebook in ("40_generate", "45_consensus") else [])]
+    parts = [*own, *(f"stage:{stage}" for stage in stages)]
+    sections = [section for part in parts for section in (*(f"{profile}:{part}" for profile in profiles), part)]
+    found = next((section for section in [*sections, *profiles, "shared"] if raw.has_option(section, key)), "")
     return f"settings.ini: [{found}] {key}" if found else f"{task.notebook}.ipynb: {key}"
 
 # %% ../../nbs/training/08_preflight.ipynb #81701160
@@ -112,22 +112,16 @@ def check_measure(
     return [*errors_of(find_weights, name), *([f"{name}: {package}"] if package else [])]
 
 
-def check_reward(
-    plan,  # unirg.study.Plan
-    task,  # 30_rl, or 20_sft, whose looks tell it
-) -> Iterator[str | Lack]:
+def check_reward(plan, task) -> Iterator[str | Lack]:
     "What a reward lacks."
     asked, key = task.parameters, "reward" if "reward" in task.parameters else "eval_reward"
-    if key not in asked:
-        return
-    place, reward = place_of(plan, task, key), asked[key]
-    weights = dict(REWARDS.get(reward.strip(), {}))
-    if not weights and "=" not in reward:
-        yield f"{place}: reward '{reward}' is neither one of {', '.join(REWARDS)} nor NAME=NUMBER weights"
-    elif not weights:
-        said = errors_of(parse_weights, reward)
-        yield from (f"{place}: {text}" for text in said)
-        weights = {} if said else parse_weights(reward)
+    place, reward = place_of(plan, task, key), asked[key].strip()
+    try:
+        weights = REWARDS.get(reward) or parse_weights(reward)
+    except StudyError as error:
+        known = f"reward '{reward}' is neither one of {', '.join(REWARDS)} nor NAME=NUMBER weights"
+        yield f"{place}: {error if '=' in reward else known}"
+        weights = {}
     yield from (Lack(text, place) for name in weights for text in check_measure(name))
     if reward == "paper_step2" and not asked.get("judge"):
         yield f"{place} = paper_step2 counts errors by a language model: name it by judge = NAME and a section [judge:NAME]"
@@ -137,10 +131,7 @@ def check_reward(
         yield f"{place_of(plan, task, 'reward_workers')} = {workers}: {said}"
 
 
-def check_judge(
-    plan,  # unirg.study.Plan
-    task,
-) -> Iterator[str]:
+def check_judge(plan, task) -> Iterator[str]:
     "What is wrong with a task's judge, source by source: each has to allow its endpoint."
     if not (judge := task.parameters.get("judge")):
         return
@@ -151,29 +142,21 @@ def check_judge(
         yield f"settings.ini: [judge:{judge}] key_variable: the environment has no {key}"
 
 # %% ../../nbs/training/08_preflight.ipynb #8c085529
-def check_options(
-    plan,  # unirg.study.Plan
-    task,  # 20_sft or 30_rl
-) -> Iterator[str]:
+def check_options(plan, task) -> Iterator[str]:
     "Options that TRL does not have, or that do not fit each other."
     if task.parameters.get("policy", "tiny") != "tiny":
         return  # a base that is taken as it is
-    from unirg.training.options import model_options, trl_options  # loads TRL
+    from unirg.training.options import trl_options  # loads TRL
 
-    given, kind = task.parameters.get("trl", {}), kind_of(task)
-    wrong = False
+    given, wrong = task.parameters.get("trl", {}), False
+    kind = "grpo" if "studies_per_step" in task.parameters else "sft"
     for name, text in given.items():
         place = place_of(plan, task, f"trl.{name}").rpartition(" trl.")[0]
-        found = [*errors_of(trl_options, kind, {name: text}, place), *errors_of(model_options, {name: text}, place)]
+        found = [said for part in (kind, "model") for said in errors_of(trl_options, part, {name: text}, place)]
         wrong = wrong or bool(found)
         yield from dict.fromkeys(found)
     if not wrong:
         yield from (f"{place_of(plan, task, f'trl.{name}')} {text}" for name, text in unfitting(trl_options(kind, given, "trl")))
-
-
-def kind_of(task) -> str:
-    "Which trainer a task is for: sft or grpo."
-    return "grpo" if "studies_per_step" in task.parameters else "sft"
 
 
 # of validation studies, see `unirg.training.trainers`; reward is the run's own
@@ -208,15 +191,10 @@ def unfitting(
         yield "vllm_mode", "= server wants trl.vllm_server_base_url, such as http://node2:8000"
 
 # %% ../../nbs/training/08_preflight.ipynb #abbe45a2
-def check_batch(
-    plan,  # unirg.study.Plan
-    task,  # 20_sft or 30_rl
-) -> Iterator[str]:
+def check_batch(plan, task) -> Iterator[str]:
     "A batch that does not come out even over the processes, or for which there are too few studies."
     asked, processes = task.parameters, processes_of(plan.root, task.parameters)
-    key = "studies_per_step" if kind_of(task) == "grpo" else "global_batch"
-    if key not in asked:
-        return
+    key = "studies_per_step" if "studies_per_step" in asked else "global_batch"
     group, studies = (option(asked, "num_generations") if key == "studies_per_step" else 1), asked[key]
     place, total = place_of(plan, task, key), asked[key] * group
     if studies < 1:
@@ -233,22 +211,21 @@ def check_batch(
         yield f"{place} = {studies} is more than the {there} training studies there are"
 
 
-def check_launch(
-    plan,  # unirg.study.Plan
-    task,  # 20_sft or 30_rl
-) -> Iterator[str]:
+def check_launch(plan, task) -> Iterator[str]:
     "A launch file that is not there, whose engine is not installed, or that wants more GPUs than there are."
-    name = task.parameters.get("launch", "")
+    name, place = task.parameters["launch"], place_of(plan, task, "launch")
     if not name:
         return
-    place, launch = place_of(plan, task, "launch"), launch_file(plan.root, name)
-    if not launch:
-        known = ", ".join(sorted(path.stem for path in (plan.root / "nbs/study/launch").glob("*.yaml")))
-        yield f"{place}: there is no {name}; there are {known}, or give the path of a yaml file of accelerate's"
+    if said := errors_of(launch_path, name, plan.root):
+        yield f"{place.removesuffix(' launch')} {said[0]}"
         return
+    launch = launch_file(plan.root, name)
     if launch.get("distributed_type") == "DEEPSPEED" and (said := missing_package("deepspeed")):
         yield f"{place} = {name}: {said}"
-    wanted = processes_of(plan.root, task.parameters) // int(launch.get("num_machines", 1))
+    if getattr(plan, "executor", "local") != "local":
+        return  # the cluster's machines are not this one
+    nodes = int(plan.settings.values(f"stage:{task.notebook.split('_', 1)[-1]}").get("nodes", "1"))
+    wanted = processes_of(plan.root, task.parameters) // nodes
     if not launch.get("use_cpu") and 0 <= (there := gpus_here()) < wanted:
         yield f"{place} = {name} wants {wanted} GPUs on this machine, which has {there}"
 
@@ -265,10 +242,7 @@ def gpus_here() -> int:  # -1 where it cannot be told
 LOCAL_TRACKERS = ("none", "tensorboard", "trackio", "dvclive", "codecarbon")
 
 
-def check_trackers(
-    plan,  # unirg.study.Plan
-    task,  # 20_sft or 30_rl
-) -> Iterator[str]:
+def check_trackers(plan, task) -> Iterator[str]:
     "Trackers that are not installed, or that credentialed sources do not allow."
     place, given = place_of(plan, task, "trl.report_to"), task.parameters.get("trl", {})
     for tracker in re.findall(r"[\w-]+", given.get("report_to", "none")):
@@ -284,16 +258,13 @@ def check_trackers(
                 yield f"{place} = {tracker}: '{source}' is credentialed, and curves would leave this machine; {allowed}"
 
 
-def check_packages(
-    plan,  # unirg.study.Plan
-    task,  # 20_sft or 30_rl
-) -> Iterator[str | Lack]:
+def check_packages(plan, task) -> Iterator[str | Lack]:
     "What options need that is not installed."
     asked, given = task.parameters, task.parameters.get("trl", {})
-    wanted = {"peft": "use_peft", "vllm": "use_vllm", "bitsandbytes": "load_in_4bit", "liger_kernel": "use_liger_kernel"}
-    for package, name in {**wanted, "bitsandbytes ": "load_in_8bit"}.items():
+    wanted = {"use_peft": "peft", "use_vllm": "vllm", "use_liger_kernel": "liger_kernel"}
+    for name, package in {**wanted, "load_in_4bit": "bitsandbytes", "load_in_8bit": "bitsandbytes"}.items():
         on = str(given.get(name, "no")).strip().lower() in ("yes", "true", "on", "1")
-        if on and (said := missing_package(package.strip())):
+        if on and (said := missing_package(package)):
             yield f"{place_of(plan, task, f'trl.{name}')} = yes: {said}"
     attention = str(given.get("attn_implementation", ""))
     if attention in PACKAGES and (said := missing_package(attention)):
@@ -310,10 +281,7 @@ def check_packages(
         yield from (Lack(text, "looks at validation studies") for text in check_measure("bertscore_minilm"))
 
 # %% ../../nbs/training/08_preflight.ipynb #e4761bba
-def check_prompt(
-    plan,  # unirg.study.Plan
-    task,
-) -> Iterator[str]:
+def check_prompt(plan, task) -> Iterator[str]:
     "A wording or a choice of sections that there is not."
     asked = task.parameters
     if "wording" in asked:
@@ -322,10 +290,7 @@ def check_prompt(
         yield f"{place_of(plan, task, 'want')}: want is '{asked['want']}'; it may be {' or '.join(WANTS)}"
 
 
-def check_policy(
-    plan,  # unirg.study.Plan
-    task,  # 15_base
-) -> Iterator[str]:
+def check_policy(plan, task) -> Iterator[str]:
     "A policy that is neither here nor on the hub."
     policy = str(task.parameters.get("policy", "tiny"))
     place, (name, _, revision) = place_of(plan, task, "policy"), policy.partition("@")
@@ -363,10 +328,7 @@ def hub_fault(
     return ""
 
 # %% ../../nbs/training/08_preflight.ipynb #ef1c39c3
-def check_writing(
-    plan,  # unirg.study.Plan
-    task,  # 40_generate, 45_consensus or 50_score
-) -> Iterator[str | Lack]:
+def check_writing(plan, task) -> Iterator[str | Lack]:
     "An engine, a type of weights or a measure that there is not."
     asked = task.parameters
     engine, dtype = asked.get("engine", "transformers"), asked.get("dtype") or "float32"
@@ -380,22 +342,21 @@ def check_writing(
         place = place_of(plan, task, "model_measures")
         known = f"there is no '{measure}'; there are: {', '.join(NEEDS)}"
         yield from (Lack(text, place) for text in check_measure(measure)) if measure in NEEDS else [f"{place}: {known}"]
-    if task.notebook == "50_score":
-        yield from (Lack(text, "50_score") for text in check_measure("bertscore_minilm"))
+    yield from (Lack(text, "scores") for text in check_measure("bertscore_minilm"))
 
 # %% ../../nbs/training/08_preflight.ipynb #027f4c63
 CHECKS = {  # notebook -> what is checked of it
     "15_base": (check_policy, check_options, check_prompt),
     "20_sft": (check_reward, check_options, check_batch, check_launch, check_packages, check_trackers, check_prompt),
     "30_rl": (check_reward, check_judge, check_options, check_batch, check_launch, check_packages, check_trackers, check_prompt),
-    "40_generate": (check_writing, check_prompt),
-    "45_consensus": (check_writing,),
+    "40_generate": (check_writing, check_judge, check_prompt),
+    "45_consensus": (check_writing, check_judge),
     "50_score": (check_writing, check_judge),
 }
 
 
 def is_done(
-    plan,  # unirg.study.Plan
+    plan,  # unirg.study.Study, planned
     task,  # one of its tasks
 ) -> bool:
     "Whether a task has been run with just these parameters: what it needs was there then."
@@ -404,7 +365,7 @@ def is_done(
 
 
 def preflight(
-    plan,  # unirg.study.Plan
+    plan,  # unirg.study.Study, planned
     names: list[str] | None = None,  # of the tasks to look at; all if None
 ) -> list[str]:  # a line each; empty where it can start
     "Everything that is wrong with what is to be done, what planning itself found first. Nothing is written."
@@ -414,30 +375,19 @@ def preflight(
         for check in CHECKS.get(task.notebook, ()):
             found += check(plan, task)
     if any(task.notebook in ("20_sft", "30_rl") for task in todo):
-        found += check_disk(plan)
-    return told_once(found)
-
-
-def told_once(
-    found: list[str | Lack],
-) -> list[str]:
-    "Each fault in one line, in the order found; what is lacking with what wants it."
-    wanted: dict[str, list[str]] = {}
+        there = next(folder for folder in (plan.out, *plan.out.parents) if folder.exists())
+        try:
+            free, needed = shutil.disk_usage(there).free, bill(plan).disk
+            if needed > free:
+                told = f"{rounded(needed, 'B')} are wanted at a time: see unirg-run --bill"
+                found.append(f"the disk of {plan.out} has {rounded(free, 'B')} free, and {told}")
+        except StudyError as error:
+            found.append(str(error))
+    wanted: dict[str, list[str]] = {}  # each fault once, in the order found; what is lacking with what wants it
     for fault in found:
-        text, by = (fault.text, [fault.wanted_by]) if isinstance(fault, Lack) else (fault, [])
-        wanted[text] = list(dict.fromkeys([*wanted.get(text, []), *(name.removeprefix("settings.ini: ") for name in by)]))
-    some = {text: ", ".join(by[:3]) + (f" and {len(by) - 3} more" if len(by) > 3 else "") for text, by in wanted.items()}
+        text, by = fault, []
+        if isinstance(fault, Lack):
+            text, by = fault.text, [fault.wanted_by.removeprefix("settings.ini: ")]
+        wanted[text] = list(dict.fromkeys([*wanted.get(text, []), *by]))
+    some = {text: ", ".join(by[:3]) + (f" and {len(by) - 3} more" if by[3:] else "") for text, by in wanted.items()}
     return [f"{text} (wanted by {by})" if by else text for text, by in some.items()]
-
-
-def check_disk(
-    plan,  # unirg.study.Plan
-) -> list[str]:
-    "Whether the disk has room for the bill."
-    there = next(folder for folder in (plan.out, *plan.out.parents) if folder.exists())
-    if said := errors_of(bill, plan):
-        return said
-    free, wanted = shutil.disk_usage(there).free, bill(plan).disk
-    if wanted <= free:
-        return []
-    return [f"the disk of {plan.out} has {rounded(free, 'B')} free, and {rounded(wanted, 'B')} are wanted at a time: see unirg-run --bill"]
