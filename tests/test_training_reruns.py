@@ -9,7 +9,7 @@ from study_notebooks import run_notebook
 from training_toys import toy_studies, toy_table, toy_texts
 
 import unirg
-from unirg.core import modules_of, read_json, write_json
+from unirg.core import code_of, modules_of, read_json, write_json
 from unirg.training import generation, sft, trainers
 from unirg.training.launch import finished, launch
 from unirg.training.options import Job
@@ -121,6 +121,14 @@ def test_no_module_of_the_room_leads_back_to_itself():
         assert name not in modules_of(path.read_text(), name), name
 
 
+@pytest.mark.parametrize(("notebook", "runs"), [("15_base", "sft"), ("20_sft", "sft"), ("30_rl", "grpo")])
+def test_a_changed_trainer_makes_what_it_trained_stale(notebook, runs):
+    "Although a process of its own imports it."
+    rests = code_of(PACKAGE.parent / f"nbs/study/{notebook}.ipynb")["modules"]
+    assert {f"unirg.training.{name}" for name in (runs, "trainers", "policy", "rows", "generation")} <= set(rests)
+    assert {"unirg.reward.composite", "unirg.reward.findings"} <= set(rests), "the best weights are chosen by them"
+
+
 def test_a_finished_training_is_not_done_again_unless_something_differs(place):
     once = {"max_steps": "1"}
     config = asked(place, "once", once, evaluate_studies=0)
@@ -134,6 +142,11 @@ def test_a_finished_training_is_not_done_again_unless_something_differs(place):
         job = write_json(place / "job.json", config | change)
         assert (finished(job) is None) == bool(change)
     job = write_json(place / "job.json", config)
+    theirs = note["asked"] | {"code of unirg.training.trainers": "other code's"}
+    write_json(place / "once" / ".finished.json", note | {"asked": theirs})
+    assert finished(job) is None, "other code trained it"
+    write_json(place / "once" / ".finished.json", note)
+    assert finished(job) is not None
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
     assert finished(job) is None, "somebody changed its weights"
     write_json(place / "once" / ".finished.json", note | {"asked": {}})

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..core import Settings, StudyError, digest, read_json, study_root, typed
+from ..core import Settings, StudyError, digest, modules_of, read_json, study_root, typed
 
 # %% ../../nbs/training/00_options.ipynb #e926f8dd
 KINDS = {"sft": "SFTConfig", "grpo": "GRPOConfig"}
@@ -270,7 +270,7 @@ def learned_options(job: Job) -> dict:
 def job_fingerprint(
     job: Job,
 ) -> dict:  # name -> value, as JSON has it
-    "All that decides what a training learns: the job, the policy it begins with, its studies; not where it works and how it is watched."
+    "All that decides what a training learns: job, start, studies and code; not where it works and how it is watched."
     from unirg.data.studies import Studies
 
     # where it works, how it is watched, and what is said below
@@ -280,6 +280,7 @@ def job_fingerprint(
     told |= {"start": digest(job.start) if Path(job.start).exists() else job.start}
     told |= {"tables": [Studies.load(table).table._fingerprint for table in job.tables]}
     told |= {"matched": [digest(Path(run) / "training.json") for run in job.match_runs]}
+    told |= {f"code of {name}": found for name, found in modules_of(f"import unirg.training.{job.kind}").items()}
     return json.loads(json.dumps(told, default=str))
 
 # %% ../../nbs/training/00_options.ipynb #12d4dde9
