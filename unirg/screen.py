@@ -12,9 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from .core import StudyError, duration, read_json
 
-# %% ../nbs/80_screen.ipynb #cf289ecd
+# %% ../nbs/80_screen.ipynb #381d168b
 def looked_at(
     path: Path,
 ) -> dict:  # empty where there is none any more
@@ -24,7 +26,7 @@ def looked_at(
     except StudyError:
         return {}
 
-
+# %% ../nbs/80_screen.ipynb #3f097fd1
 class Screen:
     "Shows a run on a terminal or in a log."
 
@@ -43,44 +45,17 @@ class Screen:
         own = {path.stem: record.get("seconds") for path, record in took if path.parent == self.runs}
         self.usual = {name: own.get(name) or like.get(f"{study.tasks[name].notebook}.ipynb") for name in pending}
 
-    def look(self) -> None:
-        "Say which tasks have ended since the last look, and how far the others are."
-        for name in [name for name in self.waiting if (self.runs / ".done" / name).exists()]:
-            self.waiting.remove(name)
-            self.end(read_json(self.runs / f"{name}.json"))
-        states = {path.stem: looked_at(path) for path in (self.runs / ".state").glob("*.json") if path.stem in self.waiting}
-        for name in [name for name, state in states.items() if "error" in state and name not in self.failed]:
-            self.failed[name] = states[name]["error"]
-            self.line(f"{self.count()} {name:<24} FAILED: {self.failed[name]}")
-        texts, lefts = [], [0.0]
-        for name in [name for name, state in states.items() if "started" in state]:
-            gone = time.time() - states[name]["started"]
-            state = looked_at(self.runs / ".progress" / f"{name}.json") or {"text": f"{duration(gone)} gone"}
-            texts, lefts = [*texts, f"{name}: {state['text']}"], [*lefts, max((self.usual[name] or 0) - gone, state.get("left") or 0)]
-        waiting = [self.usual[name] for name in self.waiting if name not in states]
-        left = duration(max(*lefts, 0, (sum(filter(None, waiting)) + sum(lefts)) / self.cores))
-        untimed = waiting.count(None)  # of no run before: what is left is a floor then
-        left = f"at least {left} left ({untimed} tasks were never timed here)" if untimed else f"about {left} left"
-        self.draw([*texts, f"{self.count()} {duration(time.time() - self.begun)} gone, {left}"])
-
-    def end(
-        self,
-        record: dict,  # of a task that has ended
-    ) -> None:
-        "Count it, and say so if it ran: one whose result was current by its contents only looked."
-        ran = record["started"] >= self.begun
-        self.did, self.kept = self.did + ran, self.kept + (not ran)
-        if ran:
-            self.line(f"{self.count()} {record['task']:<24} done in {duration(record['seconds'])}")
-        for counts in (self.study.root / made / "counts.json" for made in record["outputs"] if ran and "/data/" in made):
-            if counts.is_file():
-                from unirg.data.words import remarks  # what of an archive was not understood
-
-                print(*(f"  {said}\n" for said in remarks(read_json(counts))), sep="", end="", flush=True)
-
     def count(self) -> str:
         "How many tasks of how many are done, those that needed nothing included."
         return f"[{self.did + self.kept:>{len(str(self.total))}}/{self.total}]"
+
+    def line(
+        self,
+        text: str,
+    ) -> None:
+        "Write a line that stays, over those that do not."
+        print((f"\x1b[{self.drawn}F\x1b[J" if self.drawn else "") + text, flush=True)
+        self.drawn = 0
 
     def draw(
         self,
@@ -94,34 +69,67 @@ class Screen:
             self.said = time.time()
             self.line("; ".join(reversed(lines)))
 
-    def line(
-        self,
-        text: str,
-    ) -> None:
-        "Write a line that stays, over those that do not."
-        print((f"\x1b[{self.drawn}F\x1b[J" if self.drawn else "") + text, flush=True)
-        self.drawn = 0
+# %% ../nbs/80_screen.ipynb #79e855a3
+@patch
+def look(self: Screen) -> None:
+    "Say which tasks have ended since the last look, and how far the others are."
+    for name in [name for name in self.waiting if (self.runs / ".done" / name).exists()]:
+        self.waiting.remove(name)
+        self.end(read_json(self.runs / f"{name}.json"))
+    states = {path.stem: looked_at(path) for path in (self.runs / ".state").glob("*.json") if path.stem in self.waiting}
+    for name in [name for name, state in states.items() if "error" in state and name not in self.failed]:
+        self.failed[name] = states[name]["error"]
+        self.line(f"{self.count()} {name:<24} FAILED: {self.failed[name]}")
+    texts, lefts = [], [0.0]
+    for name in [name for name, state in states.items() if "started" in state]:
+        gone = time.time() - states[name]["started"]
+        state = looked_at(self.runs / ".progress" / f"{name}.json") or {"text": f"{duration(gone)} gone"}
+        texts, lefts = [*texts, f"{name}: {state['text']}"], [*lefts, max((self.usual[name] or 0) - gone, state.get("left") or 0)]
+    waiting = [self.usual[name] for name in self.waiting if name not in states]
+    left = duration(max(*lefts, 0, (sum(filter(None, waiting)) + sum(lefts)) / self.cores))
+    untimed = waiting.count(None)  # of no run before: what is left is a floor then
+    left = f"at least {left} left ({untimed} tasks were never timed here)" if untimed else f"about {left} left"
+    self.draw([*texts, f"{self.count()} {duration(time.time() - self.begun)} gone, {left}"])
 
-    def last(
-        self,
-        code: int,  # how Snakemake ended
-    ) -> int:  # exit code
-        "Say what was done and where the figures are."
-        named, log = self.study.relative, self.runs / "snakemake.log"
-        told = re.findall(r"message: (.+)\n(?:.*\n)*?\s+output: runs/\.done/(\S+)", log.read_text() if code else "")  # a cluster's word
-        told = {name: said.split("For further")[0].strip() for said, name in told if said != "None"}
-        for name in dict.fromkeys([*(path.stem for path in self.runs.glob(".state/*.json")), *told]) if code > 0 else []:
-            why = told.get(name, "it was killed, or ended without a word")
-            self.failed.setdefault(name, f"{why}  [{named(self.runs / name)}.log]")
-        if code and not self.failed:
-            self.failed["snakemake"] = f"ended with code {code}  [{named(log)}]"
-        if self.failed:
-            self.line(f"\n{len(self.failed)} of {self.total} tasks failed; run again after mending, what is done is kept.")
-            print(*(f"unirg-run: {name}: {why}" for name, why in self.failed.items()), sep="\n", file=sys.stderr)
-            return 1
-        self.line(f"{self.did} tasks run, {self.kept} already current, {duration(time.time() - self.begun)}.")
-        if figures := sorted(path.stem for path in (self.study.out / "figures").glob("fig_*.png")):
-            print(f"Figures: {named(self.study.out / 'figures')}/ ({', '.join(figures)}), each as PNG, SVG and CSV.")
-        if (page := self.study.out / "report.html").is_file():
-            print(f"Report: {named(page)}, one page with every panel; it opens in a browser.")
-        return 0
+
+@patch
+def end(
+    self: Screen,
+    record: dict,  # of a task that has ended
+) -> None:
+    "Count it, and say so if it ran: one whose result was current by its contents only looked."
+    ran = record["started"] >= self.begun
+    self.did, self.kept = self.did + ran, self.kept + (not ran)
+    if ran:
+        self.line(f"{self.count()} {record['task']:<24} done in {duration(record['seconds'])}")
+    for counts in (self.study.root / made / "counts.json" for made in record["outputs"] if ran and "/data/" in made):
+        if counts.is_file():
+            from unirg.data.words import remarks  # what of an archive was not understood
+
+            print(*(f"  {said}\n" for said in remarks(read_json(counts))), sep="", end="", flush=True)
+
+# %% ../nbs/80_screen.ipynb #18214348
+@patch
+def last(
+    self: Screen,
+    code: int,  # how Snakemake ended
+) -> int:  # exit code
+    "Say what was done and where the figures are."
+    named, log = self.study.relative, self.runs / "snakemake.log"
+    told = re.findall(r"message: (.+)\n(?:.*\n)*?\s+output: runs/\.done/(\S+)", log.read_text() if code else "")  # a cluster's word
+    told = {name: said.split("For further")[0].strip() for said, name in told if said != "None"}
+    for name in dict.fromkeys([*(path.stem for path in self.runs.glob(".state/*.json")), *told]) if code > 0 else []:
+        why = told.get(name, "it was killed, or ended without a word")
+        self.failed.setdefault(name, f"{why}  [{named(self.runs / name)}.log]")
+    if code and not self.failed:
+        self.failed["snakemake"] = f"ended with code {code}  [{named(log)}]"
+    if self.failed:
+        self.line(f"\n{len(self.failed)} of {self.total} tasks failed; run again after mending, what is done is kept.")
+        print(*(f"unirg-run: {name}: {why}" for name, why in self.failed.items()), sep="\n", file=sys.stderr)
+        return 1
+    self.line(f"{self.did} tasks run, {self.kept} already current, {duration(time.time() - self.begun)}.")
+    if figures := sorted(path.stem for path in (self.study.out / "figures").glob("fig_*.png")):
+        print(f"Figures: {named(self.study.out / 'figures')}/ ({', '.join(figures)}), each as PNG, SVG and CSV.")
+    if (page := self.study.out / "report.html").is_file():
+        print(f"Report: {named(page)}, one page with every panel; it opens in a browser.")
+    return 0

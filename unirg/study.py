@@ -175,7 +175,7 @@ def _parameters(self: Study, task: str, notebook: str, sections: tuple[str, ...]
             parameters[name], wrong = default, [*wrong, str(error)]
     return {"parameters": parameters, "wrong": wrong}
 
-# %% ../nbs/90_study.ipynb #3813771e
+# %% ../nbs/90_study.ipynb #36993e67
 def execute(notebook: Path, result: Path, parameters: dict, root: Path) -> None:
     "Run one notebook by papermill; raises `StudyError` with the notebook's own last word, and where a cell was left out."
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema takes 1.5 s to import it, for a format that no notebook has
@@ -196,7 +196,7 @@ def execute(notebook: Path, result: Path, parameters: dict, root: Path) -> None:
     if any(cell.get("papermill", {}).get("status") != "completed" for cell in told):
         raise StudyError("it ended before its last cell")
 
-
+# %% ../nbs/90_study.ipynb #3360f89d
 def perform(order: dict, runs: Path, root: Path) -> dict[str, str]:  # what it made -> digest
     "Bring a task up to date and record it; raises `StudyError` where it fails or does not make what it should."
     now, started, record = identity(order, runs), time.time(), runs / f"{order['name']}.json"
@@ -213,7 +213,7 @@ def perform(order: dict, runs: Path, root: Path) -> dict[str, str]:  # what it m
     write_json(record, now | {"started": started, "seconds": round(time.time() - started, 1)} | surroundings())
     return now["outputs"]
 
-
+# %% ../nbs/90_study.ipynb #9438b3ca
 def hand_on(number: int, frame) -> None:
     "A cluster that takes a machine back says so first: the notebook may let its trainer save, and the task ends as that does."
     for children in Path("/proc/self/task").glob("*/children"):
@@ -278,7 +278,7 @@ def plan(self: Study, *tasks: str) -> list[str]:  # tasks that have to run
     self.wrong = list(dict.fromkeys([*self.wrong, *(fault for order in orders.values() for fault in order.wrong)]))
     return [name for name in self.tasks if not found[name].endswith("no update")]
 
-# %% ../nbs/90_study.ipynb #aff05370
+# %% ../nbs/90_study.ipynb #8d20b3a3
 SHOWS = {"-n", "--dry-run", "--dag", "--rulegraph", "--filegraph", "--summary", "--touch", "--list-rules"}  # Snakemake's, that run nothing
 
 
@@ -303,7 +303,7 @@ def options_of(description: str, arguments: list[str] | None, runs: bool = False
     options.study = Study(Settings(options.profile, {name.strip(): value.strip() for name, _, value in pairs}))
     return options
 
-
+# %% ../nbs/90_study.ipynb #24edc164
 def run(arguments: list[str] | None = None) -> None:  # the command line; sys.argv if None
     "Run the study: what is missing or stale, and what it rests on. Ends by `SystemExit`."
     with ends_in_a_line("unirg-run", "run it again to go on from the last checkpoints"):
@@ -327,7 +327,7 @@ def run(arguments: list[str] | None = None) -> None:  # the command line; sys.ar
                 print(f"\nProfile {other} at the speed that this had:\n{billed(Study(Settings(other, root=study.root)), study)}")
     raise SystemExit(code)
 
-
+# %% ../nbs/90_study.ipynb #41b4bceb
 @contextlib.contextmanager
 def only_runner(study: Study):
     "Keep the profile's folder for this run, and leave none where none was and nothing ran; raises `StudyError` where another has it."
@@ -346,7 +346,7 @@ def only_runner(study: Study):
                 with contextlib.suppress(OSError):  # other profiles may be there by now
                     study.out.parent.rmdir()
 
-
+# %% ../nbs/90_study.ipynb #b9cf2013
 def check_all(study: Study, pending: list[str]) -> None:
     "Say what the plan costs; raises `StudyError` with everything that is wrong with what is to be done."
     from unirg.training.bill import bill, bill_line
@@ -369,7 +369,7 @@ def billed(study: Study, measured: Study | None = None) -> str:  # measured: who
     wrong = f"\nBefore it can start, {len(study.wrong)} settings have to be mended; unirg-run says which." if study.wrong else ""
     return bill_text(bill(study, measured)) + wrong
 
-
+# %% ../nbs/90_study.ipynb #93ecdbb8
 def watch(study: Study, pending: list[str], options: argparse.Namespace) -> int:  # exit code
     "Let Snakemake run what is pending, and show it."
     runs, gpus, local = study.records, len(list(Path("/dev").glob("nvidia[0-9]*"))), options.executor == "local"
