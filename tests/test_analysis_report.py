@@ -214,12 +214,13 @@ def test_a_run_of_ones_own_writes_both_pages_and_what_its_records_say(out):
     record = {"task": "table_s1", "notebook": "65_table_s1.ipynb", "code": "c0de", "started": 2.0, "commit": "abc123"}
     record |= {"parameters": {"resamples": 1000}, "inputs": {"outputs/toy/scores": "5"}}
     record |= {"outputs": {"outputs/toy/figures/fig_S1.csv": "d1e5"}}
-    write_json(out / "runs" / "table_s1.json", record | {"accepted": [{"said": ["its notebook changed"]}]})
+    write_json(out / "runs" / "table_s1.json", record | {"modules": {"unirg.core": "new"}})
     score = {"task": "score", "notebook": "50_score.ipynb", "code": "c1", "started": 1.0, "parameters": {}, "inputs": {}}
+    score |= {"commit": "fed789", "modules": {"unirg.core": "old"}}
     write_json(out / "runs" / "score.json", score | {"outputs": {"outputs/toy/scores": "5"}})
     markdown, page = (path.read_text() for path in write_results(out, "toy", SETS))
     part = panels_of(markdown)["fig_S1"]
-    for text in ("runs/table_s1.json", "abc123", "resamples = 1000", "Rests on: score", "table_s1: its notebook changed"):
+    for text in ("runs/table_s1.json", "abc123", "resamples = 1000", "Rests on: score", "fed789: score (unirg.core)"):
         assert text in part and text in page
     assert "no record" in panels_of(markdown)["fig_answer"] and "Not made in this profile: " in markdown
     assert pd.read_csv(out / "records.csv").task.tolist() == ["table_s1"]
@@ -294,3 +295,15 @@ def test_records_go_back_to_the_archives():
     chain = {name: {"notebook": f"{name}.ipynb", "code": "c", "parameters": {}, **one} for name, one in chain.items()}
     assert rests_on(chain, "figure") == ["figure", "prepare"] and records_table(chain).rests_on.tolist() == ["prepare"]
     assert records_table({}).empty
+
+
+def test_what_was_taken_as_it_is_although_the_code_changed_is_told_of():
+    "Nothing is noted when a result is touched: the modules in the records tell."
+    kinds = {"prepare": ("old", "1a", {}, {"out/data": "c"}), "figure": ("new", "2b", {"out/data/a": "c"}, {"out/figures/fig_1a.csv": "d"})}
+    chain = {}
+    for name, (sha, commit, inputs, outputs) in kinds.items():
+        chain[name] = {"notebook": f"{name}.ipynb", "code": "c", "parameters": {}, "commit": commit, "inputs": inputs, "outputs": outputs}
+        chain[name]["modules"] = {"unirg.data.studies": sha, "unirg.core": "same"}
+    assert records_table(chain).accepted.tolist() == ["1a: prepare (unirg.data.studies)"]
+    chain["prepare"]["modules"] = chain["figure"]["modules"]
+    assert records_table(chain).accepted.tolist() == [""]
