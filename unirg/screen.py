@@ -75,6 +75,7 @@ def look(self: Screen) -> None:
     "Say which tasks have ended since the last look, and how far the others are."
     for name in [name for name in self.waiting if (self.runs / ".done" / name).exists()]:
         self.waiting.remove(name)
+        self.failed.pop(name, None)  # that was an attempt before
         self.end(read_json(self.runs / f"{name}.json"))
     states = {path.stem: looked_at(path) for path in (self.runs / ".state").glob("*.json") if path.stem in self.waiting}
     for name in [name for name, state in states.items() if "error" in state and name not in self.failed]:

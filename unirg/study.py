@@ -238,7 +238,7 @@ def main(arguments: list[str]) -> None:
         os.chdir(root)
         try:
             write_json(done, perform(read_json(order), runs, root))
-            state.unlink()
+            state.unlink(missing_ok=True)  # a runner that began meanwhile cleared it
         except Exception as error:
             said = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
             write_json(state, {"error": f"{said}  [{os.path.relpath(runs / name)}.ipynb]"})
