@@ -1,6 +1,7 @@
 "README as a newcomer reads it: short, its blocks and links working, its words free of results, its results those of the committed CSVs."
 
 import re
+import shlex
 import statistics
 import tomllib
 from pathlib import Path
@@ -67,14 +68,17 @@ def test_a_command_is_there(command):
         assert f"[{arguments[arguments.index('--profile') + 1]}]" in settings
 
 
-def test_the_options_of_generate_are_known(capsys):
+def test_the_commands_of_generate_are_known_and_the_first_one_runs_without_training(capsys, monkeypatch):
     from unirg.training.submission import main
 
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
-    (command,) = [one for one in COMMANDS if "unirg-generate" in one]
+    film, submission = [one for one in COMMANDS if "unirg-generate" in one]
     known = capsys.readouterr().out
-    assert ended.value.code == 0 and all(option in known for option in re.findall(r"--\w+", command))
+    assert ended.value.code == 0 and all(option in known for option in re.findall(r"--\w+", film + submission))
+    monkeypatch.chdir(ROOT)
+    main(shlex.split(film)[1:])
+    assert "Findings:" in capsys.readouterr().out
 
 
 def test_the_settings_shown_are_understood(tmp_path):

@@ -428,7 +428,8 @@ def test_a_setting_is_found_where_it_counts(tmp_path, text, overrides, place):
 def test_a_setting_that_a_profile_has_from_another_is_named_by_that_one():
     plan = plan_of(Settings("paper_256_reports", root=ROOT), raises=False)
     task = plan.tasks["rl1-s1"]
-    assert place_of(plan, task, "trl.epsilon_high") == "settings.ini: [paper:stage:rl] trl.epsilon_high"
+    assert place_of(plan, task, "trl.num_generations") == "settings.ini: [paper:stage:rl] trl.num_generations"
+    assert place_of(plan, task, "trl.epsilon_high") == "settings.ini: [stage:rl] trl.epsilon_high"
     assert place_of(plan, task, "studies_per_step") == "settings.ini: [paper_256_reports:stage:rl] studies_per_step"
     assert place_of(plan, task, "wording") == "settings.ini: [paper] wording" and place_of(plan, task, "augment").startswith("30_rl")
 

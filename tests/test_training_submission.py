@@ -20,7 +20,7 @@ from unirg.phantom.archives import write_archive
 from unirg.training import generation
 from unirg.training.launch import environment
 from unirg.training.policy import build_tiny_policy, load_processor, train_tokenizer
-from unirg.training.submission import main, submit
+from unirg.training.submission import main, policies, policy_place, read_films, submit
 
 REAL = Path(__file__).parents[2] / "shared" / "real_data" / "iu_xray_text" / "ReXRank_IUXray_test.json"
 COMMAND = "from unirg.training.submission import main\nif __name__ == '__main__': main()"
@@ -184,3 +184,48 @@ def llava(folder):
     template = f"{{% for m in messages %}}{{% for c in m['content'] %}}{part}{{% endfor %}}{{% endfor %}}"
     options = dict(patch_size=16, vision_feature_select_strategy="default", chat_template=template, num_additional_image_tokens=1)
     LlavaProcessor(films, tokenizer, **options).save_pretrained(folder)
+
+
+def told(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments])
+    return ended.value.code
+
+
+def test_the_policy_that_comes_along_reads_a_film_as_in_the_study(capsys):
+    "The film is one of Eastholt's with atelectasis and a nodule; no folder is left beside it."
+    film = policies()["phantom-rl"].parent / "film.png"
+    beside = sorted(film.parent.iterdir())
+    main(["--model", "phantom-rl", "--indication", "Cough.", str(film)])
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{film}: Findings:") and "atelectasis" in out and "not for clinical use" in err
+    assert sorted(film.parent.iterdir()) == beside
+
+
+def test_films_of_several_folders_have_a_report_each_whatever_their_names(tmp_path):
+    film = policies()["phantom-rl"].parent / "film.png"
+    places = [tmp_path / "a/film.png", tmp_path / "b/film.png", tmp_path / "a b,c.JPG"]
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        Image.open(film).save(place, format="JPEG" if place.suffix == ".JPG" else "PNG")
+    reports = read_films(places, model=policy_place("phantom-rl"))
+    assert list(reports) == [str(place) for place in places] and all(map(str.split, reports.values()))
+    assert reports[str(places[0])] == reports[str(places[1])]
+
+
+def test_what_is_asked_wrongly_of_films_is_told_in_a_line(tmp_path, capsys):
+    film = str(policies()["phantom-rl"].parent / "film.png")
+    assert told("--model", "phantom-sft", film) == 2 and "phantom-rl" in capsys.readouterr().err
+    assert told("--model", "phantom-rl", str(tmp_path / "no.png")) == 2 and "no.png: there is no such film" in capsys.readouterr().err
+    assert told("--model", "phantom-rl") == 2 and "give films, or all of" in capsys.readouterr().err
+    assert told("--model", "phantom-rl", film, "--save_json_file", "x.json") == 2 and "give films, or all of" in capsys.readouterr().err
+    (tmp_path / "text.png").write_text("no film")
+    assert told("--model", "phantom-rl", str(tmp_path / "text.png")) == 2 and "text.png" in capsys.readouterr().err
+
+
+def test_the_policy_that_comes_along_is_small_and_names_no_place():
+    folder = policies()["phantom-rl"]
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 2e6
+    card = (folder / "README.md").read_text()
+    assert "not for clinical use" in card and "simulated" in card
+    assert not [file.name for file in folder.iterdir() if b"/outputs/" in file.read_bytes()]

@@ -231,6 +231,7 @@ def hand_over(
     scores: str | Path | None = None,  # `scores/` of the profile, if it has been scored
     credentialed: Iterable[str] = (),  # sources under a data-use agreement
     notes: Iterable[str] = (),  # further limits, a sentence each
+    half: bool = False,  # weights in half precision: half the size, and now and then another word
 ) -> Path:  # `to`
     "Copy a policy with its card and its record; raises `StudyError` where it is not finished or the copy does not load."
     from unirg.training.policy import load_policy
@@ -241,6 +242,10 @@ def hand_over(
         for file in sorted(model.iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 shutil.copyfile(file, part / file.name)
+        for file in part.glob("*.safetensors") if half else []:
+            from safetensors.torch import load_file, save
+
+            file.write_bytes(save({name: weight.half() for name, weight in load_file(file).items()}, metadata={"format": "pt"}))
         write_json(part / "training.json", without_places(read_json(model / "training.json")))
         write_whole(part / "README.md", card)
         try:
