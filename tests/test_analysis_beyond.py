@@ -311,20 +311,31 @@ def test_barely_visible_findings_are_neither_positive_nor_negative():
 # ---------------------------------------------------------------- in the plan
 
 
-def test_the_plan_has_the_four_measurements_when_they_are_asked_for_and_only_then():
+def test_the_plan_has_the_measurements_when_they_are_asked_for_and_only_then():
     from unirg.core import Settings
     from planned import plan_of
 
-    names = {"follows", "measures", "hacking", "operating_point"}
+    names = {"follows", "measures", "hacking", "operating_point", "practice"}
     assert not names & set(plan_of(Settings("smoke", {"beyond": "none"}, root=ROOT)).tasks)
     tasks = plan_of(Settings("smoke", {"beyond": "rl2"}, root=ROOT)).tasks
     assert names <= set(tasks)
     assert tasks["follows"].parameters["runs"] == ["sft", "rl2"] and tasks["operating_point"].parameters["before"] == "sft"
     assert tasks["operating_point"].parameters["runs"] == ["rl1", "rl2"]
+    assert tasks["practice"].parameters["runs"] == ["base", "rl_only", "sft", "rl1", "rl2"]
+    assert tasks["practice"].parameters["control"] == "sft", "there is no control of equal compute among the runs"
     assert {"phantom", "sft-s1", "rl2-s1"} <= set(tasks["follows"].needs)
     assert {"generate-rl2"} <= set(tasks["measures"].needs)
     nothing_after = [name for name, task in tasks.items() if names & set(task.needs)]
     assert set(nothing_after) <= {"report"}, "what is measured against the truth feeds nothing"
+
+
+def test_practice_is_held_against_the_control_of_equal_compute_where_it_is_among_the_runs():
+    from unirg.core import Settings
+    from planned import plan_of
+
+    runs = "base sft sft_more rl_only rl1 rl2 rl_bleu sft_prior"
+    told = plan_of(Settings("smoke", {"beyond": "rl2", "runs": runs}, root=ROOT)).tasks["practice"].parameters
+    assert told["control"] == "sft_more" and told["runs"] == ["base", "sft_more", "rl_only", "sft", "rl1", "rl2"]
 
 
 @pytest.mark.parametrize("run, said", [("nobody", "nobody"), ("base", "starts from no other")])
