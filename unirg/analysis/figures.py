@@ -46,6 +46,13 @@ NAMES = {
     "rl1_prior": "SFT + RL with priors",
     "rl1_prior_other": "SFT + RL with priors: another's",
     "rl1_prior_none": "SFT + RL with priors: withheld",
+    "sft_blind": "SFT without films",
+    "sft_phantom": "SFT from the phantom's base",
+    "commonest": "Commonest text",
+    "best_constant": "Best one text",
+    "nearest_film": "Nearest by film",
+    "nearest_context": "Nearest by context",
+    "nearest_both": "Nearest by film and context",
 }
 MEASURE_NAMES = {
     "composite_step1": "Composite reward",
@@ -63,10 +70,13 @@ MEASURE_NAMES = {
     "radgraph": "RadGraph-F1",
     "ratescore": "RaTEScore",
     "judged_errors": "Judged errors a report",
+    "label_micro_f1": "Label micro-F1",
+    "label_macro_f1": "Label macro-F1",
+    "copied": "Share copied from training",
 }
 LOWER_IS_BETTER = re.compile(r"error|^(false|omitted|wrong)_|^4 or more$")  # judged errors, their types, reports with many of them
 HIGHER_IS_BETTER = {*MEASURE_NAMES, "balance", "change_f1", "keyword_f1", "progression_accuracy", "similarity_to_reference", "at most 1"}
-HIGHER_IS_BETTER -= {"judged_errors"}
+HIGHER_IS_BETTER -= {"judged_errors", "copied"}
 
 # %% ../../nbs/analysis/03_figures.ipynb #f6be2208
 _PALETTE = sns.color_palette("colorblind")
@@ -169,6 +179,9 @@ def name_of(
         return NAMES[run]
     if run.endswith("_consensus"):
         return f"{name_of(run.removesuffix('_consensus'))}, consensus"
+    for ending, words in (("_dealt", "other patients' films"), ("_no_context", "context withheld")):
+        if run.endswith(ending):
+            return f"{name_of(run.removesuffix(ending))}, {words}"
     for ending, words in (("_prior_other", "another's"), ("_prior_none", "withheld")):
         if run.endswith(ending):
             return f"{name_of(run.removesuffix(ending) + '_prior')}: {words}"
