@@ -43,6 +43,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'unirg.analysis.board.areas_table': ('analysis/board.html#areas_table', 'unirg/analysis/board.py'),
                                       'unirg.analysis.board.board_table': ('analysis/board.html#board_table', 'unirg/analysis/board.py'),
                                       'unirg.analysis.board.copied': ('analysis/board.html#copied', 'unirg/analysis/board.py'),
+                                      'unirg.analysis.board.frequent': ('analysis/board.html#frequent', 'unirg/analysis/board.py'),
                                       'unirg.analysis.board.label_shares': ('analysis/board.html#label_shares', 'unirg/analysis/board.py'),
                                       'unirg.analysis.board.label_stated': ('analysis/board.html#label_stated', 'unirg/analysis/board.py'),
                                       'unirg.analysis.board.levels_of': ('analysis/board.html#levels_of', 'unirg/analysis/board.py'),
