@@ -168,9 +168,9 @@ def panel_board(
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
     "Each system's score with its interval, and hollow marks where the reference stands in training (left) and where it is new (right)."
     set_style()
-    table = table.assign(published=table["published"].eq(True) if "published" in table else False)
+    table = table.assign(published=table["published"].eq(True) if "published" in table else False, reports=table.reports.fillna("all"))
     here = table[table.dataset == dataset]
-    theirs = [run for run in dict.fromkeys(here[here.published].run) if run.startswith(tuple(shown))] if shown else []
+    theirs = [run for name in shown for run in dict.fromkeys(here[here.published].run) if run.startswith(name)]
     groups = {head: [run for run in runs if run in set(here.run)] for head, runs in (groups | {"Published": theirs}).items()}
     lines = [(head, run) for head, runs in groups.items() for run in runs]
     gaps = {head: i for i, head in enumerate(head for head, runs in groups.items() if runs)}
@@ -192,7 +192,7 @@ def panel_board(
             ax.axhline(places[groups[head][0]] - 0.75, color="0.85", lw=0.6)
     for ax in axes.flat[len(measures) :]:
         ax.axis("off")
-    own = here[~here.published & (here.reports == "all")] if "reports" in here else here
+    own = here[~here.published & (here.reports == "all")]
     said = "Hollow: < reference stands in training word for word, > it is new. Bars: 95 % intervals over patients and trainings."
     figure.supxlabel(f"{title} {size_said(own)}\n{said}".strip(), fontsize=6)
     return figure, table
@@ -276,7 +276,7 @@ def areas_table(
     resamples: int = 1000,
     seed: int = 0,
     floor: int = 10,  # studies with and without a label, from which on it counts for the mean over labels
-) -> pd.DataFrame:  # label, films, estimate, low, high, positives, studies, patients, seeds, by_seed; own less dealt with p, p_holm
+) -> pd.DataFrame:  # label, shown, estimate, low, high, positives, studies, patients, seeds, by_seed; own less dealt with p, p_holm
     "The area under the curve of each label, trainings averaged, with intervals over patients; the last label is their mean."
     codes = patient_codes(patients)
     drawn = np.random.default_rng(seed).multinomial(codes.max() + 1, np.full(codes.max() + 1, 1 / (codes.max() + 1)), size=resamples)
@@ -298,7 +298,7 @@ def areas_table(
         means = [np.mean([part[n] for part in parts], axis=0) for n in range(3)]
         kept["mean", films] = *means, sum(part[3] for part in parts)
     for (label, films), (estimate, again, each, positives) in kept.items():
-        row = {"label": label, "films": films, "estimate": float(estimate), **interval(again), "positives": positives}
+        row = {"label": label, "shown": films, "estimate": float(estimate), **interval(again), "positives": positives}
         row |= counts_of(patients) | {"seeds": len(each), "by_seed": by_seed(each)}
         if films == "own" and (other := kept.get((label, "dealt"))):
             gap = again - other[1]
@@ -331,7 +331,7 @@ def panel_areas(
     figure, axes = plt.subplots(1, len(runs), figsize=size, sharey=True, sharex=True, squeeze=False, layout="constrained")
     for ax, run in zip(axes[0], runs):
         for row in here[here.run == run].itertuples():
-            own = row.films == "own"
+            own = row.shown == "own"
             place, face = order.index(row.label) + (-0.14 if own else 0.14), colour_of(run) if own else "white"
             ax.plot([row.low, row.high], [place, place], color=colour_of(run), lw=1.3, alpha=1 if own else 0.5)
             said = "own films" if own else "films of other patients"
