@@ -173,6 +173,8 @@ def panel_board(
     theirs = [run for name in shown for run in dict.fromkeys(here[here.published].run) if run.startswith(name)]
     groups = {head: [run for run in runs if run in set(here.run)] for head, runs in (groups | {"Published": theirs}).items()}
     lines = [(head, run) for head, runs in groups.items() for run in runs]
+    order = [run for _, run in lines] + [run for run in table.run.unique() if run not in {name for _, name in lines}]
+    table = table.sort_values("run", key=lambda names: names.map(order.index), kind="stable")
     gaps = {head: i for i, head in enumerate(head for head, runs in groups.items() if runs)}
     places = {run: number + 0.5 * gaps[head] for number, (head, run) in enumerate(lines)}
     columns = -(-len(measures) // 2) if len(measures) > 4 else len(measures)
