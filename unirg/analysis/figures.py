@@ -101,6 +101,17 @@ _COLOURS = {
     "sft_prior_none": (0.7, 0.8, 0.7),
     "rl1_prior_other": (0.3, 0.1, 0.6),
     "rl1_prior_none": (0.5, 0.4, 0.2),
+    "sft_blind": (0.15, 0.45, 0.75),
+    "sft_phantom": (0.2, 0.6, 0.85),
+    "sft_dealt": (0.4, 0.65, 0.95),
+    "sft_no_context": (0.55, 0.7, 0.9),
+    "rl2_dealt": (0.35, 0.8, 0.6),
+    "rl2_no_context": (0.6, 0.85, 0.7),
+    "commonest": (0.55, 0.55, 0.5),
+    "best_constant": (0.35, 0.35, 0.3),
+    "nearest_film": (0.85, 0.4, 0.3),
+    "nearest_context": (0.7, 0.25, 0.15),
+    "nearest_both": (0.9, 0.55, 0.45),
 }
 _MARKS = {  # of controls and of what a policy writes with the wrong prior: nobody has to tell so many by colour alone
     "sft_more": "<",
@@ -115,6 +126,17 @@ _MARKS = {  # of controls and of what a policy writes with the wrong prior: nobo
     "rl1_prior": "P",
     "rl1_prior_other": "h",
     "rl1_prior_none": "*",
+    "sft_blind": "x",
+    "sft_phantom": "d",
+    "sft_dealt": "s",
+    "sft_no_context": "v",
+    "rl2_dealt": "s",
+    "rl2_no_context": "v",
+    "commonest": "d",
+    "best_constant": "D",
+    "nearest_film": "<",
+    "nearest_context": ">",
+    "nearest_both": "^",
 }
 _OTHER_COLOURS = ["#332288", "#882255", "#44AA99", "#CC6677", "#88CCEE", "#DDCC77"]  # Paul Tol's muted scheme
 _OTHER_MARKS = "sD^vP"
