@@ -278,12 +278,12 @@ def test_a_submission_is_what_the_board_takes_and_its_bleu2_is_nltks(study, tmp_
     assert [*told] == [*asked] and all({**asked[key], "model_prediction": told[key]["model_prediction"]} == told[key] for key in asked)
     ours = {f"{study.split('_')[0]}": one["model_prediction"] for study, one in told.items()}
     assert ours == {study: one["model_prediction"] for study, one in written(study, "sft-s1").items()}, "the study's own test reports"
-    for key, one in told.items():
-        said, reference = (f"{text} the heart is normal in size." for text in (one["model_prediction"], one["section_findings"]))
-        smooth = SmoothingFunction().method1
-        for words in (said, one["model_prediction"] or "clear"):
-            other = sentence_bleu([reference.lower().split()], words.lower().split(), (0.5, 0.5), smoothing_function=smooth)
-            assert bleu2(words.lower(), reference.lower()) == pytest.approx(other, abs=1e-9), key
+    words, smooth = lambda text: text.lower().replace(".", " .").split(), SmoothingFunction().method1
+    for one in told.values():  # an untrained policy's words, and some that share a few and many with the reference
+        for said in (one["model_prediction"], "The heart is normal.", f"{one['section_findings']} No effusion."):
+            reference = one["section_findings"]
+            other = sentence_bleu([words(reference)], words(said), (0.5, 0.5), smoothing_function=smooth) if words(said) else 0.0
+            assert bleu2(said, reference) == pytest.approx(other, abs=1e-9), said
 
 
 @pytest.mark.parametrize("kaggle", [False, True])
