@@ -33,7 +33,7 @@ SETTINGS = """
 [openi_small]
 like = openi
 seeds = 1
-runs = base sft rl1 sft_blind
+runs = base sft sft_blind
 controls_of = sft
 consensus = none
 figures = 61_figure1
@@ -44,13 +44,6 @@ trl.max_steps = 2
 trl.max_steps = 3
 trl.eval_steps = 3
 augment = 0
-evaluate_studies = 4
-[openi_small:stage:rl]
-trl.max_steps = 1
-studies_per_step = 2
-trl.num_generations = 4
-trl.max_completion_length = 24
-trl.eval_steps = 1
 evaluate_studies = 4
 [openi_small:stage:generate]
 max_new_tokens = 24
@@ -236,7 +229,7 @@ def test_rexranks_lists_are_test_and_validation_and_the_rest_is_learned_from(stu
     assert dict(zip(table["study_id"], table["split"], strict=True)) == wanted
 
 
-@pytest.mark.parametrize("system", ["base", "sft", "rl1", "sft_blind", "sft_dealt", "sft_no_context"])
+@pytest.mark.parametrize("system", ["base", "sft", "sft_blind", "sft_dealt", "sft_no_context"])
 def test_every_system_has_a_report_and_a_score_of_every_test_study(study, system):
     import pandas as pd
 
@@ -265,7 +258,7 @@ def test_the_figure_shows_runs_and_no_control(study):
     import pandas as pd
 
     table = pd.read_csv(study / "outputs/openi_small/figures/fig_1d.csv")
-    assert {*table.run.dropna()} >= {"sft", "rl1", "sft_blind"} and not table.run.astype(str).str.contains("dealt|no_context").any()
+    assert {*table.run.dropna()} >= {"sft", "sft_blind"} and not table.run.astype(str).str.contains("dealt|no_context").any()
 
 
 def test_a_submission_is_what_the_board_takes_and_its_bleu2_is_nltks(study, tmp_path):
