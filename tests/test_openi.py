@@ -33,7 +33,7 @@ SETTINGS = """
 [openi_small]
 like = openi
 seeds = 1
-runs = base sft rl1 sft_blind
+runs = base sft sft_blind
 controls_of = sft
 consensus = none
 figures = 61_figure1
@@ -44,13 +44,6 @@ trl.max_steps = 2
 trl.max_steps = 3
 trl.eval_steps = 3
 augment = 0
-evaluate_studies = 4
-[openi_small:stage:rl]
-trl.max_steps = 1
-studies_per_step = 2
-trl.num_generations = 4
-trl.max_completion_length = 24
-trl.eval_steps = 1
 evaluate_studies = 4
 [openi_small:stage:generate]
 max_new_tokens = 24
@@ -236,7 +229,7 @@ def test_rexranks_lists_are_test_and_validation_and_the_rest_is_learned_from(stu
     assert dict(zip(table["study_id"], table["split"], strict=True)) == wanted
 
 
-@pytest.mark.parametrize("system", ["base", "sft", "rl1", "sft_blind", "sft_dealt", "sft_no_context"])
+@pytest.mark.parametrize("system", ["base", "sft", "sft_blind", "sft_dealt", "sft_no_context"])
 def test_every_system_has_a_report_and_a_score_of_every_test_study(study, system):
     import pandas as pd
 
@@ -265,7 +258,7 @@ def test_the_figure_shows_runs_and_no_control(study):
     import pandas as pd
 
     table = pd.read_csv(study / "outputs/openi_small/figures/fig_1d.csv")
-    assert {*table.run.dropna()} >= {"sft", "rl1", "sft_blind"} and not table.run.astype(str).str.contains("dealt|no_context").any()
+    assert {*table.run.dropna()} >= {"sft", "sft_blind"} and not table.run.astype(str).str.contains("dealt|no_context").any()
 
 
 def test_a_submission_is_what_the_board_takes_and_its_bleu2_is_nltks(study, tmp_path):
@@ -278,12 +271,12 @@ def test_a_submission_is_what_the_board_takes_and_its_bleu2_is_nltks(study, tmp_
     assert [*told] == [*asked] and all({**asked[key], "model_prediction": told[key]["model_prediction"]} == told[key] for key in asked)
     ours = {f"{study.split('_')[0]}": one["model_prediction"] for study, one in told.items()}
     assert ours == {study: one["model_prediction"] for study, one in written(study, "sft-s1").items()}, "the study's own test reports"
-    for key, one in told.items():
-        said, reference = (f"{text} the heart is normal in size." for text in (one["model_prediction"], one["section_findings"]))
-        smooth = SmoothingFunction().method1
-        for words in (said, one["model_prediction"] or "clear"):
-            other = sentence_bleu([reference.lower().split()], words.lower().split(), (0.5, 0.5), smoothing_function=smooth)
-            assert bleu2(words.lower(), reference.lower()) == pytest.approx(other, abs=1e-9), key
+    words, smooth = lambda text: text.lower().replace(".", " .").split(), SmoothingFunction().method1
+    for one in told.values():  # an untrained policy's words, and some that share a few and many with the reference
+        for said in (one["model_prediction"], "The heart is normal.", f"{one['section_findings']} No effusion."):
+            reference = one["section_findings"]
+            other = sentence_bleu([words(reference)], words(said), (0.5, 0.5), smoothing_function=smooth) if words(said) else 0.0
+            assert bleu2(said, reference) == pytest.approx(other, abs=1e-9), said
 
 
 @pytest.mark.parametrize("kaggle", [False, True])
