@@ -35,8 +35,8 @@ like = openi
 seeds = 1
 runs = base sft sft_blind
 controls_of = sft
-consensus = none
-figures = 61_figure1
+consensus = sft
+figures = 61_figure1 76_board
 report = no
 [openi_small:stage:base]
 trl.max_steps = 2
@@ -47,8 +47,14 @@ augment = 0
 evaluate_studies = 4
 [openi_small:stage:generate]
 max_new_tokens = 24
+[openi_small:stage:consensus]
+samples = 2
+max_new_tokens = 24
 [openi_small:stage:figure1]
 resamples = 20
+[openi_small:stage:board]
+resamples = 50
+floor = 1
 """
 
 
@@ -235,6 +241,19 @@ def test_every_system_has_a_report_and_a_score_of_every_test_study(study, system
 
     scores = pd.read_parquet(study / f"outputs/openi_small/scores/{system}-s1/iu_xray.parquet")
     assert {*written(study, f"{system}-s1")} == {*scores.study_id} == {f"CXR{n}" for n in PARTS["test"]}
+
+
+def test_the_board_has_systems_without_a_policy_controls_and_published_numbers(study):
+    import pandas as pd
+
+    figures = study / "outputs/openi_small/figures"
+    board, parts, areas = (pd.read_csv(figures / f"fig_{name}.csv") for name in ("board", "board_parts", "board_areas"))
+    unlearned = {"commonest", "best_constant", "nearest_film", "nearest_context", "nearest_both"}
+    assert unlearned | {"sft", "sft_consensus", "sft_dealt", "sft_no_context"} <= {*board.run}
+    assert {"one text", "habits", "sight", "own score", "context"} <= {*parts.part} and {*parts.run} == {"sft"}
+    assert {*areas.shown} == {"own", "dealt"} and areas.estimate.between(0, 1).all()
+    leaders, theirs = pd.read_csv(figures / "fig_1d.csv"), {"UniRG-CXR Microsoft Research (published)", "MoERad-IU IIT Madras (published)"}
+    assert {*leaders.measure} == {"bleu2"} and theirs <= {*leaders.run}
 
 
 def test_controls_are_scored_against_the_studys_own_reference(study):
