@@ -32,6 +32,7 @@ from unirg.analysis.panels import (
 from unirg.analysis.report import decide
 from unirg.analysis.statistics import holm
 from unirg.core import RESEARCH_ONLY, StudyError, write_json
+from unirg.reward.metrics import radcliq_v1
 from unirg.reward.judge import ERROR_TYPES
 
 matplotlib.use("Agg")
@@ -178,12 +179,32 @@ def test_published_numbers_stand_only_beside_the_same_measure_on_the_same_benchm
     assert len(published_rows(path, {"mine": "iu_xray"}, "composite_step1", ["findings"])) == 0
     assert len(published_rows(path, {"mine": "iu_xray"}, "radcliq_v1", ["findings"])) == 0
     found = published_rows(path, {"mine": "iu_xray"}, "1/radcliq_v1", ["findings", "findings_impression"])
-    assert set(found.dataset) == {"mine"} and found.published.all() and found.source.str.contains("arXiv 2601.17151").all()
-    assert found[found.run.str.startswith("UniRG-CXR")].set_index("board").estimate.to_dict() == {
+    assert set(found.dataset) == {"mine"} and found.published.all() and found.source.str.contains("arXiv 2601.17151|ReXrank").all()
+    assert found[found.run == "UniRG-CXR (published)"].set_index("board").estimate.to_dict() == {
         "findings": 4.80,
         "findings_impression": 5.14,
     }
-    assert not set(pd.read_csv(path, comment="#").measure) & {"bleu2", "bertscore_minilm", "label_cosine", "fact_f1"}
+    assert not set(pd.read_csv(path, comment="#").measure) & {"bertscore_minilm", "label_cosine", "fact_f1"}
+
+
+@pytest.mark.parametrize("measure", ["bleu2", "bertscore", "sembscore", "radgraph", "1/radcliq_v1"])
+def test_the_published_board_of_iu_x_ray_is_there_with_every_system(measure):
+    path = Path(__file__).parents[1] / "nbs/study/data/published.csv"
+    found = published_rows(path, {"mine": "iu_xray"}, measure, ["findings"])
+    found = found[found.source.str.contains("ReXrank's public repository")]
+    assert len(found) == found.run.nunique() == 25 and found.run.str.endswith("(published)").all()
+    golden = Path(__file__).parents[2] / "shared/golden/rexrank_iu_findings.csv"
+    if golden.is_file():
+        theirs = pd.read_csv(golden).rename(columns={"inverse_radcliq_v1": "1/radcliq_v1"}).set_index("system")[measure]
+        assert found.set_index(found.run.str.removesuffix(" (published)")).estimate.to_dict() == theirs.to_dict()
+
+
+def test_published_radcliq_is_that_of_the_published_components_by_our_function():
+    path, names = Path(__file__).parents[1] / "nbs/study/data/published.csv", ["radgraph", "bertscore", "sembscore", "bleu2"]
+    table = pd.read_csv(path, comment="#")
+    table = table[table.source.str.contains("ReXrank's public")].pivot(index="system", columns="measure", values="value")
+    ours = 1 / radcliq_v1(*(table[name].to_numpy() for name in names))
+    assert np.allclose(ours, table["1/radcliq_v1"], atol=0.02), (ours - table["1/radcliq_v1"]).abs().max()
 
 
 def test_a_published_system_is_drawn_below_ours_and_stays_in_the_table(scores):

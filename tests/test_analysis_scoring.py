@@ -9,6 +9,7 @@ import pytest
 from unirg.analysis.scoring import read_scores, save_scores, score_predictions
 from unirg.reward.composite import MEASURES
 from unirg.reward.judge import ERROR_TYPES, count_errors
+from unirg.reward.metrics import bleu2
 
 STUDIES = [
     {"source": "toy", "study_id": f"s{i}", "patient_id": f"p{i}", "findings": text, "impression": None}
@@ -34,10 +35,27 @@ def test_a_judge_has_columns_of_its_own_and_what_it_could_not_tell_is_missing(tm
     assert pd.isna(table["errors_far"][2]) and table.loc[2, [f"far:{name}" for name in ERROR_TYPES]].isna().all()
     save_scores(table, tmp_path / "toy-s1" / "toy.parquet")
     said = json.loads(pq.read_schema(tmp_path / "toy-s1" / "toy.parquet").metadata[b"unirg.measures"])
-    assert "a-model" in said["errors_far"] and set(said) <= {"errors_far", *MEASURES}
+    assert "a-model" in said["errors_far"] and set(said) <= {"errors_far", "findings:bleu2", *MEASURES}
     back = read_scores(tmp_path)
     assert back["errors_far"].dropna().tolist() == table["errors_far"].dropna().tolist()
     assert back["errors_far"].mean() == pytest.approx(table["errors_far"][:2].mean())
+
+
+@pytest.mark.parametrize(
+    ("prediction", "wanted"),
+    [
+        ("Findings: The lungs are clear.", 1.0),
+        ("The lungs are clear.", 1.0),
+        ("Findings: The lungs are clear. Impression: Normal.", 1.0),
+        ("Findings: Edema", 0.0),
+        ("Impression: The lungs are clear.", 0.0),
+        ("Findings: The lungs are hazy.", bleu2("The lungs are hazy.", "The lungs are clear.")),
+    ],
+)
+def test_the_header_of_findings_counts_for_nothing_on_the_board(prediction, wanted):
+    studies = [{"source": "toy", "study_id": "a", "patient_id": "p", "findings": "The lungs are clear.", "impression": None}]
+    table = score_predictions({"a": prediction}, studies, "findings")
+    assert table["findings:bleu2"][0] == pytest.approx(wanted) and "findings:rouge_l" not in table
 
 
 def test_without_a_judge_nothing_is_added():

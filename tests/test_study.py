@@ -51,7 +51,8 @@ NOTEBOOKS = {
         + "f = root / out / 'models' / f'{run}-s{seed}'; f.mkdir(parents=True, exist_ok=True); (f / 'w').write_text('w')",
     ),
     "40_generate": (
-        "out: str = ''\nrun: str = ''\nseeds: list[int] = []\npriors: list[str] = []\nsources: list[str] = []\nshards: int = 1",
+        "out: str = ''\nrun: str = ''\nseeds: list[int] = []\npriors: list[str] = []\nsources: list[str] = []\nshards: int = 1\n"
+        "controls: list[str] = []",
         WRITE
         + "for f in [root / out / kind / f'{run}-s{seed}' for kind in ('predictions', 'scores') for seed in seeds]:\n"
         + "    f.mkdir(parents=True, exist_ok=True); (f / f.parent.name[0]).write_text('p')",

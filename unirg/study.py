@@ -34,7 +34,7 @@ from .training.options import trl_settings
 
 # %% ../nbs/90_study.ipynb #866e8ed3
 RUN_KEYS = {"notebook", "start", "seeds", "sources"}
-RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "beyond", "consensus", "report"}
+RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "beyond", "consensus", "controls_of", "report"}
 RUNNER_KEYS |= {"bill_for", "measured_in"} | {"cores", "memory_gb", "gpus", "hours", "nodes", "shards"}  # what a stage may ask of machines
 
 
@@ -107,7 +107,7 @@ def _run(self: Study, run: str) -> dict:
             raise StudyError(f"{own} {verb} '{stray[0]}', which is not among {whose}: {' '.join(map(str, known))}")
     found = {"notebook": notebook, "sections": sections, "seeds": seeds, "sources": sources, "start": start}
     yes = lambda key: key in takes and typed(self.settings.values(*sections).get(key, "no"), bool, key)  # noqa: E731
-    return found | {"prior": yes("prior"), "atlas": yes("atlas")} | {"rests_on": [name for name in (start, *matched) if name]}
+    return found | {key: yes(key) for key in ("prior", "atlas", "own_words")} | {"rests_on": [name for name in (start, *matched) if name]}
 
 
 @patch

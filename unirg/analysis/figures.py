@@ -46,6 +46,13 @@ NAMES = {
     "rl1_prior": "SFT + RL with priors",
     "rl1_prior_other": "SFT + RL with priors: another's",
     "rl1_prior_none": "SFT + RL with priors: withheld",
+    "sft_blind": "SFT without films",
+    "sft_phantom": "SFT from the phantom's base",
+    "commonest": "Commonest text",
+    "best_constant": "Best one text",
+    "nearest_film": "Nearest by film",
+    "nearest_context": "Nearest by context",
+    "nearest_both": "Nearest by film and context",
 }
 MEASURE_NAMES = {
     "composite_step1": "Composite reward",
@@ -63,10 +70,13 @@ MEASURE_NAMES = {
     "radgraph": "RadGraph-F1",
     "ratescore": "RaTEScore",
     "judged_errors": "Judged errors a report",
+    "label_micro_f1": "Label micro-F1",
+    "label_macro_f1": "Label macro-F1",
+    "copied": "Share copied from training",
 }
 LOWER_IS_BETTER = re.compile(r"error|^(false|omitted|wrong)_|^4 or more$")  # judged errors, their types, reports with many of them
 HIGHER_IS_BETTER = {*MEASURE_NAMES, "balance", "change_f1", "keyword_f1", "progression_accuracy", "similarity_to_reference", "at most 1"}
-HIGHER_IS_BETTER -= {"judged_errors"}
+HIGHER_IS_BETTER -= {"judged_errors", "copied"}
 
 # %% ../../nbs/analysis/03_figures.ipynb #f6be2208
 _PALETTE = sns.color_palette("colorblind")
@@ -91,6 +101,17 @@ _COLOURS = {
     "sft_prior_none": (0.7, 0.8, 0.7),
     "rl1_prior_other": (0.3, 0.1, 0.6),
     "rl1_prior_none": (0.5, 0.4, 0.2),
+    "sft_blind": (0.15, 0.45, 0.75),
+    "sft_phantom": (0.2, 0.6, 0.85),
+    "sft_dealt": (0.4, 0.65, 0.95),
+    "sft_no_context": (0.55, 0.7, 0.9),
+    "rl2_dealt": (0.35, 0.8, 0.6),
+    "rl2_no_context": (0.6, 0.85, 0.7),
+    "commonest": (0.55, 0.55, 0.5),
+    "best_constant": (0.35, 0.35, 0.3),
+    "nearest_film": (0.85, 0.4, 0.3),
+    "nearest_context": (0.7, 0.25, 0.15),
+    "nearest_both": (0.9, 0.55, 0.45),
 }
 _MARKS = {  # of controls and of what a policy writes with the wrong prior: nobody has to tell so many by colour alone
     "sft_more": "<",
@@ -105,6 +126,17 @@ _MARKS = {  # of controls and of what a policy writes with the wrong prior: nobo
     "rl1_prior": "P",
     "rl1_prior_other": "h",
     "rl1_prior_none": "*",
+    "sft_blind": "x",
+    "sft_phantom": "d",
+    "sft_dealt": "s",
+    "sft_no_context": "v",
+    "rl2_dealt": "s",
+    "rl2_no_context": "v",
+    "commonest": "d",
+    "best_constant": "D",
+    "nearest_film": "<",
+    "nearest_context": ">",
+    "nearest_both": "^",
 }
 _OTHER_COLOURS = ["#332288", "#882255", "#44AA99", "#CC6677", "#88CCEE", "#DDCC77"]  # Paul Tol's muted scheme
 _OTHER_MARKS = "sD^vP"
@@ -169,6 +201,9 @@ def name_of(
         return NAMES[run]
     if run.endswith("_consensus"):
         return f"{name_of(run.removesuffix('_consensus'))}, consensus"
+    for ending, words in (("_dealt", "other patients' films"), ("_no_context", "context withheld")):
+        if run.endswith(ending):
+            return f"{name_of(run.removesuffix(ending))}, {words}"
     for ending, words in (("_prior_other", "another's"), ("_prior_none", "withheld")):
         if run.endswith(ending):
             return f"{name_of(run.removesuffix(ending) + '_prior')}: {words}"

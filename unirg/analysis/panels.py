@@ -143,10 +143,10 @@ def boards_of(
     measure: str,
 ) -> dict[str, pd.DataFrame]:  # board -> scores under the measure's own name
     "Scores on the boards there are: a study that generates findings and impression stands on both."
-    if want == "findings":
+    if want == "findings" and f"findings:{measure}" not in scores:
         return {"findings": scores}
     alone = scores.dropna(subset=[f"findings:{measure}"]) if f"findings:{measure}" in scores else scores[:0]
-    return {"findings": alone.assign(**{measure: alone.get(f"findings:{measure}")}), want: scores}
+    return {"findings": alone.assign(**{measure: alone.get(f"findings:{measure}")})} | ({} if want == "findings" else {want: scores})
 
 
 def published_rows(

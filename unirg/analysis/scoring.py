@@ -21,7 +21,7 @@ from ..data.reports import sections, target_text
 from ..data.studies import Studies
 from ..reward.composite import MEASURES, score_pairs
 from ..reward.judge import ERROR_TYPES
-from ..reward.metrics import default_bertscore, radcliq_v1, reading, says_nothing
+from ..reward.metrics import bleu2, default_bertscore, radcliq_v1, reading, says_nothing
 from ..reward.model_metrics import NEEDS, ModelMeasure
 
 # %% ../../nbs/analysis/02_scoring.ipynb #13138072
@@ -121,6 +121,8 @@ def score_predictions(
     if want == "findings_impression" and board:
         measured = all_measures([findings_of(texts[n]) for n in board], [findings[n] for n in board], models)
         table = table.join(measured.set_axis(board).add_prefix("findings:"))
+    elif board:  # as ReXrank counts it: without the header that both begin with
+        table["findings:bleu2"] = pd.Series([bleu2(findings_of(texts[n]), findings[n]) for n in board], board, dtype=float)
     for name, judge in (judges or {}).items():
         judged = pd.DataFrame([errors or {} for errors in judge(texts, references)], columns=list(ERROR_TYPES)).astype("Int64")
         table[f"errors_{name}"] = judged.sum(axis=1, min_count=len(ERROR_TYPES)).astype("Int64")  # missing where the judge could not tell

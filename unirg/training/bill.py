@@ -364,7 +364,7 @@ def bill(
         if task.notebook in ("40_generate", "45_consensus", "50_score"):
             asked, limit = task.parameters, task.parameters.get("limit") or 10**12
             number = sum(min(studies_in(plan, name, "test"), limit) for name in asked["sources"]) * len(asked.get("seeds", [0]))
-            found.written += number * len(asked.get("priors", []))
+            found.written += number * len([*asked.get("priors", []), *asked.get("controls", [])])
             found.scored += number * bool(asked.get("judge"))
     return found
 

@@ -360,7 +360,8 @@ def build_prompts(
     "Rows as this policy is to be asked; raises `StudyError` where it has no processor or no study is left."
     taught, size = load_prompt_config(policy), image_size or input_resolution(load_processor(policy))
     wording = wording or taught.get("wording", "short")
-    return training_rows(table, want, size, wording, taught.get("prior", False), split=split, with_text=False)
+    shown = {name: taught.get(name, False) for name in ("prior", "blind")}  # who learned from empty films is asked with empty films
+    return training_rows(table, want, size, wording, **shown, split=split, with_text=False)
 
 # %% ../../nbs/training/04_generation.ipynb #c0ce6d73
 def generate_reports(

@@ -139,13 +139,14 @@ def build_tiny_policy(
     seed: int = 0,  # of the weights
     patch: int = 8,  # pixels a side
     merge: int = 4,  # patches a side that make a token: at 64 px 4 tokens a film, at 96 px 9
+    vocabulary: int = 1200,  # tokens at most; real reports want about 2,000
 ) -> Path:  # `folder`
     "Build a tiny Qwen3-VL with fresh weights and a tokenizer learned from `texts`; raises `StudyError` for a size that does not divide."
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     if image_size % (patch * merge):
         raise StudyError(f"image_size {image_size} is no multiple of patch x merge = {patch * merge}")
-    tokenizer = train_tokenizer(list(texts))
+    tokenizer = train_tokenizer(list(texts), vocabulary)
     template = (Path(find_spec("trl").origin).parent / "chat_templates/qwen3_vl.jinja").read_text()
     pixels = {"shortest_edge": image_size**2, "longest_edge": image_size**2}
     spread = dict(image_mean=[0.3] * 3, image_std=[0.25] * 3)  # of film pixels in 0..1
