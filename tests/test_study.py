@@ -560,7 +560,7 @@ def test_figures_read_the_planned_scores_alone_and_rest_on_each_of_them(planned)
     theirs.write_text("{}")
     tasks = planned("phantom", consensus="sft", beyond="rl2")
     readers = {name: task for name, task in tasks.items() if "scored" in task.parameters}
-    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "answer", "measures", "hacking"} == set(readers)
+    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "answer", "measures", "hacking", "practice"} == set(readers)
     for task in readers.values():
         scored = {os.path.relpath(out / "scores" / system, planned.root) for system in task.parameters["scored"]}
         assert scored <= {path for need in task.needs for path in tasks[need].makes}
