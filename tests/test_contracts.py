@@ -198,3 +198,21 @@ def test_the_documents_are_there(document):
 
 def test_readme_says_what_it_is_not():
     assert "not for clinical use" in (ROOT / "README.md").read_text().lower()
+
+
+@pytest.mark.parametrize("room", ["phantom", "data", "reward", "training", "analysis"])
+def test_a_rooms_names_are_where_a_reader_looks_for_them(room):
+    "Each is what its module has, no name is hidden by a module, and the room itself loads nothing."
+    code = (
+        f"import sys, importlib, unirg.{room} as room\n"
+        f"print([m for m in sys.modules if m.startswith('unirg.{room}.') or m in ('torch', 'numpy', 'pandas')])\n"
+        "for home, names in room._HOMES.items():\n"
+        "    module = importlib.import_module(f'{room.__name__}.{home}')\n"
+        "    assert all(getattr(room, name) is getattr(module, name) for name in names.split()), home\n"
+        "assert room.__all__ == [name for names in room._HOMES.values() for name in names.split()]\n"
+        f"from unirg.{room} import *\nassert all(callable(globals()[name]) or name.isupper() for name in room.__all__)\n"
+        "try:\n    room.nothing\nexcept AttributeError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[]", f"module 'unirg.{room}' has no attribute 'nothing'"]

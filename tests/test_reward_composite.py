@@ -151,6 +151,18 @@ def test_completions_come_as_text_or_messages():
     assert completion_text([{"role": "assistant", "content": None}]) == ""
 
 
+@pytest.mark.parametrize("weights", [{}, {"fact_f1": 0.0}, {"fact_f1": 0, "bleu2": 0}])
+def test_weights_that_reward_nothing_are_no_step_2(weights):
+    with pytest.raises(StudyError, match="reward nothing"):
+        Composite(weights=weights)
+
+
+@pytest.mark.parametrize("step, most", [(1, 1.0), (2, 1.5)])
+def test_a_copy_has_the_most_that_can_be_had(step, most):
+    copy, other, nothing = Composite(step=step)([NORMAL, "Large left effusion.", ""], [NORMAL] * 3)
+    assert copy == pytest.approx(most) and nothing < copy and other < copy
+
+
 def test_the_papers_reward_needs_its_weights_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("UNIRG_WEIGHTS", str(tmp_path))
     with pytest.raises(StudyError, match=r"bertscore: config.json is missing"):

@@ -441,7 +441,7 @@ def counted_errors(
 
 # %% ../../nbs/reward/05_composite.ipynb #208c7362
 class Composite:
-    "A TRL reward function: the weighted sum of the measures of each completion against its reference."
+    "A TRL reward function: the weighted sum of each completion's measures. A copy of the reference has 1 in step 1 and 1.5 in step 2."
 
     def __init__(
         self,
@@ -458,7 +458,10 @@ class Composite:
         if weights is None and step not in (1, 2):
             raise StudyError(f"reward: step is {step!r}; it is 1 or 2")
         keep_texts_out_of_logs()
-        self.weights = parse_weights(weights) if isinstance(weights, str) else dict(weights or (STEP1 if step == 1 else STEP2))
+        usual = STEP1 if step == 1 else STEP2
+        self.weights = parse_weights(weights) if isinstance(weights, str) else dict(usual if weights is None else weights)
+        if not any(self.weights.values()):
+            raise StudyError(f"reward: weights {self.weights} reward nothing")
         wanted = dict.fromkeys([*self.weights, *watch])
         for component in wanted:
             check_component(component, measures or ())
