@@ -212,7 +212,7 @@ def test_the_runs_with_controls_write_and_score_them(plan):
 
 
 def test_the_runs_start_where_they_are_said_to(plan):
-    assert plan["sft_blind-s1"].parameters["blind"] and not plan["sft-s1"].parameters["blind"]
+    assert plan["sft_blind-s1"].parameters["films"] == "none" and plan["sft-s1"].parameters["films"] == "own"
     assert "sft_blind-s2" not in plan and {"rl2-s1", "rl2-s2", "rl2-s3"} <= {*plan}
     assert {*plan["base_phantom-s1"].needs} == {"atlas", "prepare-iu_xray"} and plan["base-s1"].needs == ["prepare-iu_xray"]
     steps = {name: plan[name].parameters["trl"]["max_steps"] for name in ("sft-s1", "sft_phantom-s1", "sft_blind-s1")}

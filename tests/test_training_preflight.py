@@ -481,7 +481,7 @@ def test_the_papers_recipe_is_the_papers():
     }
     rates = {asked[run]["trl"]["learning_rate"] for run in ("sft_more-s1", "sft_more_low-s1")}
     assert len(rates) == 2 and asked["sft_more-s1"]["match_run"] == ["rl1", "rl2"]
-    assert asked["rl1_prior-s1"]["prior"] and asked["sft_prior-s1"]["prior"]
+    assert asked["rl1_prior-s1"]["films"] == asked["sft_prior-s1"]["films"] == "with_prior"
 
 
 def test_figure_4a_has_iu_xray_left_out_of_training_alone():

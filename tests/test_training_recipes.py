@@ -123,7 +123,7 @@ def test_a_run_may_have_fewer_seeds_than_the_profile(plan):
 
 def test_a_run_with_priors_also_writes_with_anothers_prior_and_with_none(plan):
     tasks = plan("phantom", runs="base sft sft_prior", seeds="1 2").tasks
-    assert tasks["sft_prior-s1"].parameters["prior"] and not tasks["sft-s1"].parameters["prior"]
+    assert tasks["sft_prior-s1"].parameters["films"] == "with_prior" and tasks["sft-s1"].parameters["films"] == "own"
     given = tasks["generate-sft_prior"]
     assert given.parameters["priors"] == ["own", "other", "none"] and "sft_prior-s1" in given.needs
     assert tasks["generate-sft"].parameters["priors"] == ["own"]

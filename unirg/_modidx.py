@@ -2008,6 +2008,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'unirg.training.options.Job.rows': ('training/options.html#job.rows', 'unirg/training/options.py'),
                                         'unirg.training.options.Job.work': ('training/options.html#job.work', 'unirg/training/options.py'),
                                         'unirg.training.options._one_of': ('training/options.html#_one_of', 'unirg/training/options.py'),
+                                        'unirg.training.options.films_shown': ( 'training/options.html#films_shown',
+                                                                                'unirg/training/options.py'),
                                         'unirg.training.options.job_fingerprint': ( 'training/options.html#job_fingerprint',
                                                                                     'unirg/training/options.py'),
                                         'unirg.training.options.learned_options': ( 'training/options.html#learned_options',

@@ -30,7 +30,7 @@ from fastcore.basics import patch
 from .core import Settings, StudyError, code_of, die_with_parent, differences, digest, duration, end_with, ends_in_a_line, identity
 from .core import marked, parameters_of, read_json, remembered, study_root, surroundings, typed, write_json, write_whole
 from .screen import Screen
-from .training.options import trl_settings
+from .training.options import films_shown, trl_settings
 
 # %% ../nbs/90_study.ipynb #866e8ed3
 RUN_KEYS = {"notebook", "start", "seeds", "sources"}
@@ -56,8 +56,7 @@ class Study:
             except StudyError as error:
                 self.wrong.append(str(error))
         self._check_runs()
-        known = RUNNER_KEYS.union(*map(parameters_of, self.books.values()))
-        self.wrong += settings.untaken(known, {book.split("_", 1)[1] for book in self.books})
+        self.wrong += settings.untaken(RUNNER_KEYS.union(*map(parameters_of, self.books.values())), {b.split("_", 1)[1] for b in self.books})
 
     def relative(self, path: Path) -> str:
         "A path as records name it: from the study's root, if it is in there."
@@ -107,7 +106,8 @@ def _run(self: Study, run: str) -> dict:
             raise StudyError(f"{own} {verb} '{stray[0]}', which is not among {whose}: {' '.join(map(str, known))}")
     found = {"notebook": notebook, "sections": sections, "seeds": seeds, "sources": sources, "start": start}
     yes = lambda key: key in takes and typed(self.settings.values(*sections).get(key, "no"), bool, key)  # noqa: E731
-    return found | {key: yes(key) for key in ("prior", "atlas", "own_words")} | {"rests_on": [name for name in (start, *matched) if name]}
+    shown = films_shown(self.settings.values(*sections).get("films", "own") if "films" in takes else "own")
+    return found | shown | {key: yes(key) for key in ("atlas", "own_words")} | {"rests_on": [name for name in (start, *matched) if name]}
 
 
 @patch

@@ -194,8 +194,9 @@ def tokens_a_report(
 ) -> tuple[float, float]:  # before the report, and the report's
     "Tokens of a study's prompt and of its report."
     side = parameters.get("image_size") or 64
-    films = 2 if parameters.get("prior") else 1
-    prompt = films * max((side // 32) ** 2, 1) + speed.prompt_tokens + (speed.report_tokens if parameters.get("prior") else 0)
+    prior = parameters.get("films") == "with_prior"
+    films = 1 + prior
+    prompt = films * max((side // 32) ** 2, 1) + speed.prompt_tokens + (speed.report_tokens if prior else 0)
     return prompt, speed.report_tokens
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'CHOICES', 'OURS', 'FREE', 'option_fields', 'trl_settings', 'parse_option', 'trl_options', 'own_defaults',
-           'resolved_options', 'Job', 'profile_of', 'learned_options', 'job_fingerprint', 'recipe_of']
+           'resolved_options', 'films_shown', 'Job', 'profile_of', 'learned_options', 'job_fingerprint', 'recipe_of']
 
 # %% ../../nbs/training/00_options.ipynb #d3ef0de6
 import contextlib
@@ -165,6 +165,15 @@ def resolved_options(
     values |= own_defaults(kind, looks, gpu=False)
     values |= trl_options(kind, given, "trl") | trl_options("model", given, "trl")
     return {name: value for name, value in values.items() if name not in OURS and value is not dataclasses.MISSING}
+
+# %% ../../nbs/training/00_options.ipynb #13191523
+def films_shown(
+    films: str,  # own, with_prior or none
+) -> dict[str, bool]:  # prior and blind, of a `Job`
+    "What a training is shown of a study; raises `StudyError` for another word."
+    if films not in ("own", "with_prior", "none"):
+        raise StudyError(f"films = {films}: it is own, with_prior or none")
+    return {"prior": films == "with_prior", "blind": films == "none"}
 
 # %% ../../nbs/training/00_options.ipynb #15be4731
 @dataclass
