@@ -56,7 +56,7 @@ class Study:
             except StudyError as error:
                 self.wrong.append(str(error))
         self._check_runs()
-        self.wrong += settings.untaken(RUNNER_KEYS.union(*map(parameters_of, self.books.values())), {b.split("_", 1)[1] for b in self.books})
+        self.wrong += settings.untaken(RUNNER_KEYS.union(*map(parameters_of, self.books.values())), {n[3:] for n in self.books})
 
     def relative(self, path: Path) -> str:
         "A path as records name it: from the study's root, if it is in there."
