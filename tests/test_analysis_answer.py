@@ -65,6 +65,17 @@ def test_the_opponents_are_sft_each_rate_the_better_on_validation_first_and_cons
     assert baselines_for(["sft", "rl2"], validated()) == ["sft"] and baselines_for(["rl2", "theirs"], validated()) == []
 
 
+def test_one_text_for_everybody_is_an_opponent_of_every_seed():
+    table = scores(rl2=0.1, sft=0.0)
+    text = scores(seeds=(1,), one=0.105).assign(system="best_constant")
+    made = small_table(pd.concat([table, text]), "rl2", ["sft", "best_constant"], TRAINING, UNSEEN, resamples=500)
+    levels = made[made.dataset == "seen"].set_index(["against", "measure"])
+    assert baselines_for(["sft", "rl2", "best_constant"], validated()) == ["sft", "best_constant"]
+    assert levels.estimate["best_constant", "composite_step1"] == levels.estimate["sft", "composite_step1"], "RL's seeds all count"
+    assert levels.p_holm["sft", "composite_step1"] < 0.05 < levels.p_holm["best_constant", "composite_step1"]
+    assert levels.difference["best_constant", "composite_step1"] == pytest.approx(0.0, abs=0.01)
+
+
 def test_the_learning_rate_that_is_preferred_is_so_on_the_seeds_that_both_have():
     "The low rate was tried with one seed, of which every run starts higher than of the other."
     validation = validated(sft_more=[0.81, 0.70], sft_more_low=[0.80])

@@ -36,8 +36,8 @@ def baselines_for(
     systems: list[str],  # runs and other systems
     validation: pd.DataFrame,  # of `figures.validation_table`
 ) -> list[str]:  # of those that are there, SFT first; empty where none is
-    "Whom the last step of reinforcement learning is held against: each learning rate, the one that validation studies prefer first."
-    there = [name for name in ("sft", *CONTROLS) if name in systems]
+    "Whom the last step of RL is held against: SFT, more SFT (the rate that validation prefers first), consensus, one text for all."
+    there = [name for name in ("sft", *CONTROLS, "best_constant") if name in systems]
     rates = [name for name in there if name.startswith("sft_more")]
     known = validation[validation.run.isin(rates)].dropna(subset=[VALIDATION])
     known = known[known.groupby("seed")["run"].transform("nunique") == len(rates)]  # of the seeds that all rates have
