@@ -278,7 +278,7 @@ def areas_table(
     resamples: int = 1000,
     seed: int = 0,
     floor: int = 10,  # studies with and without a label, from which on it counts for the mean over labels
-) -> pd.DataFrame:  # label, shown, estimate, low, high, positives, studies, patients, seeds, by_seed; own less dealt with p, p_holm
+) -> pd.DataFrame:  # label, shown, estimate, low, high, positives, often, studies, patients, seeds, by_seed; own less dealt, p, p_holm
     "The area under the curve of each label, trainings averaged, with intervals over patients; the last label is their mean."
     codes = patient_codes(patients)
     drawn = np.random.default_rng(seed).multinomial(codes.max() + 1, np.full(codes.max() + 1, 1 / (codes.max() + 1)), size=resamples)
@@ -301,6 +301,7 @@ def areas_table(
         kept["mean", films] = *means, sum(part[3] for part in parts)
     for (label, films), (estimate, again, each, positives) in kept.items():
         row = {"label": label, "shown": films, "estimate": float(estimate), **interval(again), "positives": positives}
+        row["often"] = "yes" if label in (*often, "mean") else "no"
         row |= counts_of(patients) | {"seeds": len(each), "by_seed": by_seed(each)}
         if films == "own" and (other := kept.get((label, "dealt"))):
             gap = again - other[1]
