@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -77,6 +78,9 @@ def test_a_notebook_that_is_run_by_hand_replaces_no_result(study, notebook, tmp_
 def test_source_and_wheel_build_and_say_what_they_are(tmp_path):
     sdist, wheel = sorted(built(tmp_path), key=lambda path: path.suffix)
     assert sdist.name.endswith(".tar.gz") and wheel.suffix == ".whl"
+    inside = zipfile.ZipFile(wheel).namelist()
+    assert {"unirg/policies/film.png", "unirg/policies/phantom-rl/model.safetensors", "unirg/policies/phantom-rl/README.md"} <= {*inside}
+    assert not [name for name in inside if "openi" in name.lower() and not name.endswith(".py")], "nothing of a real collection"
 
 
 def test_it_ends_well_after_a_kill_and_repeats_nothing_that_was_done(study):
