@@ -116,7 +116,8 @@ def test_the_area_is_that_of_scikit_learn_and_what_is_seen_goes_with_the_film(po
     shares = {films: draws.integers(0, 17, (120, 2, len(LABELS))) / 16 for films in ("own", "dealt")}
     shares["own"][:positives, :, 3] = np.minimum(1, shares["own"][:positives, :, 3] + 0.5)
     table = areas_table(shares, there, [f"p{i}" for i in range(120)], 400, floor=5).set_index(["label", "shown"])
-    assert {*table.often} <= {"yes", "no"} and (table.often == "yes").equals(table.positives.ge(5) | (table.index.get_level_values(0) == "mean"))
+    enough = table.positives.ge(5) | (table.index.get_level_values(0) == "mean")
+    assert {*table.often} <= {"yes", "no"} and (table.often == "yes").equals(enough)
     for films, values in shares.items():
         wanted = np.mean([roc_auc_score(there[:, 3], values[:, s, 3]) for s in range(2)])
         assert table.estimate[LABELS[3], films] == pytest.approx(wanted)
