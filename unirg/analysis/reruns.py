@@ -18,7 +18,7 @@ from ..core import StudyError, digest, ends_in_a_line
 # %% ../../nbs/analysis/19_reruns.ipynb #b67d1c81
 # columns that say which number a row holds, where a panel has them
 ASKED = "claim family board dataset run start grouping stratum attribute group quantity finding change aspect kind".split()
-ASKED += "what way threshold seed label measure errors".split()
+ASKED += "what way threshold seed label measure errors reader reports part shown".split()
 
 
 def panel_numbers(
