@@ -566,6 +566,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'unirg.core.imports_of': ('core.html#imports_of', 'unirg/core.py'),
                             'unirg.core.marked': ('core.html#marked', 'unirg/core.py'),
                             'unirg.core.modules_of': ('core.html#modules_of', 'unirg/core.py'),
+                            'unirg.core.names_at_the_top': ('core.html#names_at_the_top', 'unirg/core.py'),
                             'unirg.core.one_writer': ('core.html#one_writer', 'unirg/core.py'),
                             'unirg.core.options_from': ('core.html#options_from', 'unirg/core.py'),
                             'unirg.core.parameters_of': ('core.html#parameters_of', 'unirg/core.py'),

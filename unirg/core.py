@@ -7,7 +7,7 @@ __all__ = ['RESEARCH_ONLY', 'SOURCE_KEYS', 'KINDS', 'NOT_CONTENT', 'StudyError',
            'Settings', 'typed', 'options_from', 'derived_seed', 'seed_everything', 'whole_file', 'whole_folder',
            'write_whole', 'write_json', 'read_json', 'one_writer', 'parameters_of', 'files_below', 'digest', 'marked',
            'digest_of', 'remembered', 'imports_of', 'modules_of', 'code_of', 'surroundings', 'identity', 'differences',
-           'Progress', 'speed', 'duration', 'die_with_parent', 'end_with', 'ends_in_a_line']
+           'Progress', 'speed', 'duration', 'die_with_parent', 'end_with', 'names_at_the_top', 'ends_in_a_line']
 
 # %% ../nbs/00_core.ipynb #caf791a9
 import ast
@@ -18,6 +18,7 @@ import difflib
 import fcntl
 import functools
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -648,6 +649,21 @@ def end_with(
         with contextlib.suppress(OSError):
             if (beat := heart.read_text()) != last:
                 last, since = beat, time.monotonic()
+
+# %% ../nbs/00_core.ipynb #d099b0f6
+def names_at_the_top(
+    room: str,  # a package, such as unirg.reward
+    homes: dict[str, str],  # module -> the names of it that the room offers, with blanks between
+) -> typing.Callable[[str], typing.Any]:
+    "A package's `__getattr__`, by which each name is loaded when it is asked for."
+
+    def look_up(name: str):
+        for home, names in homes.items():
+            if name in names.split():
+                return getattr(importlib.import_module(f"{room}.{home}"), name)
+        raise AttributeError(f"module {room!r} has no attribute {name!r}")
+
+    return look_up
 
 # %% ../nbs/00_core.ipynb #6fd794cc
 @contextlib.contextmanager

@@ -6,10 +6,10 @@
 __all__ = ['score_predictions', 'read_predictions', 'read_scores', 'mean_with_interval', 'paired_difference', 'compare_runs',
            'f1_with_interval', 'holm', 'set_style', 'save_panel', 'hand_over', 'model_card']
 
-# %% ../../nbs/analysis/00_analysis.ipynb #8fc9511b
-from importlib import import_module
+# %% ../../nbs/analysis/00_analysis.ipynb #5a0ae7d0
+from ..core import names_at_the_top
 
-# %% ../../nbs/analysis/00_analysis.ipynb #21a76469
+# %% ../../nbs/analysis/00_analysis.ipynb #2cb57b2e
 _HOMES = {
     "scoring": "score_predictions read_predictions read_scores",
     "statistics": "mean_with_interval paired_difference compare_runs f1_with_interval holm",
@@ -20,11 +20,4 @@ _all_ = [
     "score_predictions", "read_predictions", "read_scores", "mean_with_interval", "paired_difference", "compare_runs",
     "f1_with_interval", "holm", "set_style", "save_panel", "hand_over", "model_card",
 ]
-
-
-def __getattr__(name: str):
-    "A name of this room from the module that it lives in, which is loaded when it is asked for."
-    for home, names in _HOMES.items():
-        if name in names.split():
-            return getattr(import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_at_the_top(__name__, _HOMES)

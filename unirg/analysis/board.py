@@ -67,6 +67,8 @@ def levels_of(
     plain = [name for name in measures if name not in F1S]
     found = scored(scores, plain)
     drawn = resampled_means(found, resamples, seed) if plain else None
+    if plain:  # few seeds that lie far apart are drawn beyond what was measured
+        drawn = np.clip(drawn, found.values.min((0, 1)), found.values.max((0, 1)))
     made = {name: Level(found.values[..., i].mean(), drawn[:, i], found.values[..., i].mean(0)) for i, name in enumerate(plain)}
     if wanted := [name for name in measures if name in F1S]:
         cells = {f"{label} {i}": column for label in LABELS for i, column in enumerate(label_counts(scores, label).T)}

@@ -15,8 +15,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from .figures import LOWER_IS_BETTER, MEASURE_NAMES, colour_of, mark_of, name_of, set_style
+from .panels import pool_seen
 from .scoring import score_predictions
-from .statistics import mean_with_interval
+from .statistics import compare_runs, summarise
 from ..core import StudyError, read_json
 from ..phantom.archives import plan, split_of
 from ..phantom.dictation import Readership, dictate
@@ -85,22 +86,14 @@ def practice_table(
     measures: Iterable[str],
     resamples: int = 1000,
 ) -> pd.DataFrame:  # a row a measure, reader ("own": that of the film's institution) and run ("rl2 - sft_more": the difference)
-    "Means over studies and seeds by reader, with intervals by patient."
-    scores = scores.assign(run=scores.system.str.rpartition("-s")[0])
+    "Means of all sources together by reader, and the difference on shared seeds, with intervals over patients and trainings."
     own = scores[scores.reader == scores.dataset].assign(reader="own")
-    rows = []
-    for reader, table in pd.concat([own, scores]).groupby("reader", sort=False):
-        for measure in measures:
-            wide = table.pivot_table(index=["dataset", "patient_id", "study_id"], columns="run", values=measure)
-            shown = {run: wide[run] for run in runs if run in wide}
-            if against and set(against) <= set(wide):
-                shown[" - ".join(against)] = wide[against[0]] - wide[against[1]]
-            patients = [f"{dataset} {patient}" for dataset, patient, _ in wide.index]
-            rows += [
-                {"measure": measure, "reader": reader, "run": run, **mean_with_interval(values, patients, resamples)}
-                for run, values in shown.items()
-            ]
-    return pd.DataFrame(rows)
+    by_reader = pd.concat([own, scores]).groupby("reader", sort=False)
+    pooled = pd.concat([pool_seen(rows, list(rows.dataset.unique()), reader) for reader, rows in by_reader])
+    means = summarise(pooled, list(measures), resamples)
+    gaps = compare_runs(pooled, [against], list(measures), resamples) if against else pd.DataFrame()
+    table = pd.concat([means[means.run.isin(list(runs))], gaps.assign(run=" - ".join(against)) if len(gaps) else gaps])
+    return table.rename(columns={"dataset": "reader"}).dropna(axis=1, how="all").reset_index(drop=True)
 
 # %% ../../nbs/analysis/24_practice.ipynb #f74589d2
 def panel_practice(

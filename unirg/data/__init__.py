@@ -6,10 +6,10 @@
 __all__ = ['read_source', 'Record', 'Studies', 'collect', 'load_radiograph', 'RadiographError', 'sections', 'target_text',
            'prompt_text', 'prompt_leaks', 'patients_in_two_splits', 'with_priors', 'shuffled_priors', 'with_control']
 
-# %% ../../nbs/data/00_data.ipynb #9d6fcb4b
-from importlib import import_module
+# %% ../../nbs/data/00_data.ipynb #73b5f746
+from ..core import names_at_the_top
 
-# %% ../../nbs/data/00_data.ipynb #c6782b8a
+# %% ../../nbs/data/00_data.ipynb #3fcd397e
 _HOMES = {
     "sources": "read_source",
     "studies": "Record Studies collect",
@@ -23,11 +23,4 @@ _all_ = [
     "read_source", "Record", "Studies", "collect", "load_radiograph", "RadiographError", "sections", "target_text", "prompt_text",
     "prompt_leaks", "patients_in_two_splits", "with_priors", "shuffled_priors", "with_control",
 ]
-
-
-def __getattr__(name: str):
-    "A name of this room from the module that it lives in, which is loaded when it is asked for."
-    for home, names in _HOMES.items():
-        if name in names.split():
-            return getattr(import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_at_the_top(__name__, _HOMES)

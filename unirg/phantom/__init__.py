@@ -6,10 +6,10 @@
 __all__ = ['Body', 'Sign', 'film', 'CAMERAS', 'INSTITUTIONS', 'Patient', 'draw_patient', 'Readership', 'dictate', 'write_archive',
            'write_archives', 'read_truth', 'write_atlas']
 
-# %% ../../nbs/phantom/00_phantom.ipynb #5901f952
-from importlib import import_module
+# %% ../../nbs/phantom/00_phantom.ipynb #54d2ceaa
+from ..core import names_at_the_top
 
-# %% ../../nbs/phantom/00_phantom.ipynb #8d7e5cec
+# %% ../../nbs/phantom/00_phantom.ipynb #8fb97f7d
 _HOMES = {
     "anatomy": "Body Sign film CAMERAS",
     "patients": "INSTITUTIONS Patient draw_patient",
@@ -21,11 +21,4 @@ _all_ = [
     "Body", "Sign", "film", "CAMERAS", "INSTITUTIONS", "Patient", "draw_patient", "Readership", "dictate", "write_archive",
     "write_archives", "read_truth", "write_atlas",
 ]
-
-
-def __getattr__(name: str):
-    "A name of this room from the module that it lives in, which is loaded when it is asked for."
-    for home, names in _HOMES.items():
-        if name in names.split():
-            return getattr(import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_at_the_top(__name__, _HOMES)

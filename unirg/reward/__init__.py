@@ -7,10 +7,10 @@ __all__ = ['Composite', 'composite_from', 'score_pairs', 'STEP1', 'STEP2', 'fact
            'bleu2', 'bleu4', 'rouge_l', 'label_f1', 'label_scores', 'count_errors', 'find_errors', 'judged_errors',
            'rule_judge', 'LlmJudge', 'MODEL_MEASURES']
 
-# %% ../../nbs/reward/00_reward.ipynb #3a1bb529
-from importlib import import_module
+# %% ../../nbs/reward/00_reward.ipynb #390007e3
+from ..core import names_at_the_top
 
-# %% ../../nbs/reward/00_reward.ipynb #113954b5
+# %% ../../nbs/reward/00_reward.ipynb #da01e84e
 _HOMES = {
     "composite": "Composite composite_from score_pairs STEP1 STEP2",
     "findings": "facts statements chexpert_labels",
@@ -24,11 +24,4 @@ _all_ = [
     "bleu2", "bleu4", "rouge_l", "label_f1", "label_scores", "count_errors", "find_errors", "judged_errors", "rule_judge",
     "LlmJudge", "MODEL_MEASURES",
 ]
-
-
-def __getattr__(name: str):
-    "A name of this room from the module that it lives in, which is loaded when it is asked for."
-    for home, names in _HOMES.items():
-        if name in names.split():
-            return getattr(import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_at_the_top(__name__, _HOMES)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['load_policy', 'load_processor', 'build_tiny_policy', 'generate_reports', 'choose_threshold', 'submit', 'read_films']
 
-# %% ../../nbs/training/00_training.ipynb #44dbc1e2
-from importlib import import_module
+# %% ../../nbs/training/00_training.ipynb #de958665
+from ..core import names_at_the_top
 
-# %% ../../nbs/training/00_training.ipynb #954f6e98
+# %% ../../nbs/training/00_training.ipynb #6a5c3726
 _HOMES = {
     "policy": "load_policy load_processor build_tiny_policy",
     "generation": "generate_reports",
@@ -18,11 +18,4 @@ _HOMES = {
 _all_ = [
     "load_policy", "load_processor", "build_tiny_policy", "generate_reports", "choose_threshold", "submit", "read_films",
 ]
-
-
-def __getattr__(name: str):
-    "A name of this room from the module that it lives in, which is loaded when it is asked for."
-    for home, names in _HOMES.items():
-        if name in names.split():
-            return getattr(import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_at_the_top(__name__, _HOMES)
