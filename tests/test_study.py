@@ -97,7 +97,8 @@ def write_notebook(root, name, parameters, code, tags=("parameters",)):
 
 def command(root, *arguments, what="run"):
     environment = {**os.environ, "UNIRG_ROOT": str(root), "PYTHONPATH": str(PACKAGE)}
-    code = f"import sys; from unirg.study import {what}; {what}(sys.argv[1:])"
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"  # which a shell's background jobs have not
+    code += f"; from unirg.study import {what}; {what}(sys.argv[1:])"
     return subprocess.Popen(
         [sys.executable, "-c", code, "--profile", "toy", *arguments],
         cwd=root,
