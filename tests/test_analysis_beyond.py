@@ -333,7 +333,7 @@ def test_practice_is_held_against_the_control_of_equal_compute_where_it_is_among
     from unirg.core import Settings
     from planned import plan_of
 
-    runs = "base sft sft_more rl_only rl1 rl2 rl_bleu sft_prior"
+    runs = "base sft sft_more rl_only rl1 rl2 sft_mimic rl_bleu sft_prior"
     told = plan_of(Settings("smoke", {"beyond": "rl2", "runs": runs}, root=ROOT)).tasks["practice"].parameters
     assert told["control"] == "sft_more" and told["runs"] == ["base", "sft_more", "rl_only", "sft", "rl1", "rl2"]
 

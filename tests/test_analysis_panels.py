@@ -135,7 +135,7 @@ def test_a_lower_radcliq_is_told_as_better(lower_by, word):
 
 
 def test_rl_is_tested_against_its_controls_in_rows_of_their_own(scores):
-    assert control_pairs([*RUNS, "sft_consensus", "rl1_prior"]) == [
+    assert control_pairs([*RUNS, "sft_consensus", "rl1_prior", "rl_combined"]) == [
         (run, control) for run in ("rl1", "rl2") for control in ("sft_more", "sft_consensus")
     ]
     here = scores[scores.dataset == "aldermoor"]
@@ -246,6 +246,22 @@ def test_a_gain_is_against_the_checkpoint_of_the_same_seed(scores):
     assert table.seeds["rl1", "fact_f1"] == 1 and table.seeds["rl2", "fact_f1"] == 2
     with pytest.raises(StudyError, match="rl1"):
         gains(here[here.system != "rl1-s2"].replace({"system": {"rl1-s1": "rl1-s9"}}), ["rl1"], "sft", ["fact_f1"])
+
+
+def test_gains_stand_by_set_and_against_a_control_in_rows_of_their_own(scores):
+    table = gains(scores, ["rl2", "sft_more"], "sft", ["fact_f1", "judged_errors"], resamples=200, control="sft_more")
+    assert set(table.dataset) == set(scores.dataset)
+    assert set(zip(table.run, table.start)) == {("rl2", "sft"), ("sft_more", "sft"), ("rl2", "sft_more")}
+    mean = scores.assign(run=scores.system.str.replace(r"-s\d", "", regex=True)).groupby(["dataset", "run"]).fact_f1.mean()
+    for row in table[table.measure == "fact_f1"].itertuples():
+        assert row.estimate == pytest.approx(100 * (mean[row.dataset, row.run] / mean[row.dataset, row.start] - 1))
+    tested = table.dropna(subset=["p"])
+    assert tested.p_holm.tolist() == pytest.approx(holm(tested.p)), "one correction over every set and pair"
+    figure, made = panel_rewards(table, {"rl2": "step2", "sft_more": ""}, SETS)
+    assert len(made) == len(table) and not made[made.run == "sft_more"].rewarded.any()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Composite + errors", "None: SFT, same compute"]
+    assert len(figure.axes) == 3 * len(set(scores.dataset)), "a row of axes a set: two measures and their mean"
+    plt.close(figure)
 
 
 def test_a_run_of_one_seed_is_tested_against_that_seed(scores):

@@ -219,20 +219,22 @@ def claims_table(
     unseen: list[str],  # sources never trained on
     gain: list[str],  # measures of the balance
     rewarded: dict[str, set[str]],  # run -> measures inside its reward, of `design.inside_reward`
-    start: str = "sft",
+    start: str = "sft",  # the checkpoint of the combined reward and of its single measures
     resamples: int = 5000,  # of bootstrap and test at least
     min_studies: int = MIN_STUDIES,  # studies of a set never trained on that is asked about
+    home: list[str] | None = None,  # sources on which rewards are compared: those that they learned from; `training` if None
 ) -> pd.DataFrame:  # a row a claim, pair and set: as of `compare`, with claim; no row where there is no pair
     "The paper's other claims, Holm over all of them."
     large = [name for name in unseen if scores[scores.dataset == name].study_id.nunique() >= min_studies]
     seen = pool_seen(scores, [source for source in training if source in set(scores.dataset)])
     both = pd.concat([seen, scores[scores.dataset.isin(large)]])
+    there = pool_seen(scores, home, "home") if home else seen
     found = [_against(shared(both, *pair), *pair, ["judged_errors"], resamples, 0).assign(claim="steps") for pair in pairs["steps"]]
     for run, other in pairs["combined"]:
         outside = [measure for measure in gain if measure not in rewarded[run] | rewarded[other]]
         for claim, measures in {"combined": gain, "combined_outside": outside}.items():
             if measures:
-                rows = shared(balanced(_of_seeds(seen, run, other, start), measures, start), run, other)
+                rows = shared(balanced(_of_seeds(there, run, other, start), measures, start), run, other)
                 told = {"claim": claim, "measures": " ".join(measures)}
                 found.append(_against(rows, run, other, ["balance"], resamples, 0).assign(**told))
     if not found:

@@ -8,6 +8,7 @@ __all__ = ['TEST', 'CONTROLS', 'DRAWS', 'BOARDS', 'REWARD_SAID', 'BINS', 'contro
            'error_columns', 'panel_errors']
 
 # %% ../../nbs/analysis/09_panels.ipynb #bc0aca6a
+import re
 import textwrap
 from pathlib import Path
 
@@ -43,8 +44,8 @@ CONTROLS = ("sft_more", "sft_more_low", "sft_consensus")  # SFT gone on with at 
 def control_pairs(
     systems: list[str],  # runs and other systems
 ) -> list[tuple[str, str]]:  # (run, control)
-    "Every run of reinforcement learning that started from SFT, with every control that is there."
-    runs = [run for run in systems if run.startswith("rl") and run != "rl_only" and "_prior" not in run]
+    "The steps of reinforcement learning after SFT (rl1, rl2, ...), each with every control that is there."
+    runs = [run for run in systems if re.fullmatch(r"rl\d+", run)]
     return [(run, control) for run in runs for control in CONTROLS if control in systems]
 
 
@@ -304,87 +305,101 @@ def _cell(cell: pd.Series) -> str:
 
 # %% ../../nbs/analysis/09_panels.ipynb #8f34cd39
 def gains(
-    scores: pd.DataFrame,  # one set's scores of the runs and of the checkpoint
+    scores: pd.DataFrame,  # of the runs and of the checkpoint, on one set or several
     runs: list[str],
     start: str,  # the run they started from
     measures: list[str],
     resamples: int = 1000,
     seed: int = 0,
-) -> pd.DataFrame:  # run, measure, estimate (per cent), low, high, p, p_holm, ...; for judged errors a gain is having fewer
+    control: str = "",  # a run that the others are also held against, in rows of their own: the checkpoint gone on with by SFT
+) -> pd.DataFrame:  # a row a set, run and measure: start (held against), estimate (per cent; fewer errors are a gain), low, high, p
     "Gain of each run over its own starting point, with intervals and a paired test; raises `StudyError` where no seed has both."
-    made, rows = split_system(scores), []
-    sign = np.array([-1.0 if measure == "judged_errors" else 1.0 for measure in measures])
-    for run in runs:
-        here, there = (scored(made[made.run == name], measures) for name in (run, start))
-        if not set(here.seeds) & set(there.seeds):
-            raise StudyError(f"{run} has no seed that {start} has too: what it gained cannot be said")
-        here, there = (part.of(here.studies) for part in same_seeds(here, there))
-        both, m = np.concatenate([here.values, there.values], 2), len(measures)
-        sums, _ = resampled_sums(both, here.patients, resamples, seed)
-        drawn = 100 * sign * (sums[:, :m] / sums[:, m:] - 1)
-        whole = both.mean((0, 1))
-        mean = 100 * sign * (whole[:m] / whole[m:] - 1)
-        p = randomisation_p((here.values - there.values).mean(1), here.patients, resamples, seed)
-        for n, name in enumerate([*measures, "balance"]):
-            draws, estimate = (drawn[:, n], mean[n]) if n < m else (drawn.mean(1), mean.mean())
-            low, high = np.quantile(draws, [0.025, 0.975])
-            size = {**counts_of(here.patients), "seeds": len(here.seeds)}
-            rows.append(
-                {
-                    "run": run,
-                    "start": start,
-                    "measure": name,
-                    "estimate": estimate,
-                    "low": low,
-                    "high": high,
-                    "p": p[n] if n < m else None,
-                    **size,
-                }
-            )
+    pairs = [(run, start) for run in runs] + [(run, control) for run in runs if control and run != control]
+    rows = [
+        {"dataset": dataset, "run": run, "start": other, **row}
+        for dataset, own in split_system(scores).groupby("dataset", sort=False)
+        for run, other in pairs
+        for row in _gain(own, run, other, measures, resamples, seed)
+    ]
     table = pd.DataFrame(rows)
     tested = table.p.notna()
     table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].astype(float))
     table.loc[tested, "test"] = TEST
     return table
 
+
+def _gain(made: pd.DataFrame, run: str, start: str, measures: list[str], resamples: int, seed: int) -> list[dict]:
+    "One run on one set: a row a measure, and one for their mean."
+    sign = np.array([-1.0 if measure == "judged_errors" else 1.0 for measure in measures])
+    here, there = (scored(made[made.run == name], measures) for name in (run, start))
+    if not set(here.seeds) & set(there.seeds):
+        raise StudyError(f"{run} has no seed that {start} has too: what it gained cannot be said")
+    here, there = (part.of(here.studies) for part in same_seeds(here, there))
+    both, m = np.concatenate([here.values, there.values], 2), len(measures)
+    sums, _ = resampled_sums(both, here.patients, resamples, seed)
+    drawn, whole = 100 * sign * (sums[:, :m] / sums[:, m:] - 1), both.mean((0, 1))
+    mean = 100 * sign * (whole[:m] / whole[m:] - 1)
+    p = [*randomisation_p((here.values - there.values).mean(1), here.patients, resamples, seed), None]  # none of the mean
+    bounds = np.quantile(np.column_stack([drawn, drawn.mean(1)]), [0.025, 0.975], axis=0)
+    size = {**counts_of(here.patients), "seeds": len(here.seeds)}
+    told = zip([*measures, "balance"], [*mean, mean.mean()], *bounds, p)
+    return [{"measure": name, "estimate": estimate, "low": low, "high": high, "p": q, **size} for name, estimate, low, high, q in told]
+
 # %% ../../nbs/analysis/09_panels.ipynb #b0916e2a
-REWARD_SAID = {"bleu": "BLEU-2", "labels": "Label cosine", "facts": "Fact F1", "step1": "Composite", "step2": "Composite + errors"}
+REWARD_SAID = {
+    "bleu": "BLEU-2",
+    "labels": "Label cosine",
+    "facts": "Fact F1",
+    "step1": "Composite",
+    "step2": "Composite + errors",
+    "": "None: SFT, same compute",
+}
 
 
 def panel_rewards(
     table: pd.DataFrame,  # of `gains`
-    rewards: dict[str, str],  # run -> the reward of its recipe
+    rewards: dict[str, str],  # run -> the reward of its recipe; nothing for a run that went on with SFT
+    titles: dict[str, str] | None = None,  # dataset -> how to call it, in the order of the figure
 ) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
-    "Gain over SFT by reward, one axis a measure; a ring is a measure that the run was itself rewarded for, whole or in part."
+    "Gain over SFT by reward, one axis a measure, a row of axes a set; a ring is a measure that the run was itself rewarded for."
     set_style()
     measures, runs = list(dict.fromkeys(table.measure)), [run for run in rewards if run in set(table.run)]
-    inside = {run: inside_reward(reward_weights(rewards[run])) for run in runs}
+    inside = {run: inside_reward(reward_weights(rewards[run])) if rewards[run] else set() for run in runs}
     rewarded = [None if m == "balance" else m in inside[r] for r, m in zip(table.run, table.measure)]  # a mean of both kinds is neither
     table = table.assign(reward=table.run.map(rewards), rewarded=pd.array(rewarded, dtype="boolean"))
-    figure, axes = plt.subplots(1, len(measures), figsize=(PAGE, 0.9 + 0.27 * len(runs)), sharey=True, squeeze=False, layout="constrained")
+    shown, titles = table[table.start == table.start.iloc[0]], titles or dict.fromkeys(table.dataset, "")
+    sets = [dataset for dataset in titles if dataset in set(shown.dataset)]
+    size = (PAGE, 0.7 + len(sets) * (0.3 + 0.27 * len(runs)))
+    figure, axes = plt.subplots(len(sets), len(measures), figsize=size, sharey=True, sharex="col", squeeze=False, layout="constrained")
+    for line, dataset in zip(axes, sets):
+        for ax, measure in zip(line, measures):
+            _draw_gains(ax, shown[(shown.dataset == dataset) & (shown.measure == measure)].set_index("run"), runs)
+        line[0].set_yticklabels([REWARD_SAID.get(rewards[run], rewards[run]) for run in runs])
+        line[0].set_ylabel(textwrap.fill(titles[dataset] or "Reward", 20))
     for ax, measure in zip(axes[0], measures):
-        ax.axvline(0, color="0.6", lw=0.8)
-        here = table[table.measure == measure].set_index("run")
-        for place, run in enumerate(runs):
-            row = here.loc[run]
-            ax.plot([row.low, row.high], [place, place], color=colour_of(run), lw=2, solid_capstyle="butt")
-            mark, face = ("D", colour_of(run)) if pd.isna(row.rewarded) else ("o", "white" if row.rewarded else colour_of(run))
-            ax.plot(row.estimate, place, mark, ms=4.5 if mark == "o" else 3.5, mfc=face, mec=colour_of(run), mew=1.3)
-            said = f"{row.estimate:+.1f}{'*' if told_apart(row, '') else ''}"
-            ax.annotate(said, (row.estimate, place), textcoords="offset points", xytext=(0, 4.5), ha="center", fontsize=5.6)
-        ax.margins(x=0.25)
-        ax.locator_params(axis="x", nbins=2)
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.set(yticks=range(len(runs)), ylim=(len(runs) - 0.5, -0.75))
-        ax.set_yticklabels([REWARD_SAID.get(rewards[run], rewards[run]) for run in runs])
         name = {"balance": "Mean of these", "judged_errors": "Fewer errors"}.get(measure, MEASURE_NAMES.get(measure, measure))
         ax.set_title(textwrap.fill(name, 11), fontsize=7)
-    axes[0][0].set_ylabel("Reward")
-    size = table.iloc[0]
+    counts = shown.drop_duplicates("dataset").set_index("dataset").loc[sets]
+    counts = [f"{row.studies} studies, {row.patients} patients" for row in counts.itertuples()]
     marks = "Ring: inside the run's own reward; disc: outside it; diamond: mean of both. * p < 0.05 (randomisation, Holm), 0 outside."
-    size = f"95 % interval; {size.studies} studies, {size.patients} patients"
-    figure.supxlabel(f"Gain over SFT, % ({size})\n{marks}", fontsize=7)
+    figure.supxlabel(f"Gain over the SFT it started from, % (95 % interval; {'; '.join(counts)})\n{marks}", fontsize=7)
     return figure, table
+
+
+def _draw_gains(ax, rows: pd.DataFrame, runs: list[str]) -> None:
+    "One measure on one set: a mark and an interval a run."
+    ax.axvline(0, color="0.6", lw=0.8)
+    for place, run in enumerate(runs):
+        row = rows.loc[run]
+        ax.plot([row.low, row.high], [place, place], color=colour_of(run), lw=2, solid_capstyle="butt")
+        mark, face = ("D", colour_of(run)) if pd.isna(row.rewarded) else ("o", "white" if row.rewarded else colour_of(run))
+        ax.plot(row.estimate, place, mark, ms=4.5 if mark == "o" else 3.5, mfc=face, mec=colour_of(run), mew=1.3)
+        said = f"{row.estimate:+.1f}{'*' if told_apart(row, '') else ''}"
+        ax.annotate(said, (row.estimate, place), textcoords="offset points", xytext=(0, 4.5), ha="center", fontsize=5.6)
+    ax.margins(x=0.25)
+    ax.locator_params(axis="x", nbins=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set(yticks=range(len(runs)), ylim=(len(runs) - 0.5, -0.75))
 
 # %% ../../nbs/analysis/09_panels.ipynb #169e02a8
 BINS = {"at most 1": (0, 1), "2": (2, 2), "3": (3, 3), "4 or more": (4, np.inf)}  # the paper's
