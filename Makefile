@@ -22,14 +22,14 @@ study: setup  ## the whole study; make study PROFILE=smoke for the small one
 	$(BIN)/unirg-run --profile $(PROFILE)
 
 test: setup  ## contracts, units, library notebooks and the smoke study, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 prepare: setup  ## after editing notebooks: export, clean, lint, test
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/jupyter nbconvert --clear-output --inplace --log-level ERROR nbs/study/*.ipynb
 	$(BIN)/ruff check unirg nbs tests docs
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 readme: setup  ## README's picture and answer, and RESULTS.md, from the CSVs of the profile that README names
 	$(BIN)/python -c "from unirg.analysis.report import write_readme; write_readme()"
