@@ -79,7 +79,7 @@ def test_other_errors_keep_their_traceback():
 
 
 def test_a_variant_of_a_profile_has_a_folder_of_results_of_its_own(tmp_path):
-    profiles = ("[paper]\noutputs = elsewhere\nsteps = 9", "[mine]\nlike = paper", "[third]\nlike = mine\noutputs = third")
+    profiles = ("[paper]\noutputs = elsewhere\nsteps = 9", "[mine]\ninherits = paper", "[third]\ninherits = mine\noutputs = third")
     (tmp_path / "settings.ini").write_text("\n".join(profiles))
     paper, mine, third = (Settings(name, root=tmp_path) for name in ("paper", "mine", "third"))
     assert [profile.out.relative_to(tmp_path).as_posix() for profile in (paper, mine, third)] == ["elsewhere", "outputs/mine", "third"]
@@ -114,7 +114,7 @@ def test_no_value_of_the_study_is_cut_by_what_looks_like_a_comment():
     plain.read(ROOT / "settings.ini", encoding="utf-8")
     read = Settings("phantom", root=ROOT).sections
     assert {name: dict(plain[name]) for name in plain.sections()} == {name: read[name] for name in plain.sections()} | {
-        name: dict(plain[name]) for name in plain.sections() if "like" in plain[name]
+        name: dict(plain[name]) for name in plain.sections() if "inherits" in plain[name]
     }
 
 
