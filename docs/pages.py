@@ -16,7 +16,7 @@ from unirg.reward.composite import MEASURES
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, PACKAGE = ROOT / "nbs", ROOT / "unirg"
-ROOMS = {
+SUBPACKAGES = {
     "core": "Settings, seeds, whole writes",
     "phantom": "Films from X-ray physics, patients, dictation, archives on disk",
     "data": "Archives and tables to one schema",
@@ -37,8 +37,8 @@ def write_pages(
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-    for room in ("library", "study", "reference"):
-        for path in (docs / room).rglob("*.*"):
+    for subpackage in ("library", "study", "reference"):
+        for path in (docs / subpackage).rglob("*.*"):
             if path.relative_to(docs).as_posix() not in made:
                 path.unlink()
 
@@ -89,32 +89,34 @@ def module_of(notebook: Path) -> str:
 
 
 def library() -> list[Path]:
-    "The library's notebooks, by room."
+    "The library's notebooks, by subpackage."
     found = sorted(path for path in NOTEBOOKS.rglob("*.ipynb") if path.parent.name not in ("study", ".ipynb_checkpoints"))
-    rooms = {path: module_of(path).split(".")[0] for path in found}
-    return sorted(found, key=lambda path: [*ROOMS, rooms[path]].index(rooms[path]))
+    subpackages = {path: module_of(path).split(".")[0] for path in found}
+    return sorted(found, key=lambda path: [*SUBPACKAGES, subpackages[path]].index(subpackages[path]))
 
 
 def library_pages() -> dict[str, str]:
-    "Every library notebook, and an index of each room."
-    pages, rooms = {}, {}
+    "Every library notebook, and an index of each subpackage."
+    pages, subpackages = {}, {}
     for notebook in library():
         module, name = module_of(notebook), notebook.relative_to(NOTEBOOKS).with_suffix("").as_posix()
         up = "../" * (name.count("/") + 1)
         note = f"Source: `nbs/{name}.ipynb`. Reference: [unirg.{module}]({up}reference/{module}.md)."
         pages[f"library/{name}.ipynb"] = page(notebook, note)
-        rooms.setdefault(module.split(".")[0], []).append((name, *heading(notebook)))
+        subpackages.setdefault(module.split(".")[0], []).append((name, *heading(notebook)))
     lines = ["# The library, a notebook a module", ""]
     lines += ["Each page is the source of a module: prose, a small piece of code, an example whose value is its test.", ""]
     entries = []
-    for room in rooms:
-        entries += [f"{room}/index" if len(rooms[room]) > 1 else rooms[room][0][0]]
-        lines += [f"## {room}", "", ROOMS.get(room, ""), ""]
-        lines += [f"- [{title}]({name}.ipynb): {said}" for name, title, said in rooms[room]] + [""]
-        if len(rooms[room]) > 1:
-            listed = [f"- [{title}](../{name}.ipynb): {said}" for name, title, said in rooms[room]]
-            inner = tree(*(f"../{name}" for name, _, _ in rooms[room]))
-            pages[f"library/{room}/index.md"] = "\n".join([f"# {room}", "", ROOMS.get(room, ""), "", *listed, "", inner])
+    for subpackage in subpackages:
+        entries += [f"{subpackage}/index" if len(subpackages[subpackage]) > 1 else subpackages[subpackage][0][0]]
+        lines += [f"## {subpackage}", "", SUBPACKAGES.get(subpackage, ""), ""]
+        lines += [f"- [{title}]({name}.ipynb): {said}" for name, title, said in subpackages[subpackage]] + [""]
+        if len(subpackages[subpackage]) > 1:
+            listed = [f"- [{title}](../{name}.ipynb): {said}" for name, title, said in subpackages[subpackage]]
+            inner = tree(*(f"../{name}" for name, _, _ in subpackages[subpackage]))
+            pages[f"library/{subpackage}/index.md"] = "\n".join(
+                [f"# {subpackage}", "", SUBPACKAGES.get(subpackage, ""), "", *listed, "", inner]
+            )
     pages["library/index.md"] = "\n".join([*lines, tree(*entries)])
     return pages
 

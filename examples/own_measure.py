@@ -38,7 +38,7 @@ def train(folder: Path, sft_steps: int, rl_steps: int) -> list[dict]:
     texts = [target_text(study, "findings") for study in studies.table.remove_columns("image")]
     build_tiny_policy([text for text in texts if text], folder / "tiny")  # any Hugging Face vision-language model instead
 
-    job = {"tables": [str(folder / "iu_xray")], "want": "findings", "evaluate_studies": 0}
+    job = {"tables": [str(folder / "iu_xray")], "target_sections": "findings", "evaluate_studies": 0}
     sft = {"max_steps": str(sft_steps), "warmup_steps": "5", "learning_rate": "2e-3"}  # TRL's options, by their names there
     launch(job | {"kind": "sft", "start": str(folder / "tiny"), "out": str(folder / "sft"), "trl": sft})
     grpo = {"max_steps": str(rl_steps), "warmup_steps": "1", "logging_steps": "1", "learning_rate": "2e-4", "max_completion_length": "96"}

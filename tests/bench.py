@@ -21,7 +21,7 @@ import pydicom
 from PIL import Image
 
 from unirg.analysis.statistics import means_with_intervals, randomisation_p
-from unirg.core import derived_seed, read_json, write_json, write_whole
+from unirg.core import derived_seed, read_json, write_json, atomic_write_text
 from unirg.data.radiographs import load_radiograph
 from unirg.data.reports import prompt_text, target_text
 from unirg.data.sources import read_source
@@ -150,7 +150,7 @@ def reader_rows(studies=60):
         write_archive("iu_xray", folder, studies, 1)
         films = sorted(Path(folder, "iu_xray", "NLMCXR_png").iterdir())
         lines = ["film,report", *(f"{film.name},FINDINGS: Lungs are clear. IMPRESSION: Normal." for film in films)]
-        write_whole(Path(folder, "iu_xray", "t.csv"), "\n".join(lines))
+        atomic_write_text(Path(folder, "iu_xray", "t.csv"), "\n".join(lines))
         mapping = dict(table="t.csv", image="NLMCXR_png/{film}", report="report")
         start = time.perf_counter()
         rows = read_source("table", f"{folder}/iu_xray", out=f"{folder}/data", **mapping).counts["rows"]
@@ -313,7 +313,7 @@ def trainer_rows(sft_steps=40, grpo_steps=12, rounds=2, warm=3):
                 "trl": options,
                 "reward": "step1",
                 "evaluate_studies": 0,
-                "want": "findings_impression",
+                "target_sections": "findings_impression",
                 "seed": 1,
 
             }
@@ -370,7 +370,7 @@ def main():
     written = "\n".join([*lines, *(f"| {what} | {value:.3g} | {beside} |" for what, value, beside in rows)]) + "\n"
     before = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
     gpus = before[before.find("\n## ") :] if "\n## " in before else ""  # what tests/gpu_bench.py wrote
-    write_whole(ROOT / "BENCHMARKS.md", written + gpus)
+    atomic_write_text(ROOT / "BENCHMARKS.md", written + gpus)
 
 
 if __name__ == "__main__":

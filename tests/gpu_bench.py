@@ -18,7 +18,7 @@ import torch
 from transformers import GenerationConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from unirg.core import read_json, write_json, write_whole
+from unirg.core import read_json, write_json, atomic_write_text
 from unirg.data.reports import prompt_text, target_text
 from unirg.data.sources import read_source
 from unirg.phantom.archives import write_archive
@@ -95,7 +95,7 @@ def measured(shape, folder, options, device="cuda"):
     "The lines of one shape: (what, value, beside)."
     write_archive("iu_xray", f"{folder}/world", options.studies, 1)
     table = read_source("iu_xray", f"{folder}/world/iu_xray", out=f"{folder}/data").table.remove_columns("image")
-    texts = [text for study in table for text in (target_text(study), prompt_text(study, wording="full")) if text]
+    texts = [text for study in table for text in (target_text(study), prompt_text(study, prompt_template="full")) if text]
     config, tokenizer = build_policy(shape, texts, f"{folder}/policy", device)
     written = np.mean([len(tokenizer(text)["input_ids"]) for study in table if (text := target_text(study))])
     gpu = device == "cuda"
@@ -105,7 +105,7 @@ def measured(shape, folder, options, device="cuda"):
     trl |= {"dtype": "bfloat16", "bf16": "yes", "gradient_checkpointing": "yes" if gpu else "no"}
     trl |= {"per_device_train_batch_size": options.batch, "lora_r": 64, "lora_alpha": 128, "use_peft": "no" if options.full else "yes"}
     trl = {name: str(value) for name, value in trl.items()}
-    job = {"start": f"{folder}/policy", "tables": [f"{folder}/data"], "wording": "full", "evaluate_studies": 0}
+    job = {"start": f"{folder}/policy", "tables": [f"{folder}/data"], "prompt_template": "full", "evaluate_studies": 0}
     clock, record = run("sft", job | {"kind": "sft", "out": f"{folder}/sft", "trl": trl, "batch": options.batch}, folder)
     seconds = np.median(np.diff(np.array(clock["steps"])[:, 0])[2:])
     tokens = record["spent"]["num_tokens"] / record["spent"]["step"] / options.batch  # a row
@@ -142,7 +142,7 @@ def write_lines(path, device, lines):
     )
     table = "\n".join(f"| {what} | {value:.3g} | {beside} |" for what, value, beside in lines)
     section = f"On {device}\n{versions}\n\n| what | value | beside |\n|---|---|---|\n{table}\n"
-    write_whole(path, "\n## ".join([*(part.rstrip() + "\n" for part in kept), section]))
+    atomic_write_text(path, "\n## ".join([*(part.rstrip() + "\n" for part in kept), section]))
 
 
 def options_of(arguments=None):

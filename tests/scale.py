@@ -158,7 +158,7 @@ def killed(root, out, at, **options):
     return shards_of(out)
 
 
-def films_of(table):
+def images_of(table):
     "Study -> path of its film."
     return dict(zip(table["study_id"][:], table["image_path"][:], strict=True))
 
@@ -197,7 +197,7 @@ def main():
                 f"{m['seconds']:.0f} s, {m['rows'] / m['seconds']:.0f} studies a second", flush=True,
             )  # fmt: skip
         whole = Studies.load(folder / "data" / "large")
-        broken = damaged(large, films_of(whole.table))
+        broken = damaged(large, images_of(whole.table))
         measured(large, folder / "data" / "broken")
         after = Studies.load(folder / "data" / "broken")
         report_damage(whole, after, broken)

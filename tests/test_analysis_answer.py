@@ -46,7 +46,7 @@ def validated(**means):
     return pd.DataFrame(rows, columns=["run", "seed", "validation_composite_step1"])
 
 
-def answered(gain, against=("sft", "sft_more"), **more):
+def answered(gain, against=("sft", "sft_matched"), **more):
     return small_table(scores(**gain, **more), "rl2", list(against), TRAINING, UNSEEN, resamples=1000)
 
 
@@ -57,11 +57,15 @@ def closed():
 
 
 def test_the_opponents_are_sft_each_rate_the_better_on_validation_first_and_consensus():
-    systems = ["base", "sft", "sft_more", "sft_more_low", "rl1", "rl2", "sft_consensus", "theirs"]
-    assert baselines_for(systems, validated(sft_more=[0.7, 0.7], sft_more_low=[0.8, 0.8]))[1:3] == ["sft_more_low", "sft_more"]
-    assert baselines_for(systems, validated(sft_more=[0.8, 0.8], sft_more_low=[0.7, 0.7]))[1:3] == ["sft_more", "sft_more_low"]
+    systems = ["base", "sft", "sft_matched", "sft_matched_low_lr", "rl1", "rl2", "sft_consensus", "theirs"]
+    assert baselines_for(systems, validated(sft_matched=[0.7, 0.7], sft_matched_low_lr=[0.8, 0.8]))[1:3] == [
+        "sft_matched_low_lr", "sft_matched",
+    ]
+    assert baselines_for(systems, validated(sft_matched=[0.8, 0.8], sft_matched_low_lr=[0.7, 0.7]))[1:3] == [
+        "sft_matched", "sft_matched_low_lr",
+    ]
     both = baselines_for(systems, validated())
-    assert set(both) == {"sft", "sft_more", "sft_more_low", "sft_consensus"}, "where nothing chooses it is held against both"
+    assert set(both) == {"sft", "sft_matched", "sft_matched_low_lr", "sft_consensus"}, "where nothing chooses it is held against both"
     assert baselines_for(["sft", "rl2"], validated()) == ["sft"] and baselines_for(["rl2", "theirs"], validated()) == []
 
 
@@ -78,10 +82,10 @@ def test_one_text_for_everybody_is_an_opponent_of_every_seed():
 
 def test_the_learning_rate_that_is_preferred_is_so_on_the_seeds_that_both_have():
     "The low rate was tried with one seed, of which every run starts higher than of the other."
-    validation = validated(sft_more=[0.81, 0.70], sft_more_low=[0.80])
-    assert baselines_for(["sft", "sft_more", "sft_more_low"], validation) == ["sft", "sft_more", "sft_more_low"]
-    apart = pd.concat([validated(sft_more=[0.81]), validated(sft_more_low=[0.9]).assign(seed="2")])
-    assert len(baselines_for(["sft", "sft_more", "sft_more_low"], apart)) == 3, "no seed in common chooses nothing"
+    validation = validated(sft_matched=[0.81, 0.70], sft_matched_low_lr=[0.80])
+    assert baselines_for(["sft", "sft_matched", "sft_matched_low_lr"], validation) == ["sft", "sft_matched", "sft_matched_low_lr"]
+    apart = pd.concat([validated(sft_matched=[0.81]), validated(sft_matched_low_lr=[0.9]).assign(seed="2")])
+    assert len(baselines_for(["sft", "sft_matched", "sft_matched_low_lr"], apart)) == 3, "no seed in common chooses nothing"
 
 
 def test_levels_differences_and_n_are_of_the_studies_both_were_scored_on():
@@ -102,16 +106,18 @@ def test_levels_differences_and_n_are_of_the_studies_both_were_scored_on():
 
 
 def test_a_control_with_one_seed_is_compared_with_that_seed_of_rl():
-    made = scores(sft=0.0, sft_more_low=0.0, rl2=0.0, noise=0.0)
+    made = scores(sft=0.0, sft_matched_low_lr=0.0, rl2=0.0, noise=0.0)
     made.loc[made.system == "rl2-s2", list(ANSWERED)] += 1.0
-    table = small_table(made, "rl2", ["sft", "sft_more_low"], TRAINING, UNSEEN, resamples=100).set_index(["against", "dataset", "measure"])
-    low = table.loc["sft_more_low", "new", "composite_step1"]
+    table = small_table(made, "rl2", ["sft", "sft_matched_low_lr"], TRAINING, UNSEEN, resamples=100).set_index(
+        ["against", "dataset", "measure"]
+    )
+    low = table.loc["sft_matched_low_lr", "new", "composite_step1"]
     assert low.seeds == 1 and low.difference == pytest.approx(0, abs=1e-9), "a seed that the control has not is no gain"
     assert table.loc["sft", "new", "composite_step1"].difference == pytest.approx(0.5)
 
 
 def test_holm_is_over_each_family_alone():
-    table = answered({"sft": 0.0, "sft_more": 0.004, "rl2": 0.006})
+    table = answered({"sft": 0.0, "sft_matched": 0.004, "rl2": 0.006})
     first, second = (table[table.family == name] for name in ("primary", "secondary"))
     assert set(first.dataset) == {"seen", "new"} and set(second.dataset) == {"a", "b"} and len(first) == len(second) == 2 * 2 * 3
     for part in (first, second):
@@ -139,7 +145,7 @@ def test_no_shared_study_is_an_error():
 
 @pytest.mark.parametrize(("gain", "found"), [(0.05, "better"), (-0.05, "worse"), (0.0, "undecided")])
 def test_the_answer_has_a_sign_for_every_opponent_measure_and_set(gain, found):
-    table = answered({"sft": 0.0, "sft_more": 0.0, "rl2": gain}, n=120)
+    table = answered({"sft": 0.0, "sft_matched": 0.0, "rl2": gain}, n=120)
     assert {decide(row) for row in table[table.against == "sft"].to_dict("records")} == {found}, "fewer errors are better"
     lines = [line for line in answer_markdown(table, SETS) if line.startswith("|")]
     first = [line.split(" | ")[0] for line in lines]
@@ -163,7 +169,7 @@ def test_a_measure_that_says_otherwise_stands_beside_the_composite():
 
 
 def test_right_is_better_in_every_axis_and_stars_stand_the_correction():
-    table = answered({"sft": 0.0, "sft_more": 0.05, "rl2": 0.05})
+    table = answered({"sft": 0.0, "sft_matched": 0.05, "rl2": 0.05})
     figure, made = panel_answer(table, TITLES)
     pd.testing.assert_frame_equal(made, table)
     for ax, measure in zip(figure.axes, ANSWERED):
@@ -171,7 +177,7 @@ def test_right_is_better_in_every_axis_and_stars_stand_the_correction():
         stars = sum(text.get_text() == "*" for text in ax.texts)
         assert stars == (table[table.measure == measure].p_holm < 0.05).sum() > 0
         drawn = {tuple(to_rgb(line.get_color())) for line in ax.lines}
-        assert {tuple(to_rgb(colour_of(other))) for other in ("sft", "sft_more")} <= drawn
+        assert {tuple(to_rgb(colour_of(other))) for other in ("sft", "sft_matched")} <= drawn
     assert figure.axes[2].xaxis_inverted() and "axis reversed" in figure.axes[2].get_xlabel()
 
 
@@ -263,8 +269,10 @@ def test_the_claims_are_corrected_together():
 @pytest.mark.parametrize("runs", [["base", "sft"], ["base", "rl_only"], []])
 def test_a_profile_without_rl_from_sft_has_no_such_panel(tmp_path, runs):
     (tmp_path / "figures").mkdir()
-    run_notebook("66_answer", out=str(tmp_path), runs=runs, scored=[f"{run}-s1" for run in runs])
-    assert json.loads((tmp_path / "figures" / "66_answer.json").read_text()) == [] and not list((tmp_path / "figures").glob("fig_*"))
+    run_notebook("66_primary_comparison", out=str(tmp_path), runs=runs, scored=[f"{run}-s1" for run in runs])
+    assert json.loads((tmp_path / "figures" / "66_primary_comparison.json").read_text()) == [] and not list(
+        (tmp_path / "figures").glob("fig_*")
+    )
 
 
 def test_the_validation_table_holds_runs_that_kept_validation_scores(tmp_path):

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from study_notebooks import run_notebook
 
-from unirg.analysis.baselines import best_constant, commonest, context_likeness, context_words, film_likeness, film_vectors
+from unirg.analysis.baselines import best_constant, commonest, context_likeness, context_words, image_likeness, image_vectors
 from unirg.analysis.baselines import likeness_of_both, nearest_reports
 from unirg.core import StudyError
-from unirg.data.studies import Film, Record, collect
+from unirg.data.studies import StudyImage, Record, collect
 
 CLEAR, EFFUSION, FRACTURE = "The lungs are clear. No pleural effusion.", "Small left pleural effusion.", "There is a healed rib fracture."
 
@@ -65,16 +65,16 @@ def test_where_nothing_can_be_chosen_it_says_so(call):
 )
 def test_the_same_film_is_nearest_whatever_exposure_or_size(change):
     films = np.random.default_rng(1).uniform(0, 180, (6, 16, 16)).repeat(4, 1).repeat(4, 2)
-    own, other = film_vectors(pictures(films), 16), film_vectors(pictures([change(film) for film in films]), 16)
-    assert [row.argmax() for row in film_likeness(other, own)] == list(range(6))
+    own, other = image_vectors(pictures(films), 16), image_vectors(pictures([change(film) for film in films]), 16)
+    assert [row.argmax() for row in image_likeness(other, own)] == list(range(6))
 
 
 def test_a_film_of_one_grey_is_like_nobody_and_a_study_without_film_is_named():
-    vectors = film_vectors(pictures([np.full((64, 64), 90), np.eye(64) * 200]), 8)
+    vectors = image_vectors(pictures([np.full((64, 64), 90), np.eye(64) * 200]), 8)
     assert not vectors[0].any() and np.isclose(np.linalg.norm(vectors[1]), 1)
     without = datasets.Dataset.from_dict({"image": [None]}).cast_column("image", datasets.Image())
     with pytest.raises(StudyError, match=r"row 0 .* no film"):
-        film_vectors(without)
+        image_vectors(without)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def out(tmp_path_factory):
         Image.fromarray(np.uint8(np.clip(shapes[kind] + draws.normal(0, 4, (64, 64)), 0, 255))).save(out / "films" / f"{i}.png")
         reading = None if i in (3, 30) else told[kind][1]
         texts = {"indication": told[kind][0], "findings": reading, "impression": "No acute disease."}
-        records.append(Record("made_up", f"s{i}", f"p{i}", "Nowhere", split=split, films=[Film(f"{i}.png", "PA")], **texts))
+        records.append(Record("made_up", f"s{i}", f"p{i}", "Nowhere", split=split, images=[StudyImage(f"{i}.png", "PA")], **texts))
     collect("made_up", records, out / "films", 64, out=out / "data" / "made_up")
-    run_notebook("47_systems", out=str(out), sources=["made_up"], training=["made_up"], film_side=8)
+    run_notebook("47_systems", out=str(out), sources=["made_up"], training=["made_up"], input_resolution=8)
     return out
 
 

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from unirg.analysis import counterfactuals, hacking, operating_point, true_errors
-from unirg.analysis.counterfactuals import CHANGES, answers, changeable, changed, changed_film, draw_cases, own_film, said_of
+from unirg.analysis.counterfactuals import (
+    CHANGES, answers, changeable, changed, changed_image, draw_cases, original_image, finding_mentions,
+)
 from unirg.analysis.operating_point import above_curve, choose_threshold, stated_shares, thresholds_of
 from unirg.analysis.sight import SHOWN
-from unirg.analysis.true_errors import Known, errors_against, on_film
+from unirg.analysis.true_errors import GroundTruth, errors_against, truth_from_image
 from unirg.core import StudyError
 from unirg.data import rexgradient
 from unirg.phantom.anatomy import Sign
@@ -66,7 +68,7 @@ def test_the_own_film_is_the_one_in_the_archive_pixel_for_pixel(world, truth, ca
     at = {study: row for row, study in enumerate(table["study_id"])}
     case = next(case for case in cases if case.study_id in at)
     data = io.BytesIO()  # prepared films are kept as JPEG
-    Image.fromarray(own_film(truth, case)).save(data, "JPEG", quality=95)
+    Image.fromarray(original_image(truth, case)).save(data, "JPEG", quality=95)
     archived, film = (np.asarray(image).astype(int) for image in (table[at[case.study_id]]["image"], Image.open(data)))
     assert archived.shape == film.shape and np.abs(archived - film).max() <= 2
 
@@ -78,8 +80,8 @@ def test_a_swap_moves_the_picture_to_the_other_side_and_a_removal_takes_it_away(
     fields = {"finding": "pleural_effusion", "severity": 0.95, "side": "left", "location": None, "kind": None, "sign_seed": 3}
     shown = bare._replace(signs=pd.concat([bare.signs, pd.DataFrame([{"source": row.source, "study_id": row.study_id, **fields}])]))
     case = counterfactuals.Case(row.source, row.study_id, row.patient_id, sign.finding, "left", "swapped")
-    films = {"own": own_film(shown, case), "swapped": changed_film(shown, case), "bare": own_film(bare, case)}
-    films |= {name: changed_film(shown, dataclasses.replace(case, change=name)) for name in ("without", "milder")}
+    films = {"own": original_image(shown, case), "swapped": changed_image(shown, case), "bare": original_image(bare, case)}
+    films |= {name: changed_image(shown, dataclasses.replace(case, change=name)) for name in ("without", "milder")}
     assert np.array_equal(films["without"], films["bare"])
     half = films["bare"].shape[1] // 2
 
@@ -100,7 +102,7 @@ def test_camera_and_exposure_change_the_picture_and_nothing_on_it(truth, cases):
         case = next(case for case in cases if case.change == change)
         signs = true_signs(truth, case.source, case.study_id)
         assert changed(signs, case.finding, change) == signs
-        assert not np.array_equal(own_film(truth, case), changed_film(truth, case))
+        assert not np.array_equal(original_image(truth, case), changed_image(truth, case))
 
 
 @pytest.mark.parametrize(
@@ -120,23 +122,33 @@ def test_camera_and_exposure_change_the_picture_and_nothing_on_it(truth, cases):
 )
 def test_an_answer_is_what_a_reader_of_both_reports_would_say(change, after, aspect, expected):
     case = counterfactuals.Case("x", "s", "p", "pleural_effusion", "left", change)
-    rows = {row["aspect"]: row for row in answers(case, said_of("Large left pleural effusion."), said_of(after)) if row["change"] == change}
+    rows = {
+        row["aspect"]: row
+        for row in answers(case, finding_mentions("Large left pleural effusion."), finding_mentions(after))
+        if row["change"] == change
+    }
     assert (rows[aspect]["asked"], rows[aspect]["answered"]) == (1, expected)
 
 
 def test_a_report_that_falls_silent_about_a_milder_finding_is_counted_and_the_others_should_stay():
     case = counterfactuals.Case("x", "s", "p", "edema", None, "milder", others=("fracture", "cardiomegaly"))
     before, after = "Severe pulmonary edema. Left rib fracture. Nodule in the right upper lobe.", "The lungs are clear. No fracture."
-    rows = {row["aspect"]: (row["asked"], row["answered"]) for row in answers(case, said_of(before), said_of(after))}
+    rows = {row["aspect"]: (row["asked"], row["answered"]) for row in answers(case, finding_mentions(before), finding_mentions(after))}
     assert rows["severity"] == (1, 0) and rows["silent"] == (1, 1)
     assert rows["others"] == (1, 0), "the fracture was plain and stated; the nodule was not plain, the heart not stated"
 
 
 def test_what_was_wrong_before_is_not_asked():
     case = counterfactuals.Case("x", "s", "p", "pleural_effusion", "left", "swapped")
-    asked = {row["aspect"] for row in answers(case, said_of("Large right pleural effusion."), said_of("Large right pleural effusion."))}
+    asked = {
+        row["aspect"]
+        for row in answers(case, finding_mentions("Large right pleural effusion."), finding_mentions("Large right pleural effusion."))
+    }
     assert "side" not in asked
-    asked = {row["aspect"] for row in answers(dataclasses.replace(case, change="without"), said_of("Clear."), said_of("Clear."))}
+    asked = {
+        row["aspect"]
+        for row in answers(dataclasses.replace(case, change="without"), finding_mentions("Clear."), finding_mentions("Clear."))
+    }
     assert "finding" not in asked and {"stated before", "stated after"} <= asked
 
 
@@ -155,7 +167,7 @@ def known_of(severity, text="", **sign):
     row = {"source": "x", "study_id": "s", "finding": "edema", "severity": severity, "side": None, "location": None, "change": None, **sign}
     study = {"source": "x", "study_id": "s", "patient_id": "p", "study_order": 1, "facts": "[]"}
     truth = true_errors.Truth(pd.DataFrame([row]), pd.DataFrame([study]))
-    return errors_against(facts(text), on_film(truth, "x", ["s"])["s"])
+    return errors_against(facts(text), truth_from_image(truth, "x", ["s"])["s"])
 
 
 def test_barely_visible_findings_are_never_an_error():
@@ -190,17 +202,17 @@ def test_a_resolved_finding_may_be_called_so_only_if_it_was_there():
     study = {"source": "x", "patient_id": "p", "facts": "[]"}
     studies = pd.DataFrame([{**study, "study_id": "a", "study_order": 1}, {**study, "study_id": "b", "study_order": 2}])
     sign = {"source": "x", "study_id": "a", "finding": "pneumothorax", "severity": 0.8, "side": "left", "location": None, "change": None}
-    known = on_film(true_errors.Truth(pd.DataFrame([sign]), studies), "x", ["a", "b"])
+    known = truth_from_image(true_errors.Truth(pd.DataFrame([sign]), studies), "x", ["a", "b"])
     text = facts("The pneumothorax has resolved.")
     assert errors_against(text, known["b"]) == dict.fromkeys(true_errors.TRUE_ERRORS, 0)
     assert errors_against(text, known["a"])["omitted_finding"] == 1 and errors_against(text, {})["false_change"] == 1
 
 
 def test_a_bilateral_finding_on_one_side_is_wrong_and_one_of_two_devices_is_not():
-    both = {"pleural_effusion": Known(True, 1.0, frozenset({"left", "right"}))}
+    both = {"pleural_effusion": GroundTruth(True, 1.0, frozenset({"left", "right"}))}
     assert errors_against(facts("Left pleural effusion."), both)["wrong_location"] == 1
     assert errors_against(facts("Bilateral pleural effusions."), both)["wrong_location"] == 0
-    devices = {"support_devices": Known(True, 1.0, frozenset({"left", "right"}))}
+    devices = {"support_devices": GroundTruth(True, 1.0, frozenset({"left", "right"}))}
     assert errors_against(facts("Central venous line on the right."), devices)["wrong_location"] == 0
 
 
@@ -213,7 +225,7 @@ def test_references_are_right_about_their_own_facts_and_a_study_without_truth_is
     for name in ("film", "film_graded", "dictated"):
         assert counted[f"errors_{name}"].mean() < silent[f"errors_{name}"].mean()
     with pytest.raises(StudyError, match="nobody"):
-        on_film(truth, "rexgradient", ["nobody"])
+        truth_from_image(truth, "rexgradient", ["nobody"])
 
 
 def test_what_is_known_once_serves_every_system_and_a_study_it_lacks_is_named(truth):
@@ -228,7 +240,7 @@ def test_what_is_known_once_serves_every_system_and_a_study_it_lacks_is_named(tr
     with pytest.raises(StudyError, match="nobody"):
         true_errors.count_errors({"nobody": ""}, known)
     with pytest.raises(StudyError, match="nobody"):
-        true_errors.as_dictated(truth, "rexgradient", ["nobody"])
+        true_errors.truth_from_report(truth, "rexgradient", ["nobody"])
 
 
 def test_systems_scored_on_different_studies_are_refused():
@@ -315,15 +327,15 @@ def test_the_plan_has_the_measurements_when_they_are_asked_for_and_only_then():
     from unirg.core import Settings
     from planned import plan_of
 
-    names = {"follows", "measures", "hacking", "operating_point", "practice"}
-    assert not names & set(plan_of(Settings("smoke", {"beyond": "none"}, root=ROOT)).tasks)
-    tasks = plan_of(Settings("smoke", {"beyond": "rl2"}, root=ROOT)).tasks
+    names = {"counterfactual_images", "measures", "hacking", "operating_point", "practice"}
+    assert not names & set(plan_of(Settings("smoke", {"ground_truth_run": "none"}, root=ROOT)).tasks)
+    tasks = plan_of(Settings("smoke", {"ground_truth_run": "rl2"}, root=ROOT)).tasks
     assert names <= set(tasks)
-    assert tasks["follows"].parameters["runs"] == ["sft", "rl2"] and tasks["operating_point"].parameters["before"] == "sft"
+    assert tasks["counterfactual_images"].parameters["runs"] == ["sft", "rl2"] and tasks["operating_point"].parameters["before"] == "sft"
     assert tasks["operating_point"].parameters["runs"] == ["rl1", "rl2"]
     assert tasks["practice"].parameters["runs"] == ["base", "rl_only", "sft", "rl1", "rl2"]
     assert tasks["practice"].parameters["control"] == "sft", "there is no control of equal compute among the runs"
-    assert {"phantom", "sft-s1", "rl2-s1"} <= set(tasks["follows"].needs)
+    assert {"phantom", "sft-s1", "rl2-s1"} <= set(tasks["counterfactual_images"].needs)
     assert {"generate-rl2"} <= set(tasks["measures"].needs)
     nothing_after = [name for name, task in tasks.items() if names & set(task.needs)]
     assert set(nothing_after) <= {"report"}, "what is measured against the truth feeds nothing"
@@ -333,9 +345,9 @@ def test_practice_is_held_against_the_control_of_equal_compute_where_it_is_among
     from unirg.core import Settings
     from planned import plan_of
 
-    runs = "base sft sft_more rl_only rl1 rl2 rl_bleu sft_prior"
-    told = plan_of(Settings("smoke", {"beyond": "rl2", "runs": runs}, root=ROOT)).tasks["practice"].parameters
-    assert told["control"] == "sft_more" and told["runs"] == ["base", "sft_more", "rl_only", "sft", "rl1", "rl2"]
+    runs = "base sft sft_matched rl_only rl1 rl2 rl_bleu sft_prior"
+    told = plan_of(Settings("smoke", {"ground_truth_run": "rl2", "runs": runs}, root=ROOT)).tasks["practice"].parameters
+    assert told["control"] == "sft_matched" and told["runs"] == ["base", "sft_matched", "rl_only", "sft", "rl1", "rl2"]
 
 
 @pytest.mark.parametrize("run, said", [("nobody", "nobody"), ("base", "starts from no other")])
@@ -344,7 +356,7 @@ def test_a_run_that_cannot_be_compared_is_refused(run, said):
     from planned import plan_of
 
     with pytest.raises(StudyError, match=said):
-        plan_of(Settings("smoke", {"beyond": run}, root=ROOT))
+        plan_of(Settings("smoke", {"ground_truth_run": run}, root=ROOT))
 
 
 def test_the_measurements_are_not_among_the_default_figures():

@@ -6,7 +6,7 @@ from PIL import Image
 
 from unirg.analysis.explore import explorer, known_values, matching, show_study, study_of
 from unirg.core import StudyError
-from unirg.data.studies import Film, Record, collect
+from unirg.data.studies import StudyImage, Record, collect
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,8 @@ def table(tmp_path_factory):
     for i, text in enumerate(texts):
         Image.fromarray(np.random.default_rng(i).normal(120, 40, (64, 64)).clip(0, 255).astype(np.uint8)).save(root / f"{i}.png")
         patient, split = ("p", "train") if i != 1 else ("q", "test")
-        films = [Film(f"{i}.png", "AP" if i else None)]
-        records.append(Record("demo", f"s{i}", patient, order_key=i, split=split, films=films, findings=text, indication="Cough."))
+        films = [StudyImage(f"{i}.png", "AP" if i else None)]
+        records.append(Record("demo", f"s{i}", patient, order_key=i, split=split, images=films, findings=text, indication="Cough."))
     return collect("demo", records, root=root, size=64).table
 
 

@@ -21,7 +21,12 @@ def out(tmp_path_factory):
     write_json(out / "data" / "toy" / "counts.json", counts | {"split": {"train": 12, "validation": 4, "test": 4}, "patients": 10})
     for seed in (1, 2):
         model = build_tiny_policy(toy_texts(), out / "models" / f"sft-s{seed}", seed=seed)
-        job = {"start": str(out / "models" / "base-s1"), "tables": [str(out / "data" / "toy")], "out": str(model), "want": "findings"}
+        job = {
+            "start": str(out / "models" / "base-s1"),
+            "tables": [str(out / "data" / "toy")],
+            "out": str(model),
+            "target_sections": "findings",
+        }
         record = {"kind": "sft", "job": job | {"seed": seed}, "recipe": {"learning_rate": 0.125, "steps": 3}, "studies": 12}
         record |= {"spent": {"step": 3, "num_tokens": None}, "kept_step": 3, "processes": 1, "versions": {"torch": "0"}}
         write_json(model / "training.json", record)
@@ -58,7 +63,7 @@ def test_the_card_says_what_the_files_say(out):
 
 
 def test_another_runs_scores_are_not_this_runs(out, tmp_path):
-    shutil.copytree(out / "scores" / "sft-s1", tmp_path / "scores" / "sft_more-s1")
+    shutil.copytree(out / "scores" / "sft-s1", tmp_path / "scores" / "sft_matched-s1")
     shutil.copytree(out / "scores" / "sft-s1", tmp_path / "scores" / "sft-small-s1")
     assert "has not been scored" in model_card(out / "models" / "sft-s1", tmp_path / "scores")
 

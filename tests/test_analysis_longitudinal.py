@@ -278,7 +278,7 @@ def test_what_a_figure_hides_for_few_patients_is_not_told_and_does_not_count_as_
     strata = {i: "5th +" if i in rare else "1st" if i.endswith("v0") else "2nd" for i in studies.study_id}
     table = longitudinal.by_stratum(scores, strata, ["sft", "rl2"], "composite_step1", 500)
     few = table[(table.stratum == "5th +") & (table.run == "rl2")].iloc[0]
-    assert few.patients < longitudinal.FEWEST and np.isnan([few.difference, few.difference_low, few.p, few.p_holm]).all()
+    assert few.patients < longitudinal.MIN_PATIENTS and np.isnan([few.difference, few.difference_low, few.p, few.p_holm]).all()
     tested = table.dropna(subset=["p"])
     assert tested.p_holm.min() == pytest.approx(2 * tested.p.min()), "two strata were tested, not three"
     lines = {line[0]: line[1:] for line in small_table(table, {"rows": ["stratum"], "columns": "run"}, Sets({}))}

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from unirg.analysis.design import input_told, lineage, panel_seen, settings_told
 from unirg.analysis.figures import NAMES, colour_of, mark_of, name_of, once, panel_systems, read_validation, save_panel, set_others
-from unirg.analysis.figures import size_said
+from unirg.analysis.figures import describe_sizes
 from unirg.analysis.panels import (
     BINS,
     boards_of,
@@ -36,7 +36,7 @@ from unirg.reward.metrics import radcliq_v1
 from unirg.reward.judge import ERROR_TYPES
 
 matplotlib.use("Agg")
-RUNS = ["base", "sft", "sft_more", "rl_only", "rl1", "rl2"]
+RUNS = ["base", "sft", "sft_matched", "rl_only", "rl1", "rl2"]
 OTHERS = ["constant_text", "a_hospitals_own_model"]
 MEASURES = ["bleu2", "bleu4", "rouge_l", "bertscore_minilm", "label_cosine", "fact_f1", "label_f1", "composite_step1"]
 SETS = {"aldermoor": "Aldermoor", "brackwater": "Brackwater", "covid": "Published COVID-19 cases (unseen)"}
@@ -136,16 +136,18 @@ def test_a_lower_radcliq_is_told_as_better(lower_by, word):
 
 def test_rl_is_tested_against_its_controls_in_rows_of_their_own(scores):
     assert control_pairs([*RUNS, "sft_consensus", "rl1_prior"]) == [
-        (run, control) for run in ("rl1", "rl2") for control in ("sft_more", "sft_consensus")
+        (run, control) for run in ("rl1", "rl2") for control in ("sft_matched", "sft_consensus")
     ]
     here = scores[scores.dataset == "aldermoor"]
     alone = compare(here, ["fact_f1"], "sft", resamples=200)
     table = compare(here, ["fact_f1"], "sft", resamples=200, controls=control_pairs(RUNS))
     pd.testing.assert_frame_equal(once(table)[["run", "estimate", "low", "high"]], alone[["run", "estimate", "low", "high"]])
-    added = table[table.against == "sft_more"].set_index("run")
+    added = table[table.against == "sft_matched"].set_index("run")
     assert list(added.index) == ["rl1", "rl2"]
     mean = here.assign(run=here.system.str.replace(r"-s\d", "", regex=True)).groupby("run").fact_f1.mean()
-    assert added.difference["rl2"] == pytest.approx(mean["rl2"] - mean["sft_more"]) and added.estimate["rl2"] == pytest.approx(mean["rl2"])
+    assert added.difference["rl2"] == pytest.approx(mean["rl2"] - mean["sft_matched"]) and added.estimate["rl2"] == pytest.approx(
+        mean["rl2"]
+    )
     tested = table.dropna(subset=["p"])
     assert tested.p_holm.tolist() == pytest.approx(holm(tested.p)), "one correction over every test of the table"
 
@@ -153,11 +155,11 @@ def test_rl_is_tested_against_its_controls_in_rows_of_their_own(scores):
 def test_a_difference_says_on_how_many_studies_it_rests(scores):
     here = scores[scores.dataset == "aldermoor"]
     kept = sorted(here.study_id.unique())[:7]
-    here = here[~here.system.str.startswith("sft_more") | here.study_id.isin(kept)]
-    table = compare(here, ["fact_f1"], "sft", resamples=200, controls=[("rl2", "sft_more")])
+    here = here[~here.system.str.startswith("sft_matched") | here.study_id.isin(kept)]
+    table = compare(here, ["fact_f1"], "sft", resamples=200, controls=[("rl2", "sft_matched")])
     against = table[table.run == "rl2"].set_index("against")
-    assert against.difference_studies["sft_more"] == 7 < against.difference_studies["sft"] == against.studies["sft"]
-    assert against.difference_patients["sft_more"] == here[here.study_id.isin(kept)].patient_id.nunique()
+    assert against.difference_studies["sft_matched"] == 7 < against.difference_studies["sft"] == against.studies["sft"]
+    assert against.difference_patients["sft_matched"] == here[here.study_id.isin(kept)].patient_id.nunique()
 
 
 def test_many_tests_do_not_by_themselves_make_every_result_undecided():
@@ -275,9 +277,11 @@ def test_a_system_scored_on_fewer_studies_is_named_with_its_own_n(scores):
     here = scores[(scores.dataset == "aldermoor") & ~((scores.system == OTHERS[0]) & (scores.study_id > "s3"))]
     table = compare(here, ["fact_f1"], "sft", resamples=50)
     fewer = table.set_index("run").loc[OTHERS[0]]
-    assert size_said(table) == f"45 studies, 15 patients; {name_of(OTHERS[0])}: {fewer.studies}, {fewer.patients}" and fewer.studies < 45
+    assert (
+        describe_sizes(table) == f"45 studies, 15 patients; {name_of(OTHERS[0])}: {fewer.studies}, {fewer.patients}" and fewer.studies < 45
+    )
     figure, _ = panel_table(table, ["fact_f1"], [*RUNS, *OTHERS], {"aldermoor": "Aldermoor"})
-    assert any(size_said(table) in text.get_text() for text in figure.axes[0].texts)
+    assert any(describe_sizes(table) in text.get_text() for text in figure.axes[0].texts)
 
 
 # ---------------------------------------------------------------- what is seen
@@ -289,7 +293,7 @@ def drawn(scores):
     table = compare(scores, MEASURES, "sft", resamples=50, controls=controls)
     runs = [*RUNS, *OTHERS]
     counted = compare(error_columns(scores), [*BINS, *ERROR_TYPES, "judged_errors"], "sft", resamples=50, controls=controls)
-    rewards = {"rl1": "step1", "rl2": "step2", "rl_only": "bleu", "sft_more": "facts"}
+    rewards = {"rl1": "step1", "rl2": "step2", "rl_only": "bleu", "sft_matched": "facts"}
     gained = gains(
         scores[scores.dataset == "aldermoor"], list(rewards), "sft", ["bleu2", "fact_f1", "composite_step1", "judged_errors"], 50
     )
@@ -313,7 +317,7 @@ def made(scores):
 @pytest.mark.parametrize("panel", ["1d", "2a", "2a_table", "2b", "2f", "4a"])
 def test_every_system_is_in_the_table_with_its_n_interval_and_test(made, panel):
     _, table = made[panel]
-    wanted = {"rl1", "rl2", "rl_only", "sft_more"} if panel == "2b" else {*RUNS, *OTHERS}
+    wanted = {"rl1", "rl2", "rl_only", "sft_matched"} if panel == "2b" else {*RUNS, *OTHERS}
     assert wanted <= set(table.run)
     assert table[["estimate", "low", "high", "studies", "patients"]].notna().all().all() and (table.low <= table.high).all()
     assert {"p", "p_holm", "test"} <= set(table) and table.p.notna().any()
@@ -373,7 +377,7 @@ def seen_by(colour, kind):
 
 
 def test_the_studys_own_systems_are_told_apart_whatever_ones_colour_vision_and_whoever_else_is_there():
-    own = ["sft", "sft_more", "sft_more_low", "sft_consensus", "rl1", "rl2", "sft_prior", "sft_prior_other", "sft_prior_none"]
+    own = ["sft", "sft_matched", "sft_matched_low_lr", "sft_consensus", "rl1", "rl2", "sft_prior", "sft_prior_other", "sft_prior_none"]
     own += ["rl1_prior", "rl1_prior_other", "rl1_prior_none"]
     look = {run: (colour_of(run), mark_of(run)) for run in own}
     set_others(["x", "sft_consensus", "sft_prior_other"])
@@ -451,7 +455,7 @@ def test_studies_without_a_report_are_counted_apart():
     assert table.without_report.to_dict() == {"train": 1, "test": 3}
     said = [text.get_text() for text in figure.axes[0].texts]
     assert "3 studies\n2 patients\n(1 without a report)" in said and "1 studies\n1 patients\n(3 without a report)" in said
-    told = input_told({"job": {"tables": ["data/mimic_cxr"], "want": "findings"}}, {"mimic_cxr": studies})
+    told = input_told({"job": {"tables": ["data/mimic_cxr"], "target_sections": "findings"}}, {"mimic_cxr": studies})
     assert (told["studies"], told["patients"], told["left out"]) == ("3", "2", "1 without a report")
 
 

@@ -10,7 +10,7 @@ import pytest
 from study_notebooks import run_notebook
 
 from unirg.analysis.figures import save_panel
-from unirg.analysis.recipes import panel_recipes, recipes_of, recipes_table, said_apart
+from unirg.analysis.recipes import panel_recipes, recipes_of, recipes_table, recipe_differences
 from unirg.analysis.statistics import holm
 from unirg.core import Settings, StudyError, write_json
 from planned import plan_of
@@ -46,22 +46,22 @@ def trained(models, system, kind, start, **recipe):
 def test_recipes_are_those_of_reinforcement_from_the_checkpoint(tmp_path):
     write_json(tmp_path / "base-s1" / "training.json", {"kind": "sft", "job": {"blind": True}, "recipe": {}})
     trained(tmp_path, "sft-s1", "sft", "base-s1", steps=7)
-    trained(tmp_path, "sft_more-s1", "sft", "sft-s1", steps=9)
+    trained(tmp_path, "sft_matched-s1", "sft", "sft-s1", steps=9)
     trained(tmp_path, "rl_only-s1", "grpo", "base-s1", steps=3)
     trained(tmp_path, "rl1-s1", "grpo", "sft-s1", steps=4)
     trained(tmp_path, "rl2-s1", "grpo", "rl1-s1", steps=5)
-    systems = ["base-s1", "sft-s1", "sft_more-s1", "rl_only-s1", "rl1-s1", "rl2-s1"]
+    systems = ["base-s1", "sft-s1", "sft_matched-s1", "rl_only-s1", "rl1-s1", "rl2-s1"]
     assert {run: recipe["steps"] for run, recipe in recipes_of(tmp_path, systems).items()} == {"rl1": 4, "rl2": 5}
     with pytest.raises(StudyError, match="rl3-s1"):
         recipes_of(tmp_path, ["rl3-s1"])
 
 
 def test_a_recipe_is_called_by_what_sets_it_apart():
-    said = said_apart(RECIPES)
+    said = recipe_differences(RECIPES)
     assert said["rl_first"] == "rate 0.0004, 30 steps, divided by the spread of a group" and "step1" not in said["rl1"]
-    assert said_apart({"rl1": RECIPES["rl1"]})["rl1"].endswith("reward step1")  # alone, it is told whole
+    assert recipe_differences({"rl1": RECIPES["rl1"]})["rl1"].endswith("reward step1")  # alone, it is told whole
     other = {"rl1": RECIPES["rl1"], "rl_clip": {**RECIPES["rl1"], "epsilon_high": 0.4, "save_every": 3}}
-    assert said_apart(other) == {"rl1": "", "rl_clip": "epsilon high 0.4"}
+    assert recipe_differences(other) == {"rl1": "", "rl_clip": "epsilon high 0.4"}
 
 
 def test_nothing_to_compare_is_said_in_a_line():
@@ -95,7 +95,7 @@ def test_the_panel_shows_every_recipe_and_fewer_errors_to_the_right(tmp_path):
     figure, made = panel_recipes(table)
     assert all(path.stat().st_size > 500 for path in save_panel(figure, made, tmp_path, "recipes"))
     labels = [label.get_text().replace("\n", " ") for label in figure.axes[0].get_yticklabels()]
-    assert labels == list(said_apart(RECIPES).values())
+    assert labels == list(recipe_differences(RECIPES).values())
     assert [ax.xaxis_inverted() for ax in figure.axes] == [False, True] and len(made) == len(table)
     boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert not boxes[0].overlaps(boxes[1])

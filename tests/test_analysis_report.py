@@ -124,7 +124,7 @@ def test_what_a_table_holds_cannot_break_the_page():
 
 
 def test_the_answer_is_of_the_first_family_alone_and_too_few_is_said():
-    pairs = [(against, measure) for against in ("sft", "sft_more") for measure in ("bleu2", "fact_f1")]
+    pairs = [(against, measure) for against in ("sft", "sft_matched") for measure in ("bleu2", "fact_f1")]
     rows = [difference(0.01, 0.02, measure, against=against, family="primary") for against, measure in pairs]
     rows += [difference(-0.2, -0.1, "bleu2", family="secondary")]
     rows += [difference(0.1, 0.2, "bleu2", dataset="rexrank", family="primary", studies=20)]
@@ -204,7 +204,7 @@ def test_html_stands_alone_and_colours_the_signs():
     assert {link[1:] for link in links if link.startswith("#")} <= set(re.findall(r' id="([^"]+)"', page))
     assert re.search(r'<span class="better">▲ [-+]?\d', page) and '<p class="warning"' in page and "@media print" in page
     text = html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", "", page, flags=re.S))
-    assert "66_answer" in text and ".ipynb" not in text, "what is not inside is no link"
+    assert "66_primary_comparison" in text and ".ipynb" not in text, "what is not inside is no link"
 
 
 # ---------------------------------------------------------------- pages of other runs

@@ -24,7 +24,7 @@ from unirg.analysis.statistics import (
     scored,
     split_system,
     summarise,
-    told_apart,
+    is_significant,
 )
 from unirg.core import StudyError
 
@@ -222,8 +222,8 @@ def test_what_all_seeds_have_in_common_cancels_in_a_difference():
 
 def test_a_difference_is_told_where_test_and_interval_agree():
     row = {"difference_low": 0.1, "difference_high": 0.2, "p_holm": 0.01}
-    assert told_apart(row) and not told_apart(row | {"difference_low": -0.1}) and not told_apart(row | {"p_holm": 0.06})
-    assert not told_apart({}) and told_apart({"low": -2, "high": -1, "p_holm": 0.04}, "")
+    assert is_significant(row) and not is_significant(row | {"difference_low": -0.1}) and not is_significant(row | {"p_holm": 0.06})
+    assert not is_significant({}) and is_significant({"low": -2, "high": -1, "p_holm": 0.04}, "")
 
 
 def test_runs_are_compared_on_pooled_seeds_with_holm_over_all_rows():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["core", "phantom", "data", "reward", "training", "analysis", "screen", "study"]
+SUBPACKAGES = ["core", "phantom", "data", "reward", "training", "analysis", "screen", "study"]
 LIBRARY = sorted(
     p
     for p in (ROOT / "nbs").rglob("*.ipynb")
@@ -85,7 +85,7 @@ def test_one_notebook_is_one_module():
     assert len(homes) == len(LIBRARY) == len(set(homes))
 
 
-def imported_rooms(path):
+def imported_subpackages(path):
     package = path.relative_to(ROOT).with_suffix("").parts
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -102,9 +102,13 @@ def imported_rooms(path):
 def test_a_room_imports_only_from_rooms_to_its_left():
     wrong = []
     for path in (ROOT / "unirg").rglob("*.py"):
-        room = path.relative_to(ROOT / "unirg").with_suffix("").parts[0]
-        if room in ROOMS:
-            wrong += [f"{path.name} imports {other}" for other in imported_rooms(path) if ROOMS.index(other) > ROOMS.index(room)]
+        subpackage = path.relative_to(ROOT / "unirg").with_suffix("").parts[0]
+        if subpackage in SUBPACKAGES:
+            wrong += [
+                f"{path.name} imports {other}"
+                for other in imported_subpackages(path)
+                if SUBPACKAGES.index(other) > SUBPACKAGES.index(subpackage)
+            ]
     assert wrong == []
 
 
@@ -138,8 +142,8 @@ def test_importing_the_package_loads_neither_torch_nor_transformers():
         "unirg",
         *(
             ".".join(p.relative_to(ROOT).with_suffix("").parts)
-            for room in ("core.py", "phantom", "data", "reward", "analysis", "study.py")
-            for p in ([ROOT / "unirg" / room] if room.endswith(".py") else (ROOT / "unirg" / room).glob("[a-z]*.py"))
+            for subpackage in ("core.py", "phantom", "data", "reward", "analysis", "study.py")
+            for p in ([ROOT / "unirg" / subpackage] if subpackage.endswith(".py") else (ROOT / "unirg" / subpackage).glob("[a-z]*.py"))
         ),
     ]
     code = (
@@ -200,19 +204,19 @@ def test_readme_says_what_it_is_not():
     assert "not for clinical use" in (ROOT / "README.md").read_text().lower()
 
 
-@pytest.mark.parametrize("room", ["phantom", "data", "reward", "training", "analysis"])
-def test_a_rooms_names_are_where_a_reader_looks_for_them(room):
-    "Each is what its module has, no name is hidden by a module, and the room itself loads nothing."
+@pytest.mark.parametrize("subpackage", ["phantom", "data", "reward", "training", "analysis"])
+def test_a_rooms_names_are_where_a_reader_looks_for_them(subpackage):
+    "Each is what its module has, no name is hidden by a module, and the subpackage itself loads nothing."
     code = (
-        f"import sys, importlib, unirg.{room} as room\n"
-        f"print([m for m in sys.modules if m.startswith('unirg.{room}.') or m in ('torch', 'numpy', 'pandas')])\n"
-        "for home, names in room._HOMES.items():\n"
-        "    module = importlib.import_module(f'{room.__name__}.{home}')\n"
-        "    assert all(getattr(room, name) is getattr(module, name) for name in names.split()), home\n"
-        "assert room.__all__ == [name for names in room._HOMES.values() for name in names.split()]\n"
-        f"from unirg.{room} import *\nassert all(callable(globals()[name]) or name.isupper() for name in room.__all__)\n"
-        "try:\n    room.nothing\nexcept AttributeError as error:\n    print(error)\n"
+        f"import sys, importlib, unirg.{subpackage} as subpackage\n"
+        f"print([m for m in sys.modules if m.startswith('unirg.{subpackage}.') or m in ('torch', 'numpy', 'pandas')])\n"
+        "for home, names in subpackage._HOMES.items():\n"
+        "    module = importlib.import_module(f'{subpackage.__name__}.{home}')\n"
+        "    assert all(getattr(subpackage, name) is getattr(module, name) for name in names.split()), home\n"
+        "assert subpackage.__all__ == [name for names in subpackage._HOMES.values() for name in names.split()]\n"
+        f"from unirg.{subpackage} import *\nassert all(callable(globals()[name]) or name.isupper() for name in subpackage.__all__)\n"
+        "try:\n    subpackage.nothing\nexcept AttributeError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["[]", f"module 'unirg.{room}' has no attribute 'nothing'"]
+    assert done.stdout.splitlines() == ["[]", f"module 'unirg.{subpackage}' has no attribute 'nothing'"]

@@ -114,7 +114,7 @@ def test_no_value_of_the_study_is_cut_by_what_looks_like_a_comment():
     plain.read(ROOT / "settings.ini", encoding="utf-8")
     read = Settings("phantom", root=ROOT).sections
     assert {name: dict(plain[name]) for name in plain.sections()} == {name: read[name] for name in plain.sections()} | {
-        name: dict(plain[name]) for name in plain.sections() if "like" in plain[name]
+        name: dict(plain[name]) for name in plain.sections() if "inherits" in plain[name]
     }
 
 

@@ -283,13 +283,13 @@ def test_headers_are_asked_where_the_table_is_silent(given, said):
         dicom(given.root / f"{name}.dcm", ViewPosition=position)
     head = "file,mrn,study_id,view"
     studies = list(records(given.root, **write(given.root, head, f"ll.dcm,1,A,{said}\nrlo.dcm,1,A,{said}\npa.dcm,1,A,{said}\n")))
-    assert studies[0].key_film().path == "pa.dcm" and [film.view for film in studies[0].films] == ["LATERAL", "OTHER", "PA"]
+    assert studies[0].key_image().path == "pa.dcm" and [film.view for film in studies[0].images] == ["LATERAL", "OTHER", "PA"]
     dicom(given.root / "lat.dcm", SeriesDescription="Thorax seitlich")
     dicom(given.root / "chest.dcm", SeriesDescription="Thorax in 2 Ebenen")
     studies = list(records(given.root, **write(given.root, head, f"lat.dcm,1,A,{said}\nchest.dcm,1,A,{said}\n")))
-    assert [film.view for film in studies[0].films] == ["LATERAL", None]
+    assert [film.view for film in studies[0].images] == ["LATERAL", None]
     studies = list(records(given.root, **write(given.root, head, "ll.dcm,1,A,AP\npa.dcm,1,A,\n")))
-    assert studies[0].key_film().path == "ll.dcm"  # the table says so: no header is asked
+    assert studies[0].key_image().path == "ll.dcm"  # the table says so: no header is asked
 
 
 def write(root, head, rows):
@@ -304,7 +304,7 @@ def test_films_of_several_suffixes(given):
 
     def paths(rows, image):
         (given.root / "t.csv").write_text(f"file,kind\n{rows}")
-        return [record.films[0].path for record in records(given.root, table="t.csv", image=image)]
+        return [record.images[0].path for record in records(given.root, table="t.csv", image=image)]
 
     assert paths("a,1\nx,1\ny,1\nz,1\ngone,1\n", "{file}") == ["a.png", "x.dcm", "y.PNG", "z", "gone"]
     assert paths("a,1\nx,1\ngone,1\n", "{file}.dcm | {file}.png") == ["a.png", "x.dcm", "gone.dcm"]

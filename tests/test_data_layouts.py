@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unirg.core import StudyError
-from unirg.data.layouts import LABELS, FilmFinder, find_file, json_entries, label_values, table_rows
+from unirg.data.layouts import LABELS, ImageFinder, find_file, json_entries, label_values, table_rows
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.text()
 VALUES = st.recursive(PLAIN, lambda v: st.lists(v) | st.dictionaries(st.text(), v), max_leaves=6)
@@ -63,7 +63,7 @@ def test_films_in_many_folders_and_names_with_brackets(tmp_path):
     for name in ("one/p1/a.png", "two/three/p2/a.jpg", "p3/[a] (1).png", "p3/.azDownload-a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    finder = FilmFinder(tmp_path, (".png", ".jpg"), searches=2)
+    finder = ImageFinder(tmp_path, (".png", ".jpg"), searches=2)
     assert finder.find("p1/a.dcm") == "one/p1/a.png" and finder.find("/p2/a.dcm") == "two/three/p2/a.jpg"
     assert finder.find("p3/[a] (1).dcm") == "p3/[a] (1).png"
     assert finder.find("p3/a.dcm") is finder.find("p4/a.dcm") is finder.find("p5/a.dcm") is None and finder.searches == 0
@@ -74,7 +74,7 @@ def test_films_in_many_folders_and_names_with_brackets(tmp_path):
 def test_films_of_a_part_that_is_far_down_the_table_are_found(tmp_path):
     (tmp_path / "PNG" / "chunk_5" / "train" / "p99").mkdir(parents=True)
     (tmp_path / "PNG" / "chunk_5" / "train" / "p99" / "a.png").touch()
-    finder = FilmFinder(tmp_path, (".png",))
+    finder = ImageFinder(tmp_path, (".png",))
     assert [finder.find(f"train/p{n}/a.jpg") for n in range(99)] == [None] * 99  # chunks that were not downloaded
     assert finder.find("train/p99/a.jpg") == "PNG/chunk_5/train/p99/a.png"
 

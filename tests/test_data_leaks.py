@@ -17,18 +17,18 @@ from PIL import Image
 from unirg.core import StudyError
 from unirg.data import iu_xray
 from unirg.data.leaks import (
-    between,
-    escaped,
+    train_test_overlap,
+    scan_for_credentialed_content,
     holds_target,
-    looks_like_a_film,
+    looks_like_a_radiograph,
     patients_in_two_splits,
     pictures_in,
     prompt_leaks,
     told_in_prompt,
-    without_learned,
+    drop_train_duplicates,
 )
 from unirg.data.sources import read_source
-from unirg.data.studies import Film, Record, collect
+from unirg.data.studies import StudyImage, Record, collect
 
 ROOT = Path(__file__).parents[1]
 IU = ROOT.parent / "shared" / "real_data" / "iu_xray_text"
@@ -59,7 +59,7 @@ def test_what_counts_as_word_for_word():
         ]
     )
     flags = {row["study_id"]: row["flags"] for row in studies.table}
-    everything = {f"{want}_in_train" for want in ("findings", "impression", "findings_impression")}
+    everything = {f"{target_sections}_in_train" for target_sections in ("findings", "impression", "findings_impression")}
     assert {s: set(said.split(",")) for s, said in flags.items() if said} == {
         "same": {"findings_in_train"},
         "all": everything,
@@ -68,17 +68,17 @@ def test_what_counts_as_word_for_word():
     }
     test = studies.counts["leaks"]["in_train"]["test"]
     assert test["findings"] == {"reports": 4, "in_train": 2, "share": 0.5} and test["findings_impression"]["in_train"] == 1
-    assert without_learned(studies.table, "findings")["study_id"][:] == ["case", "more", "none"]
-    assert without_learned(studies.table.select([3, 2]), "findings_impression")["study_id"][:] == ["same"]
+    assert drop_train_duplicates(studies.table, "findings")["study_id"][:] == ["case", "more", "none"]
+    assert drop_train_duplicates(studies.table.select([3, 2]), "findings_impression")["study_id"][:] == ["same"]
 
 
 def test_other_sources_teach_too():
     one = prepared([("a", "p", "train", LUNGS, None), ("b", "q", "test", "Effusion.", None)]).table
     two = prepared([("c", "p", "train", "Effusion.", None), ("d", "q", "test", LUNGS, None)]).table
-    assert between({"one": one, "two": two}, {"one": one})[1] == {
+    assert train_test_overlap({"one": one, "two": two}, {"one": one})[1] == {
         "source": "two", "reports": 1, "in_own_train": 0, "in_any_train": 1, "share": 1.0,
     }  # fmt: skip
-    assert [f["in_own_train"] for f in between({"one": one, "two": two}, {"one": one, "two": two})] == [0, 0]
+    assert [f["in_own_train"] for f in train_test_overlap({"one": one, "two": two}, {"one": one, "two": two})] == [0, 0]
 
 
 def test_a_patient_in_two_splits_is_refused_and_nothing_kept(tmp_path):
@@ -123,7 +123,7 @@ def test_prompts_are_counted_in_counts(tmp_path):
         Record("demo", "cut", "c", split="test", comparison=f"Film of 2010. {SENTENCE}", findings=SENTENCE),
     ]
     for record in records:
-        record.films = [Film("x.png", "PA")]
+        record.images = [StudyImage("x.png", "PA")]
     studies = collect("demo", records, pixels=False, out=tmp_path / "demo")
     assert studies.counts["leaks"]["prompts"] == {"holding_target": 1, "words": 6, "context_cut": 1, "prior_says_target": 1}
     assert list(told_in_prompt(studies.table)) == [("holds", "target"), ("cut", "cut")]
@@ -149,7 +149,7 @@ def test_how_much_of_iu_xrays_test_set_is_trained_on_by_a_second_count():
     known = [uid for uid in test if said[uid] in train]
     print(f"\nIU X-Ray: {mine['in_train']} of {mine['reports']} test findings ({mine['share']:.1%}) stand in R2Gen's training split")
     assert (mine["reports"], mine["in_train"]) == (len(test), len(known)) and len(test) == 590
-    assert len(without_learned(studies.table, "findings")) == len(test) - len(known)
+    assert len(drop_train_duplicates(studies.table, "findings")) == len(test) - len(known)
 
 
 def test_pictures_that_look_like_films(tmp_path):
@@ -160,19 +160,19 @@ def test_pictures_that_look_like_films(tmp_path):
     Image.fromarray(grey).save(tmp_path / "film.png")
     page = Image.new("RGB", (600, 600), "white")
     page.paste(Image.fromarray(grey), (300, 300))
-    assert looks_like_a_film(Image.fromarray(grey)) and looks_like_a_film(page)
+    assert looks_like_a_radiograph(Image.fromarray(grey)) and looks_like_a_radiograph(page)
     import matplotlib.pyplot as plt
 
     figure, ax = plt.subplots()
     ax.plot(np.random.default_rng(0).normal(size=300).cumsum(), color="grey")
     figure.savefig(tmp_path / "figure.png")
     plt.close(figure)
-    assert [looks_like_a_film(i) for name in ("film.png", "figure.png") for i in pictures_in(tmp_path / name)] == [True, False]
+    assert [looks_like_a_radiograph(i) for name in ("film.png", "figure.png") for i in pictures_in(tmp_path / name)] == [True, False]
 
 
 SETTINGS = """
 [shared]
-want = findings
+target_sections = findings
 [toy]
 sources = secret open
 [source:secret]
@@ -206,7 +206,7 @@ def study(tmp_path_factory):
         texts[name] = f"{name} film with {' and '.join(WORDS if name == 'open' else reversed(WORDS))} and no effusion"
         (archive / f"{name}.csv").write_text(f"id,who,day,film,note\n1,p,1,{name}.png,Clear.\n2,p,2,{name}.png,{texts[name]}\n")
         options = f'{{"table": "{name}.csv", "study_id": "id", "patient_id": "who", "order": "day", "image": "film", "report": "note"}}'
-        given = dict(out="outputs/toy", source=name, layout="table", root=str(archive), options=options, film_size=96)
+        given = dict(out="outputs/toy", source=name, layout="table", root=str(archive), options=options, prepared_image_size=96)
         done = run(root, home, "10_prepare", given, "outputs/toy/runs/prepare.ipynb" if name == "secret" else "outputs/toy/runs/open.ipynb")
         assert done.returncode == 0, done.stderr[-3000:]
     return root, home, texts
@@ -239,7 +239,7 @@ def test_preparing_leaves_no_text_and_no_film_outside_the_root(study):
         if path.is_file() and any(secret in path.read_bytes() for secret in (*films, *(text.encode() for text in texts.values())))
     ]
     assert holding == [] and not list((root / "outputs").glob(".scratch*"))
-    assert escaped((root / "outputs/toy/runs").glob("*.ipynb"), made.values()) == []
+    assert scan_for_credentialed_content((root / "outputs/toy/runs").glob("*.ipynb"), made.values()) == []
 
 
 def explored(world, name, shown="", **parameters):
@@ -254,8 +254,13 @@ def test_exploring_without_a_screen_shows_what_is_free_and_nothing_else(study):
     done, path = explored(study, "free")
     assert done.returncode == 0, done.stderr[-3000:]
     made = tables(study[0])
-    assert escaped([path], [made["secret"]])[0]["phrases"] == 0  # the film found is the free one's: it looks like a film, whosever it is
-    assert escaped([path], [made["open"]])[0]["phrases"] > 5 and escaped([path], [made["open"]])[0]["films"]
+    assert (
+        scan_for_credentialed_content([path], [made["secret"]])[0]["phrases"] == 0
+    )  # the film found is the free one's: it looks like a film, whosever it is
+    assert (
+        scan_for_credentialed_content([path], [made["open"]])[0]["phrases"] > 5
+        and scan_for_credentialed_content([path], [made["open"]])[0]["films"]
+    )
     said = "".join(o.get("text", "") for c in nbformat.read(path, 4).cells for o in c.get("outputs", []))
     assert "secret is credentialed" in said
 
@@ -263,7 +268,7 @@ def test_exploring_without_a_screen_shows_what_is_free_and_nothing_else(study):
 def test_exploring_shows_a_credentialed_source_only_where_it_is_named(study):
     done, path = explored(study, "named", shown="secret", source="secret", study="2")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert escaped([path], [tables(study[0])["secret"]])[0]["phrases"] > 5
+    assert scan_for_credentialed_content([path], [tables(study[0])["secret"]])[0]["phrases"] > 5
 
 
 def test_which_sources_may_be_shown(study):
@@ -281,11 +286,11 @@ def test_which_sources_may_be_shown(study):
 def test_a_credentialed_source_cannot_be_asked_for_by_its_name_alone(study):
     done, path = explored(study, "asked", source="secret")
     assert "may not be shown" in done.stderr
-    assert not any(found["phrases"] for found in escaped([path], [tables(study[0])["secret"]]))
+    assert not any(found["phrases"] for found in scan_for_credentialed_content([path], [tables(study[0])["secret"]]))
 
 
 def test_the_last_look_finds_what_lies_in_figures(study):
-    from unirg.analysis.explore import leaving
+    from unirg.analysis.explore import scan_study_for_credentialed_content
     from unirg.core import Settings
     from unirg.data.studies import Studies
 
@@ -293,11 +298,11 @@ def test_the_last_look_finds_what_lies_in_figures(study):
     (root / "settings.ini").write_text(SETTINGS.format(root=root.parent / "archive", shown=""))
     settings = Settings("toy", root=root)
     studies = {name: Studies.load(settings.out / "data" / name) for name in ("secret", "open")}
-    assert leaving(settings, studies) == []
+    assert scan_study_for_credentialed_content(settings, studies) == []
     (settings.out / "figures").mkdir()
     for name in ("secret", "open"):
         (settings.out / "figures" / f"fig_{name}.svg").write_text(f"<svg><!-- {texts[name]} --><text>n = 4</text></svg>")
-    assert [(Path(f["file"]).name, f["films"]) for f in leaving(settings, studies)] == [("fig_secret.svg", 0)]
+    assert [(Path(f["file"]).name, f["films"]) for f in scan_study_for_credentialed_content(settings, studies)] == [("fig_secret.svg", 0)]
 
 
 def test_arrow_tables_are_taken_too():

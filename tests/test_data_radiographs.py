@@ -21,7 +21,7 @@ from pydicom.pixels.encoders import RLELosslessEncoder
 from unirg.core import study_root
 from unirg.data.radiographs import RadiographError, contact_sheet, equalised, load_radiograph, open_file, read_dicom, stored_pixels
 from unirg.data.sources import LAYOUTS, options_of
-from unirg.data.studies import Film, Options, Record, row
+from unirg.data.studies import StudyImage, Options, Record, row
 
 REAL = study_root(Path(__file__).parent).parent / "shared/real_data"
 needs_real = pytest.mark.skipif(not (REAL / "dicom").is_dir(), reason="../shared/real_data is not here")
@@ -855,7 +855,7 @@ def test_what_a_person_should_know(tmp_path, right, header, flag):
 
 def test_flags_of_a_film_reach_its_studys_row(tmp_path):
     film(tmp_path / "x.dcm", PresentationIntentType="FOR PROCESSING", WindowCenter=Raw(b"40\\2048"), WindowWidth=Raw(b"1\\4096"))
-    record = Record("s1", "p1", films=[Film("x.dcm", view="PA")])
+    record = Record("s1", "p1", images=[StudyImage("x.dcm", view="PA")])
     assert row(record, Options(str(tmp_path), 64))["flags"] == "for_processing,window_2"
 
 

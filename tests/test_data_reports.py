@@ -31,7 +31,7 @@ from unirg.data.reports import (
     target_text,
     unaccented,
     wanted_sections,
-    wording_of,
+    parse_prompt_template,
 )
 
 LINES = ["\n ______________\n", "\n FINAL REPORT\n", "\n WET READ VERSION #2 ___\n", "\n ADDENDUM  ", "\n PORTABLE CHEST, 2 VIEWS: "]
@@ -287,7 +287,7 @@ def test_no_report():
 
 
 @pytest.mark.parametrize(
-    ("have", "want", "target", "asked"),
+    ("have", "target_sections", "target", "asked"),
     [
         ({"findings": "F.", "impression": "I."}, "findings", "Findings: F.", ["findings"]),
         ({"findings": "F.", "impression": "I."}, "findings_impression", "Findings: F. Impression: I.", ["findings", "impression"]),
@@ -297,21 +297,21 @@ def test_no_report():
         ({"findings": None, "impression": None}, "findings", None, ["findings"]),
     ],
 )
-def test_targets(have, want, target, asked):
-    assert target_text(have, want) == target and wanted_sections(have, want) == asked
+def test_targets(have, target_sections, target, asked):
+    assert target_text(have, target_sections) == target and wanted_sections(have, target_sections) == asked
 
 
 def test_prompts():
     study = {"findings": "F.", "impression": None, "indication": " Cough\n and fever.", "comparison": None}
     assert prompt_text(study, "findings") == "Report this chest X-ray. Indication: Cough and fever. Write findings."
     assert len(prompt_text({}, prior=None).split()) <= 25
-    assert "Comparison: None." in prompt_text(study, wording="full")
+    assert "Comparison: None." in prompt_text(study, prompt_template="full")
     assert "Prior report: Impression: Old {}." in prompt_text(study, prior={"impression": "Old {}."})
-    assert prompt_text({}, wording='{"task": "Befund."}').startswith("Befund. ")
+    assert prompt_text({}, prompt_template='{"task": "Befund."}').startswith("Befund. ")
     for wrong in ("nosuch", '{"tusk": "x"}', "{broken"):
-        with pytest.raises(StudyError, match=r"wording|JSON"):
-            wording_of(wrong)
-    with pytest.raises(StudyError, match="want"):
+        with pytest.raises(StudyError, match=r"prompt_template|JSON"):
+            parse_prompt_template(wrong)
+    with pytest.raises(StudyError, match="target_sections"):
         prompt_text({}, "haiku")
 
 

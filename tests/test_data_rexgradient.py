@@ -95,9 +95,9 @@ def test_what_is_no_list_and_no_date(archive):
     none = entry("P7", "B2", 20150101, ["PA"], ImagePath=float("nan"))
     table.write_text(json.dumps({e["AccessionNumber"]: e for e in (odd, holed, none)}))
     records = {r.study_id.split("_")[1]: r for r in rexgradient.records(archive, splits="valid")}
-    assert records["aA7"].order_key is None and records["aA7"].films[0].view is None and "view_list_mismatch" in records["aA7"].flags
-    assert [film.view for film in records["aB1"].films] == ["PA", "LATERAL"] and "view_list_mismatch" in records["aB1"].flags
-    assert records["aB1"].order_key is not None and records["aB2"].films == []
+    assert records["aA7"].order_key is None and records["aA7"].images[0].view is None and "view_list_mismatch" in records["aA7"].flags
+    assert [film.view for film in records["aB1"].images] == ["PA", "LATERAL"] and "view_list_mismatch" in records["aB1"].flags
+    assert records["aB1"].order_key is not None and records["aB2"].images == []
 
 
 def test_encounters_by_gap_of_days(archive):

@@ -72,13 +72,13 @@ def test_nothing_was_listed(tmp_path):
 def test_damaged_films_end_in_quarantine_and_the_rest_is_untouched(archive, whole, tmp_path):
     copy = scale.repeated(archive, tmp_path / "copy", 1)  # damage must not reach the other tests
     before = prepared(copy, tmp_path / "before")
-    broken = scale.damaged(copy, scale.films_of(before.table), share=0.05)
+    broken = scale.damaged(copy, scale.images_of(before.table), share=0.05)
     after = prepared(copy, tmp_path / "after")
     assert set(broken.values()) == set(scale.DAMAGES)
     assert set(after.quarantine) - set(before.quarantine) == set(broken)
     for study, kind in broken.items():
         assert re.search(scale.DAMAGES[kind][1], after.quarantine[study]["reason"]), (kind, after.quarantine[study])
-        assert after.quarantine[study]["path"].endswith(scale.films_of(before.table)[study])
+        assert after.quarantine[study]["path"].endswith(scale.images_of(before.table)[study])
     rows, kept = scale.rows_of(before.table), scale.rows_of(after.table)
     assert set(kept) == set(rows) - set(broken)
     assert [s for s in kept if kept[s] != rows[s]] == []

@@ -16,7 +16,7 @@ from unirg.data import shards
 from unirg.data.priors import with_priors
 from unirg.data.studies import (
     FEATURES,
-    Film,
+    StudyImage,
     Record,
     Studies,
     age,
@@ -35,8 +35,8 @@ age sex race prior_study_id image_path flags""".split()
 
 
 def record(study, patient="p", when=None, where="train", films=("PA",), **values):
-    named = [Film(f"{study}_{i}.png", v) for i, v in enumerate(films)]
-    return Record("demo", study, patient, order_key=when, split=where, films=named, **values)
+    named = [StudyImage(f"{study}_{i}.png", v) for i, v in enumerate(films)]
+    return Record("demo", study, patient, order_key=when, split=where, images=named, **values)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def films(tmp_path):
     def write(records, bad=()):
         pixels = np.linspace(0, 255, 60 * 40).reshape(60, 40).astype(np.uint8)
         for r in records:
-            for film in r.films:
+            for film in r.images:
                 if r.study_id in bad:
                     (tmp_path / film.path).write_bytes(b"")
                 else:
@@ -110,7 +110,7 @@ def test_priors_are_what_their_definition_says(visits, dated):
     link_priors(made)
     for one in made:
         own = [r for r in made if (r.patient_id, r.split) == (one.patient_id, one.split)]
-        usable = [r for r in own if r.fault is None and (r.films[0].view is None or is_frontal(r.films[0].view))]
+        usable = [r for r in own if r.fault is None and (r.images[0].view is None or is_frontal(r.images[0].view))]
         unknown = any(r.order_key is None for r in own)
         before = [] if unknown else [r for r in usable if r.order_key < one.order_key]
         latest = [r for r in before if all(r.order_key >= other.order_key for other in before)]

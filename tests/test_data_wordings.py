@@ -5,7 +5,7 @@ import json
 import pytest
 
 from unirg.core import StudyError
-from unirg.data.reports import WORDINGS, asked_for, context_of, context_text, prompt_parts, prompt_text
+from unirg.data.reports import PROMPT_TEMPLATES, asked_for, context_of, context_text, prompt_parts, prompt_text
 
 STUDY = {
     "findings": "The lungs are clear.",
@@ -28,7 +28,7 @@ CONTEXT = "Indication: Cough and fever. Comparison: Radiograph of the day before
 
 
 @pytest.mark.parametrize(
-    "study, want, words",
+    "study, target_sections, words",
     [
         (STUDY, "findings_impression", BOTH),
         (STUDY, "findings", FINDINGS),
@@ -41,8 +41,8 @@ CONTEXT = "Indication: Cough and fever. Comparison: Radiograph of the day before
         (STUDY | {"findings": None, "impression": None}, "findings", FINDINGS),
     ],
 )
-def test_the_prompt_follows_the_sections_of_the_reference(study, want, words):
-    assert prompt_text(study, want, wording="paper") == words.replace("{input}", CONTEXT)
+def test_the_prompt_follows_the_sections_of_the_reference(study, target_sections, words):
+    assert prompt_text(study, target_sections, prompt_template="paper") == words.replace("{input}", CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -58,39 +58,39 @@ def test_the_prompt_follows_the_sections_of_the_reference(study, want, words):
     ],
 )
 def test_age_band_and_sex_stand_in_front_where_the_wording_has_them_and_they_are_known(study, context):
-    assert prompt_text(study, wording="paper_rexrank") == BOTH.replace("{input}", context)
+    assert prompt_text(study, prompt_template="paper_rexrank") == BOTH.replace("{input}", context)
 
 
-@pytest.mark.parametrize("wording", ["brief", "short", "full", "paper"])
-def test_no_other_wording_tells_age_or_sex(wording):
+@pytest.mark.parametrize("prompt_template", ["brief", "short", "full", "paper"])
+def test_no_other_wording_tells_age_or_sex(prompt_template):
     other = STUDY | {"age": 21, "sex": "M"}
-    assert prompt_text(STUDY, wording=wording) == prompt_text(other, wording=wording)
+    assert prompt_text(STUDY, prompt_template=prompt_template) == prompt_text(other, prompt_template=prompt_template)
 
 
 def test_a_prior_is_told_within_the_context_and_its_film_comes_second():
-    parts = prompt_parts(STUDY, prior={"impression": "Small effusion."}, wording="paper")
-    assert [said for kind, said in parts if kind == "film"] == ["current", "prior"]
+    parts = prompt_parts(STUDY, prior={"impression": "Small effusion."}, prompt_template="paper")
+    assert [said for kind, said in parts if kind == "image"] == ["current", "prior"]
     words = parts[-1][1]
     assert words.index(CONTEXT) < words.index("Its report: Impression: Small effusion.") < words.index("Given the image")
-    assert "No earlier study of this patient is available." in prompt_text(STUDY, prior=None, wording="paper")
+    assert "No earlier study of this patient is available." in prompt_text(STUDY, prior=None, prompt_template="paper")
 
 
 @pytest.mark.parametrize(
     "said", ["a cough {what} {form} {}", "[write the impression] {input}", "50 % {", "} {indication}", "after {form}, {what}"]
 )
 def test_braces_in_a_study_are_its_own(said):
-    assert f"Indication: {said} Comparison" in prompt_text(STUDY | {"indication": said}, wording="paper")
+    assert f"Indication: {said} Comparison" in prompt_text(STUDY | {"indication": said}, prompt_template="paper")
 
 
 def test_a_wording_of_ones_own_can_have_every_part_of_the_papers():
-    own = json.dumps({"like": "paper", "age": "Alter {}:", "join": "\n", "ask": "{what}|{form}|{}"})
-    assert prompt_text(STUDY, wording=own).splitlines()[1] == "Alter 60-70:"
-    assert prompt_text(STUDY, wording=own).endswith(
+    own = json.dumps({"inherits": "paper", "age": "Alter {}:", "join": "\n", "ask": "{what}|{form}|{}"})
+    assert prompt_text(STUDY, prompt_template=own).splitlines()[1] == "Alter 60-70:"
+    assert prompt_text(STUDY, prompt_template=own).endswith(
         "report|Findings: [write the findings] Impression: [write the impression]|findings and impression"
     )
     with pytest.raises(StudyError, match="no part 'gender'"):
-        prompt_text(STUDY, wording=json.dumps({"like": "paper", "gender": "{}"}))
-    assert all(set(words) == set(WORDINGS["brief"]) for words in WORDINGS.values()), "every wording has every part"
+        prompt_text(STUDY, prompt_template=json.dumps({"inherits": "paper", "gender": "{}"}))
+    assert all(set(words) == set(PROMPT_TEMPLATES["brief"]) for words in PROMPT_TEMPLATES.values()), "every wording has every part"
 
 
 def test_what_a_person_would_check_by_eye():

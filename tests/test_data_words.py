@@ -3,7 +3,7 @@
 import pytest
 
 from unirg.core import StudyError
-from unirg.data.studies import UNCLEAR, Film, Record, film_of, understood
+from unirg.data.studies import UNCLEAR, StudyImage, Record, image_of, understood
 from unirg.data.words import Unheard, Words, age, is_posture, known_text, race, sex, split, stated, untold, view
 
 SEEN = {
@@ -39,9 +39,9 @@ def test_a_view_that_is_not_one_film_s_or_not_known_is_not_guessed(said):
 @pytest.mark.parametrize("said", ["erect", "portable", "CHEST", "Thorax", "supine", "stehend", "semi-erect", "mobile chest x-ray"])
 def test_a_posture_was_understood_and_says_nothing(said):
     assert view(said) is None and is_posture(said) and not is_posture("Thorax 2") and not is_posture("PA AND LAT")
-    one, unheard = Record("demo", "s", films=[film_of("a.png", said)]), Unheard()
+    one, unheard = Record("demo", "s", images=[image_of("a.png", said)]), Unheard()
     next(understood([one], None, unheard))
-    assert one.films[0].view is None and unheard.told() == {}
+    assert one.images[0].view is None and unheard.as_dict() == {}
 
 
 AGES = {
@@ -123,20 +123,24 @@ def test_what_is_dictated_stays():
 
 
 def test_a_stated_view_that_nobody_understands_is_never_the_key_film_while_there_is_another():
-    unclear = Film("a.png", UNCLEAR)
-    cases = [([Film("b.png")], "b.png"), ([Film("b.png", "AP"), Film("c.png", "PA")], "c.png"), ([Film("b.png", "LATERAL")], "a.png")]
+    unclear = StudyImage("a.png", UNCLEAR)
+    cases = [
+        ([StudyImage("b.png")], "b.png"),
+        ([StudyImage("b.png", "AP"), StudyImage("c.png", "PA")], "c.png"),
+        ([StudyImage("b.png", "LATERAL")], "a.png"),
+    ]
     for others, key in cases:
-        assert Record("demo", "s", films=[unclear, *others]).key_film().path == key
+        assert Record("demo", "s", images=[unclear, *others]).key_image().path == key
 
 
 def test_a_persons_words_go_before_the_rules():
     words = Words(views="LATERAL: L, Thx 2 | unknown: PA?", sexes="female: 2 | male: 1", races="other: W", ages="0.5: infant | 70: old")
-    films = [film_of("a.png", "thx-2"), Film("b.png", "PA", "pa?"), Film("c.png", "AP", "AP")]
-    one = Record("demo", "s", sex=None, race="white", films=films)
-    one.said = {"sex": "2", "race": "W", "age": "INFANT"}
+    films = [image_of("a.png", "thx-2"), StudyImage("b.png", "PA", "pa?"), StudyImage("c.png", "AP", "AP")]
+    one = Record("demo", "s", sex=None, race="white", images=films)
+    one.stated = {"sex": "2", "race": "W", "age": "INFANT"}
     next(understood([one], words, unheard := Unheard()))
-    assert [film.view for film in one.films] == ["LATERAL", None, "AP"] and (one.sex, one.race, one.age) == ("female", "other", 0.5)
-    assert unheard.told() == {}
+    assert [film.view for film in one.images] == ["LATERAL", None, "AP"] and (one.sex, one.race, one.age) == ("female", "other", 0.5)
+    assert unheard.as_dict() == {}
 
 
 @pytest.mark.parametrize(
@@ -161,13 +165,13 @@ def test_what_is_told_of_the_unheard_holds_no_text_and_no_ids():
         unheard.add("sex", f"mrn {1_000_000 + number}")
         unheard.add("age", f"19{number % 100:02d}-01-31")
     unheard.add("view", "x" * 100, 3)
-    told = unheard.told()
+    told = unheard.as_dict()
     assert told["race"] == {"(300 different values)": 300} and told["sex"] == {"mrn #######": 300}
     assert told["age"] == {"####-##-##": 300} and told["view"] == {"(longer than 60 characters)": 3}
     many = Unheard(at_most=10)
     for number in range(100):
         many.add("race", f"r{number}")
-    assert sum(many.told()["race"].values()) == 100 and len(many.counts["race"]) <= 11
+    assert sum(many.as_dict()["race"].values()) == 100 and len(many.counts["race"]) <= 11
 
 
 def test_whoever_was_not_asked_is_not_listed():

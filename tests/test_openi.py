@@ -14,7 +14,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from PIL import Image
 
 from unirg.core import Settings, StudyError, study_root
-from unirg.data.controls import CONTROLS, check_controls, dealt_films, with_control
+from unirg.data.controls import CONTROLS, check_controls, images_of_others, with_control
 from unirg.data.studies import Studies
 
 PACKAGE = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ FINDINGS = (
 PARTS = {"test": range(1, 13), "valid": range(13, 21), "train": range(21, 61)}
 SETTINGS = """
 [openi_small]
-like = openi
+inherits = openi
 seeds = 1
 runs = base sft sft_blind
 controls_of = sft
@@ -43,7 +43,7 @@ trl.max_steps = 2
 [openi_small:stage:sft]
 trl.max_steps = 3
 trl.eval_steps = 3
-augment = 0
+n_augmented_copies = 0
 evaluate_studies = 4
 [openi_small:stage:generate]
 max_new_tokens = 24
@@ -136,19 +136,19 @@ def written(study, system):
 @pytest.mark.parametrize("seed", [0, 1, 7])
 @pytest.mark.parametrize("patients", ["ab", "aabb", "abcdefgh", "aaabcdef", "abcabcabd"])
 def test_every_film_is_dealt_once_and_none_to_its_own_patient(patients, seed):
-    dealt = dealt_films([*patients], seed)
+    dealt = images_of_others([*patients], seed)
     assert sorted(dealt) == [*range(len(patients))] and all(patients[row] != patients[given] for row, given in enumerate(dealt))
-    assert dealt == dealt_films([*patients], seed)
+    assert dealt == images_of_others([*patients], seed)
 
 
 def test_another_seed_is_another_deal():
-    assert len({tuple(dealt_films([*map(str, range(40))], seed)) for seed in range(5)}) == 5
+    assert len({tuple(images_of_others([*map(str, range(40))], seed)) for seed in range(5)}) == 5
 
 
 @pytest.mark.parametrize("patients", ["a", "aab", "aaa", "aaabb"])
 def test_a_patient_with_more_than_half_of_the_studies_is_told(patients):
     with pytest.raises(StudyError, match="films cannot be dealt to other patients: one patient has"):
-        dealt_films([*patients])
+        images_of_others([*patients])
 
 
 def table_of(count=6):
@@ -177,7 +177,10 @@ def test_withheld_context_is_in_no_prompt_and_nothing_else_changes():
     without = with_control(table, "no_context")
     assert without.features["indication"].dtype == "string" and without["findings"][:] == table["findings"][:]
     assert [np.asarray(row["image"]).flat[0] for row in without] == [np.asarray(row["image"]).flat[0] for row in table]
-    told = [prompt_text(table.remove_columns("image")[0] | {"impression": None}, "findings", wording="brief") for table in (table, without)]
+    told = [
+        prompt_text(table.remove_columns("image")[0] | {"impression": None}, "findings", prompt_template="brief")
+        for table in (table, without)
+    ]
     assert "Cough." in told[0] and "Cough." not in told[1]
 
 
@@ -212,17 +215,17 @@ def test_the_runs_with_controls_write_and_score_them(plan):
 
 
 def test_the_runs_start_where_they_are_said_to(plan):
-    assert plan["sft_blind-s1"].parameters["films"] == "none" and plan["sft-s1"].parameters["films"] == "own"
+    assert plan["sft_blind-s1"].parameters["images"] == "none" and plan["sft-s1"].parameters["images"] == "own"
     assert "sft_blind-s2" not in plan and {"rl2-s1", "rl2-s2", "rl2-s3"} <= {*plan}
     assert {*plan["base_phantom-s1"].needs} == {"atlas", "prepare-iu_xray"} and plan["base-s1"].needs == ["prepare-iu_xray"]
     steps = {name: plan[name].parameters["trl"]["max_steps"] for name in ("sft-s1", "sft_phantom-s1", "sft_blind-s1")}
     assert len({*steps.values()}) == 1 and plan["sft_phantom-s1"].parameters["start"].endswith("base_phantom-s1")
-    assert plan["sft_more-s1"].parameters["match_run"] == ["rl1", "rl2"]
+    assert plan["sft_matched-s1"].parameters["match_compute_of"] == ["rl1", "rl2"]
 
 
 def test_both_bases_read_as_many_words_and_pixels(plan):
     told = [plan[name].parameters for name in ("base-s1", "base_phantom-s1")]
-    assert [(asked["vocabulary"], asked["image_size"], asked["wording"]) for asked in told] == [(2000, 96, "brief")] * 2
+    assert [(asked["vocabulary"], asked["image_size"], asked["prompt_template"]) for asked in told] == [(2000, 96, "brief")] * 2
 
 
 # ---------------------------------------------------------------- a small study on the made-up collection
@@ -322,4 +325,4 @@ def test_the_real_collection_has_the_boards_590_studies():
     table, (leaks, splits) = found.table.remove_columns("image"), (found.counts["leaks"], ("test", "validation", "train"))
     assert {split: table["split"][:].count(split) for split in splits} == {"test": 590, "validation": 294, "train": 2782}
     assert leaks["in_train"]["test"]["findings"]["in_train"] == 277 and leaks["prompts"]["holding_target"] == 0
-    assert len(dealt_films([row["patient_id"] for row in table if row["split"] == "test"], 1)) == 590
+    assert len(images_of_others([row["patient_id"] for row in table if row["split"] == "test"], 1)) == 590

@@ -14,7 +14,7 @@ from unirg.phantom.archives import write_world
 ROOT = Path(__file__).parents[1]
 MINE = """
 [mine]
-like = paper_try
+inherits = paper_try
 # one run of each trainer; the others differ by settings
 runs = base sft_mimic rl_combined
 figures =
@@ -33,7 +33,7 @@ policy = hub
 HERE = {"launch": "", "reward": "step1", "eval_reward": "step1", "judge": "", "model_measures": "", "image_size": 64}
 HERE |= {"trl.use_vllm": "no", "trl.bf16": "no", "trl.dtype": "float32", "trl.gradient_checkpointing": "no"}
 HERE |= {"trl.max_completion_length": 12, "trl.max_steps": 2, "trl.save_steps": 2, "trl.eval_steps": 2, "trl.logging_steps": 1}
-HERE |= {"max_new_tokens": 16, "film_size": 128, "global_batch": 4, "studies_per_step": 2, "evaluate_studies": "4 mimic_cxr"}
+HERE |= {"max_new_tokens": 16, "prepared_image_size": 128, "global_batch": 4, "studies_per_step": 2, "evaluate_studies": "4 mimic_cxr"}
 HERE |= {"trl.dataloader_num_workers": 0, "trl.num_generations": 2, "workers": 2}
 
 
@@ -60,7 +60,7 @@ def test_it_goes_from_archives_to_scores(tried):
     for run in ("base", "sft_mimic", "rl_combined"):
         assert {path.stem for path in (out / "scores" / f"{run}-s1").glob("*.parquet")} == {"mimic_cxr", "iu_xray"}
     records = {run: json.loads((out / "models" / f"{run}-s1/training.json").read_text()) for run in ("sft_mimic", "rl_combined")}
-    assert {record["job"]["wording"] for record in records.values()} == {"paper"}
+    assert {record["job"]["prompt_template"] for record in records.values()} == {"paper"}
     assert [Path(table).name for table in records["rl_combined"]["job"]["tables"]] == ["mimic_cxr"]
     assert records["rl_combined"]["spent"]["step"] == 2 and records["rl_combined"]["kept_step"] in (0, 2)
 

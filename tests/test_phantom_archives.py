@@ -348,5 +348,5 @@ def test_the_base_waits_for_the_atlas_and_for_no_archive(profile):
     assert tasks["base-s1"].needs == ["atlas"] and tasks["atlas"].needs == [] and tasks["base-s1"].parameters["atlas"]
     assert tasks["atlas"].parameters["atlas_seed"] == 9001 != tasks["phantom"].parameters["seed"]
     assert tasks["atlas"].parameters["atlas_studies"] == (40 if profile == "smoke" else 8000)
-    assert tasks["sight"].parameters["seen_by"] == "base"
+    assert tasks["image_grounding"].parameters["seen_by"] == "base"
     assert "atlas" not in tasks["sft-s1"].parameters["sources"], "it is no source"

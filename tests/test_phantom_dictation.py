@@ -140,14 +140,14 @@ def statements_by_severity(readership):
             for order, visit in enumerate(patient.visits):
                 report = dictate(patient, order, 4, readership)
                 for sign in visit.signs:
-                    stated = report.said(sign.finding, sign.side) in ("present", "uncertain")
+                    stated = report.status_of(sign.finding, sign.side) in ("present", "uncertain")
                     if sign.severity > 2 / 3:
                         plain.append(stated)
-                        sure.append(report.said(sign.finding, sign.side) != "uncertain")
+                        sure.append(report.status_of(sign.finding, sign.side) != "uncertain")
                     if sign.severity < 0.15 and sign.finding != "support_devices":
                         faint.append(stated)
                     if abs(sign.severity - readership.threshold) < 0.08 and stated and sign.finding != "support_devices":
-                        doubtful.append(report.said(sign.finding, sign.side) == "uncertain")
+                        doubtful.append(report.status_of(sign.finding, sign.side) == "uncertain")
     return map(np.mean, (plain, faint, doubtful, sure))
 
 

@@ -1,4 +1,4 @@
-"What the phantom's patients promise the rooms that build on them."
+"What the phantom's patients promise the subpackages that build on them."
 
 import numpy as np
 import pytest

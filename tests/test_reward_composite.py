@@ -248,20 +248,20 @@ class WordLengths:
     def __init__(self, log):
         self.log, self.taken = log, {}
 
-    def parts(self, texts):
+    def cache_keys(self, texts):
         return dict.fromkeys(word for text in texts for word in text.split())
 
-    def make(self, parts):
+    def compute(self, parts):
         made = {word: len(word) for word in parts if word not in self.taken}
         with open(self.log, "a") as file:
             file.writelines(f"{word}\n" for word in made)
         return made | {word: self.taken[word] for word in parts if word in self.taken}
 
-    def take(self, made):
+    def fill_cache(self, made):
         self.taken |= made
 
     def score(self, predictions, references):
-        made = self.make(self.parts([*predictions, *references]))
+        made = self.compute(self.cache_keys([*predictions, *references]))
         return [float(sum(made[word] for word in text.split())) for text in predictions]
 
 

@@ -287,7 +287,7 @@ LISTED = {
     "label_scores": lambda texts: metrics.label_scores(texts, [chexpert_labels(LEFT)]),
     "BertScore.score": lambda texts: metrics.default_bertscore().score(texts, [LEFT]),
     "BertScore.vectors": lambda texts: metrics.default_bertscore().vectors(texts),
-    "BertScore.parts": lambda texts: metrics.default_bertscore().parts(texts),
+    "BertScore.cache_keys": lambda texts: metrics.default_bertscore().cache_keys(texts),
     "distinct_rate": metrics.distinct_rate,
     "constant_baselines, validation": lambda texts: metrics.constant_baselines(texts, [LEFT]),
     "constant_baselines, test": lambda texts: metrics.constant_baselines([LEFT], texts),

@@ -18,8 +18,8 @@ from unirg.reward.probes import (
     PROBES,
     RIGHT,
     SIDES,
-    exchanged,
-    gamed,
+    swap_words,
+    exploitable_probes,
     heat_map,
     hedged,
     negation_flipped,
@@ -27,7 +27,7 @@ from unirg.reward.probes import (
     probe_table,
     probe_texts,
     shares,
-    with_others,
+    add_mismatched_reports,
 )
 
 REPORT = (
@@ -53,11 +53,11 @@ def test_hedging_makes_every_finding_possible_and_nothing_else():
 
 def test_swaps_change_one_thing_only():
     other = {"left": "right", "right": "left"}
-    assert facts(exchanged(REPORT, SIDES)) == [fact._replace(side=other.get(fact.side, fact.side)) for fact in facts(REPORT)]
-    shifted = facts(exchanged(REPORT, DEGREES))
+    assert facts(swap_words(REPORT, SIDES)) == [fact._replace(side=other.get(fact.side, fact.side)) for fact in facts(REPORT)]
+    shifted = facts(swap_words(REPORT, DEGREES))
     assert [fact._replace(severity=None) for fact in shifted] == [fact._replace(severity=None) for fact in facts(REPORT)]
     assert all(ours.severity != theirs.severity for ours, theirs in zip(shifted, facts(REPORT)) if theirs.severity)
-    assert exchanged("LEFT and Right", SIDES) == "RIGHT and Left"
+    assert swap_words("LEFT and Right", SIDES) == "RIGHT and Left"
 
 
 def test_a_paraphrase_says_the_same_in_other_words():
@@ -101,10 +101,12 @@ def real_studies() -> list[dict]:
 @pytest.mark.parametrize("studies", [phantom_studies, real_studies])
 def test_the_composite_cannot_be_gamed_by_any_probe(studies):
     "Over the abnormal studies of a source; the real ones are of odd uids, which nothing was developed on."
-    paid = shares(probe_table(with_others(studies())), ["composite_step1", "composite_step2"])
+    paid = shares(probe_table(add_mismatched_reports(studies())), ["composite_step1", "composite_step2"])
     assert (paid[(paid.probe != "reference") & paid.abnormal][["composite_step1", "composite_step2"]] <= 1 + 1e-6).all(axis=None)
     means = paid[paid.abnormal].groupby("probe")[["composite_step1", "composite_step2"]].mean()
-    assert set(ORDER) - set(means.index) <= {"prior copied", "figures changed", "degrees exchanged"} and not gamed(means).any(axis=None)
+    assert set(ORDER) - set(means.index) <= {"prior copied", "figures changed", "degrees exchanged"} and not exploitable_probes(means).any(
+        axis=None
+    )
     assert (means.loc[["negation flipped", "side swapped", "constant normal"]] < 2 / 3).all(axis=None)
     assert (means.drop(index="reference") < 1 - 1e-6).all(axis=None)
 
@@ -118,12 +120,14 @@ def test_a_measure_that_can_be_gamed_is_shown_as_such():
 
     table = probe_table([{"reference": REPORT, "other": "Clear lungs."}], words)
     means = shares(table, ["hits"]).groupby("probe")[["hits"]].mean()
-    assert means.hits["reference twice"] == 2 and set(gamed(means).index[gamed(means).hits]) >= {"reference twice", "side swapped"}
-    assert not gamed(means).hits[["reference", "paraphrase", "empty"]].any() and "empty" not in RIGHT
+    assert means.hits["reference twice"] == 2 and set(exploitable_probes(means).index[exploitable_probes(means).hits]) >= {
+        "reference twice", "side swapped",
+    }
+    assert not exploitable_probes(means).hits[["reference", "paraphrase", "empty"]].any() and "empty" not in RIGHT
     exact = pandas.DataFrame({"facts": {name: 1.0 if name in RIGHT[:2] else 0.5 for name in means.index}})
-    assert not gamed(exact).any(axis=None)  # a paraphrase worth as much as the reference is no fault
+    assert not exploitable_probes(exact).any(axis=None)  # a paraphrase worth as much as the reference is no fault
     frames = sum(patch.get_linewidth() > 1 for patch in heat_map(table, ["hits"]).axes[0].patches)
-    assert frames == gamed(means).sum(axis=None)
+    assert frames == exploitable_probes(means).sum(axis=None)
 
 
 def test_what_is_missing_is_named():

@@ -21,7 +21,7 @@ MISSING = [name for name in ("slurmctld", "slurmd", "munged") if not shutil.whic
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: see tests/slurm.sh")
 FEWER = {
     "runs = base sft rl_only rl1 rl2\nbeyond": "runs = base sft rl1\nbeyond",
-    "figures = 61_figure1 62_figure2 63_figure3 64_figure4 65_table_s1 66_answer\n\n": "figures = 61_figure1 65_table_s1\n\n",
+    "figures = 61_figure1 62_figure2 63_figure3 64_figure4 65_table_s1 66_primary_comparison\n\n": "figures = 61_figure1 65_table_s1\n\n",
 }
 SETTINGS = {
     **({} if os.environ.get("UNIRG_WHOLE") else FEWER),

@@ -546,9 +546,9 @@ def test_the_report_is_made_last_and_again_whenever_a_record_changed(planned):
 
     tasks = planned("smoke")
     assert list(tasks)[-1] == "report" and set(tasks["report"].needs) == set(tasks) - {"report"}
-    (runs := planned.root / "outputs/smoke/runs").joinpath("sight.json").write_text('{"outputs": {}, "seconds": 1}')
+    (runs := planned.root / "outputs/smoke/runs").joinpath("image_grounding.json").write_text('{"outputs": {}, "seconds": 1}')
     before = identity(vars(tasks["report"]), runs)["inputs"]
-    (runs / "sight.json").write_text('{"outputs": {}, "seconds": 2}')
+    (runs / "image_grounding.json").write_text('{"outputs": {}, "seconds": 2}')
     assert identity(vars(tasks["report"]), runs)["inputs"] != before
 
 
@@ -559,9 +559,9 @@ def test_figures_read_the_planned_scores_alone_and_rest_on_each_of_them(planned)
     theirs = out / "systems" / "their_model" / "rexrank.json"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("{}")
-    tasks = planned("phantom", consensus="sft", beyond="rl2")
+    tasks = planned("phantom", consensus="sft", ground_truth_run="rl2")
     readers = {name: task for name, task in tasks.items() if "scored" in task.parameters}
-    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "answer", "measures", "hacking", "practice"} == set(readers)
+    assert {"figure1", "figure2", "figure3", "figure4", "table_s1", "primary_comparison", "measures", "hacking", "practice"} == set(readers)
     for task in readers.values():
         scored = {os.path.relpath(out / "scores" / system, planned.root) for system in task.parameters["scored"]}
         assert scored <= {path for need in task.needs for path in tasks[need].makes}
@@ -574,10 +574,10 @@ def test_headroom_takes_the_longest_line_of_reinforcement_from_the_run_that_is_s
     told = planned("phantom")["headroom"].parameters
     assert (told["before"], told["runs"], told["consensus"], told["reward"]) == ("sft", ["rl1", "rl2"], "sft_consensus", "step2")
     assert told["seeds"] == [1, 2] and "rexrank" in told["sources"] and "rexrank" not in told["training"]
-    tasks = planned("smoke", runs="base sft rl_only rl1 rl1_prior sft_prior", beyond="none")
+    tasks = planned("smoke", runs="base sft rl_only rl1 rl1_prior sft_prior", ground_truth_run="none")
     assert tasks["headroom"].parameters["runs"] == ["rl1"] and tasks["headroom"].parameters["reward"] == "step1"
     assert {"consensus-sft", "generate-sft", "generate-rl1"} <= set(tasks["headroom"].needs)
-    for without in ({"consensus": "none"}, {"runs": "base sft rl_only", "beyond": "none"}):
+    for without in ({"consensus": "none"}, {"runs": "base sft rl_only", "ground_truth_run": "none"}):
         assert "headroom" not in planned("smoke", **without)
 
 
@@ -590,9 +590,9 @@ def test_a_policy_for_the_base_run_writes_no_other_runs_reports(planned):
 
 
 def test_a_run_with_fewer_seeds_is_measured_on_those_it_has(planned):
-    tasks = planned("phantom", "[phantom:run:rl2]\nseeds = 2", runs="base sft rl_only rl1 rl2", beyond="rl2", sight_run="rl_only")
-    assert tasks["sight"].parameters["seeds"] == [1]
-    for name in ("follows", "operating_point"):
+    tasks = planned("phantom", "[phantom:run:rl2]\nseeds = 2", runs="base sft rl_only rl1 rl2", ground_truth_run="rl2", sight_run="rl_only")
+    assert tasks["image_grounding"].parameters["seeds"] == [1]
+    for name in ("counterfactual_images", "operating_point"):
         assert tasks[name].parameters["seeds"] == [2], "rl2 is there with that seed alone"
 
 
@@ -626,7 +626,7 @@ def test_a_run_that_starts_nowhere_or_in_a_circle_is_refused_in_a_line(planned, 
 
     (planned.root / "settings.ini").write_text(f"{(PACKAGE / 'settings.ini').read_text()}\n{more}")
     try:
-        told = Study(Settings("smoke", {"runs": runs, "beyond": "rl2"}, root=planned.root)).wrong
+        told = Study(Settings("smoke", {"runs": runs, "ground_truth_run": "rl2"}, root=planned.root)).wrong
     except StudyError as error:
         told = [str(error)]
     assert all(words in told[0] for words in said) and "\n" not in told[0], told

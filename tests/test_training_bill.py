@@ -77,7 +77,7 @@ def test_the_other_reading_of_the_batch_is_a_profile_of_its_own(paper):
 
 def test_a_control_of_equal_compute_spends_what_it_matches(paper):
     spent = paper["rl1-s1"].compute + paper["rl2-s1"].compute
-    for control in ("sft_more-s1", "sft_more_low-s1"):
+    for control in ("sft_matched-s1", "sft_matched_low_lr-s1"):
         assert paper[control].compute == pytest.approx(spent, rel=0.01)
 
 
@@ -213,7 +213,7 @@ def test_the_phantoms_line_does_not_say_days():
 def test_a_try_takes_less_than_an_hour_by_what_is_stated():
     found = bill(paper_plan("paper_try"))
     assert found.seconds(found.runs) < 3600 and {run.processes for run in found.runs} == {1}
-    assert {run.steps for run in found.runs if run.run != "sft_more-s1"} == {20}
+    assert {run.steps for run in found.runs if run.run != "sft_matched-s1"} == {20}
     assert all(run.studies <= 512 for run in found.runs)
 
 
@@ -230,7 +230,7 @@ def test_prepared_sources_are_counted_not_believed(tmp_path):
     counts = {"rows": 200, "split": {"train": 100, "test": 100}, "sections": {"neither": 20}}
     write_json(plan.out / "data/mimic_cxr/counts.json", counts)
     assert studies_in(plan, "mimic_cxr") == 90, "a study without text is not learned from"
-    assert bill(plan).films < bill(paper_plan("paper")).films
+    assert bill(plan).images < bill(paper_plan("paper")).images
 
 
 def test_a_setting_of_the_bill_that_there_is_not_is_an_error(tmp_path):

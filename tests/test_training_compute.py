@@ -81,7 +81,7 @@ def test_grpo_counts_the_tokens_that_went_through(place, rl):
 
 
 def test_sft_spends_the_compute_of_another_run(place, rl):
-    record, seen = trained(place, "sft_more", sft, SFT | {"max_steps": "999"}, evaluate_studies=0, match_runs=[str(place / "rl")])
+    record, seen = trained(place, "sft_matched", sft, SFT | {"max_steps": "999"}, evaluate_studies=0, match_compute_of=[str(place / "rl")])
     wanted, spent = rl[0]["spent"]["compute"], record["spent"]["compute"]
     assert abs(spent - wanted) <= 0.75 * spent / record["spent"]["step"], "no nearer number of steps"
     assert spent == 3 * seen["backward"] and record["spent"]["step"] > 1

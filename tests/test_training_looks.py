@@ -17,7 +17,7 @@ def job(tmp_path):
         table = toy_table(50, source=name)
         Studies(table, {}, {"source": name, "seen": 50, "rows": 50, "quarantined": 0}).save(tmp_path / name)
         tables.append(str(tmp_path / name))
-    return lambda **options: Job("sft", "none", tables, str(tmp_path / "out"), want="findings", **options)
+    return lambda **options: Job("sft", "none", tables, str(tmp_path / "out"), target_sections="findings", **options)
 
 
 def named(rows):
@@ -46,7 +46,7 @@ def test_looks_are_at_studies_that_are_not_learned_from(job, count, whose, found
 
 
 def test_copies_of_a_study_that_is_set_aside_are_set_aside(job):
-    rows, checks = load_rows(job(evaluate_studies=8, evaluate_on="first/train", augment=3), 64)
+    rows, checks = load_rows(job(evaluate_studies=8, evaluate_on="first/train", n_augmented_copies=3), 64)
     assert len(rows) == 3 * 52 and not set(named(rows)) & set(named(checks))
 
 

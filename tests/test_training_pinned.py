@@ -41,9 +41,9 @@ def offline(cache, code):
     "asked, commit", [("somebody/policy", FIRST), (f"somebody/policy@{SECOND}", SECOND), ("somebody/policy@main", FIRST)]
 )
 def test_a_policy_is_noted_with_its_commit(cache, tmp_path, asked, commit):
-    offline(cache, f"link_checkpoint({asked!r}, {str(tmp_path / 'base')!r}, wording='paper')")
+    offline(cache, f"link_checkpoint({asked!r}, {str(tmp_path / 'base')!r}, prompt_template='paper')")
     noted = json.loads((tmp_path / "base/refers_to.json").read_text())
-    assert noted == {"policy": "somebody/policy", "revision": commit, "asked": {"wording": "paper"}}
+    assert noted == {"policy": "somebody/policy", "revision": commit, "asked": {"prompt_template": "paper"}}
 
 
 def test_it_stays_that_one_when_the_hub_has_another(cache, tmp_path):

@@ -76,14 +76,16 @@ def test_rows_leave_out_only_what_has_no_text(tmp_path):
 
 def test_no_film_is_read_before_a_row_is_asked_for(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(RowMaker, "film", lambda self, *told: made.append(told) or Image.new("L", (64, 64)))
-    rows = training_rows(toy_table(60), image_size=64, prior=True, augment=3)
+    monkeypatch.setattr(RowMaker, "image", lambda self, *told: made.append(told) or Image.new("L", (64, 64)))
+    rows = training_rows(toy_table(60), image_size=64, prior=True, n_augmented_copies=3)
     assert len(rows) == 108 and len(set(light_columns(rows, "study_id"))) == 36 and not made
     rows.select(range(40))[[0, 0, 0, 1]]  # as GRPO asks: a study once for each of its reports
     assert len(made) == 2
 
 
-@pytest.mark.parametrize("choice", [{}, {"limit": 7}, {"limit": 7, "seed": 3}, {"split": None}, {"want": "findings"}, {"prior": True}])
+@pytest.mark.parametrize(
+    "choice", [{}, {"limit": 7}, {"limit": 7, "seed": 3}, {"split": None}, {"target_sections": "findings"}, {"prior": True}]
+)
 def test_the_rows_are_those_of_the_studies_one_by_one(tmp_path, choice):
     "Several tables, studies without text, priors that are not there."
     tables = [toy_table(30, source="a"), toy_table(25, seed=1, source="b")]
@@ -92,7 +94,7 @@ def test_the_rows_are_those_of_the_studies_one_by_one(tmp_path, choice):
     rows = training_rows(tables, **{"image_size": 64, **choice})
     known = {(study["source"], study["study_id"]): study for table in tables for study in table.remove_columns("image")}
     fit = [key for key, study in known.items() if choice.get("split", "train") in (None, study["split"])]
-    fit = [key for key in fit if target_text(known[key], choice.get("want", "findings_impression"))]
+    fit = [key for key in fit if target_text(known[key], choice.get("target_sections", "findings_impression"))]
     found = [(row["source"], row["study_id"]) for row in rows]
     assert sorted(set(found)) == sorted(found) and set(found) <= set(fit) and found == sorted(found, key=fit.index)
     assert len(found) == choice.get("limit", len(fit))
@@ -112,10 +114,10 @@ def test_decoded_films_are_kept_where_they_are_few_and_stay_in_this_process(side
 
 
 def test_workers_of_a_data_loader_make_the_same_rows(tmp_path):
-    rows = training_rows(toy_table(20), image_size=64, augment=2)
+    rows = training_rows(toy_table(20), image_size=64, n_augmented_copies=2)
     loaded = torch.utils.data.DataLoader(rows, batch_size=4, num_workers=2, collate_fn=list)
     films = [row["images"][0].tobytes() for batch in loaded for row in batch]
-    assert films == [row["images"][0].tobytes() for row in training_rows(toy_table(20), image_size=64, augment=2)]
+    assert films == [row["images"][0].tobytes() for row in training_rows(toy_table(20), image_size=64, n_augmented_copies=2)]
 
 
 def test_blind_rows_show_nothing(tmp_path):
@@ -132,7 +134,7 @@ def test_prior_film_is_the_prior_study(tmp_path):
 def test_moved_copies_of_films_are_learned_from_in_their_place(tmp_path):
     table = toy_table(8)
     plain, moved, again = (
-        training_rows(table, image_size=64, split=None, augment=copies)
+        training_rows(table, image_size=64, split=None, n_augmented_copies=copies)
         for name, copies in (("plain", 0), ("moved", 3), ("again", 3))
     )
     plain, moved, again = list(plain), list(moved), list(again)

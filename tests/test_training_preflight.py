@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import unirg.training.preflight as room
+import unirg.training.preflight as checks
 from unirg.core import Settings, StudyError, write_json
 from planned import plan_of
 from unirg.training.preflight import is_done, place_of, preflight, unfitting
@@ -31,7 +31,7 @@ def faults(tmp_path, text, profile="wrong", names=None, **overrides):
 
 
 TWELVE = """
-wording = papre
+prompt_template = papre
 seeds = 1 x
 [wrong:source:iu_xray]
 root = nowhere
@@ -62,7 +62,7 @@ model_measures = bertscor
 batch_size = 3
 """
 SAID = {
-    "wording": "there is no wording 'papre'",
+    "prompt_template": "there is no prompt_template 'papre'",
     "root": "source 'iu_xray': its root",
     "policy": "[wrong:stage:base] policy: there is no folder",
     "launch": "[wrong:stage:sft] launch: there is no zero9; there are fsdp2",
@@ -236,8 +236,8 @@ def test_a_launch_file_that_is_not_there(tmp_path, launch):
 
 
 def without(monkeypatch, *packages):
-    found = room.find_spec
-    monkeypatch.setattr(room, "find_spec", lambda name: None if name in packages else found(name))
+    found = checks.find_spec
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name in packages else found(name))
 
 
 @pytest.mark.parametrize(
@@ -264,17 +264,17 @@ def test_a_package_that_is_wanted_and_not_here(tmp_path, monkeypatch, text, pack
 
 def test_more_gpus_than_there_are(tmp_path, monkeypatch):
     for there, told in ((0, True), (1, True), (8, False), (-1, False)):
-        monkeypatch.setattr(room, "gpus_here", lambda there=there: there)
+        monkeypatch.setattr(checks, "gpus_here", lambda there=there: there)
         found = [fault for fault in faults(tmp_path, "[wrong:stage:sft]\nlaunch = fsdp2") if "GPUs" in fault]
         assert bool(found) == told
-    monkeypatch.setattr(room, "gpus_here", lambda: 8)
+    monkeypatch.setattr(checks, "gpus_here", lambda: 8)
     told = "[wrong:stage:sft]\nlaunch = zero3\nprocesses = 16\nnodes = 2"
     assert not [fault for fault in faults(tmp_path, told) if "GPUs" in fault], "8 on each of two"
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "comet_ml", "mlflow", "swanlab", "all"])
 def test_curves_of_credentialed_sources_leave_the_machine_only_where_they_may(tmp_path, monkeypatch, tracker):
-    monkeypatch.setattr(room, "find_spec", lambda name: True)
+    monkeypatch.setattr(checks, "find_spec", lambda name: True)
     text = f"[wrong:stage:rl]\ntrl.report_to = {tracker}\n"
     told = "'mimic_cxr' is credentialed, and curves would leave"
     assert not [fault for fault in faults(tmp_path, text) if "curves" in fault]
@@ -285,7 +285,7 @@ def test_curves_of_credentialed_sources_leave_the_machine_only_where_they_may(tm
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "trackio", "none"])
 def test_curves_that_stay_here_are_anyones(tmp_path, monkeypatch, tracker):
-    monkeypatch.setattr(room, "find_spec", lambda name: True)
+    monkeypatch.setattr(checks, "find_spec", lambda name: True)
     text = f"[wrong:stage:rl]\ntrl.report_to = {tracker}\n[wrong:source:mimic_cxr]\ncredentialed = yes"
     assert not [fault for fault in faults(tmp_path, text) if "curves" in fault]
 
@@ -314,7 +314,7 @@ def test_what_the_hub_says_of_a_policy(monkeypatch):
                 raise error
 
         monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
-        return room.hub_fault("somebody/policy", "main")
+        return checks.hub_fault("somebody/policy", "main")
 
     response = httpx.Response(404, request=httpx.Request("GET", "https://example.org"))
     assert answers(None) == ""
@@ -329,8 +329,8 @@ WRITING = [
     ("[wrong:stage:score]\nmodel_measures = ratescore green", "green: "),
     ("[wrong:stage:consensus]\nengine = vlm", "engine is 'vlm'; it may be transformers or vllm"),
     ("[wrong:stage:consensus]\nengine = vllm", "vllm is not installed here"),
-    ("want = finding", "want is 'finding'"),
-    ('wording = {"like": "papre"}', "there is no wording 'papre'"),
+    ("target_sections = finding", "target_sections is 'finding'"),
+    ('prompt_template = {"inherits": "papre"}', "there is no prompt_template 'papre'"),
 ]
 
 
@@ -362,9 +362,9 @@ def test_studies_that_cannot_be_looked_at(tmp_path, studies, said):
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 10**6, 10**6))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 10**6, 10**6))
     assert any("has 1 MB free" in fault and "--bill" in fault for fault in faults(tmp_path, ""))
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage(10**12, 0, 10**12))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage(10**12, 0, 10**12))
     assert faults(tmp_path, "") == []
 
 
@@ -431,7 +431,9 @@ def test_a_setting_that_a_profile_has_from_another_is_named_by_that_one():
     assert place_of(plan, task, "trl.num_generations") == "settings.ini: [paper:stage:rl] trl.num_generations"
     assert place_of(plan, task, "trl.epsilon_high") == "settings.ini: [stage:rl] trl.epsilon_high"
     assert place_of(plan, task, "studies_per_step") == "settings.ini: [paper_256_reports:stage:rl] studies_per_step"
-    assert place_of(plan, task, "wording") == "settings.ini: [paper] wording" and place_of(plan, task, "augment").startswith("30_rl")
+    assert place_of(plan, task, "prompt_template") == "settings.ini: [paper] wording" and place_of(
+        plan, task, "n_augmented_copies"
+    ).startswith("30_rl")
 
 
 def test_settings_that_cannot_stand_together():
@@ -448,7 +450,7 @@ def test_settings_that_cannot_stand_together():
 def test_a_run_learns_from_the_sources_it_names(tmp_path):
     text = "runs = base sft mine\n[run:mine]\nnotebook = 20_sft\nstart = base\nsources = mimic_cxr\n"
     text += "[wrong:source:mimic_cxr]\ncredentialed = no"
-    plan = plan_of(Settings("wrong", {"beyond": "none"}, root=study(tmp_path, text)))
+    plan = plan_of(Settings("wrong", {"ground_truth_run": "none"}, root=study(tmp_path, text)))
     assert plan.tasks["mine-s1"].parameters["sources"] == ["mimic_cxr"] and len(plan.tasks["sft-s1"].parameters["sources"]) == 4
     assert "prepare-iu_xray" not in plan.tasks["mine-s1"].needs and "prepare-mimic_cxr" in plan.tasks["mine-s1"].needs
     assert plan.tasks["generate-mine"].parameters["sources"] == list(plan.sources), "it is scored on all"
@@ -466,7 +468,7 @@ def test_the_papers_recipe_is_the_papers():
     assert rl1["reward"] == "paper_step1" and rl2["reward"] == "paper_step2" and rl2["judge"] == "chexprompt"
     assert "beta" not in rl1["trl"] and rl2["trl"]["beta"] == "0.03" and rl1["trl"]["learning_rate"] == "5e-6"
     assert asked["rl_only-s1"]["trl"]["num_train_epochs"] == "3" and asked["rl_only-s1"]["start"].endswith("base-s1")
-    assert {asked[f"{run}-s1"]["wording"] for run in ("base", "sft", "rl1", "rl1_prior")} == {"paper"}
+    assert {asked[f"{run}-s1"]["prompt_template"] for run in ("base", "sft", "rl1", "rl1_prior")} == {"paper"}
     assert {run["evaluate_studies"] for run in (sft, rl1, rl2)} == {"1024 mimic_cxr/train"}
     assert {run["trl"]["metric_for_best_model"] for run in (sft, rl1, rl2)} == {"reward"}, "the best by the same reward"
     assert "iu_xray" in sft["sources"] and "iu_xray" in rl1["sources"], "in-domain"
@@ -479,9 +481,9 @@ def test_the_papers_recipe_is_the_papers():
         "rl_radgraph": "radgraph=1",
         "rl_combined": "paper_step1",
     }
-    rates = {asked[run]["trl"]["learning_rate"] for run in ("sft_more-s1", "sft_more_low-s1")}
-    assert len(rates) == 2 and asked["sft_more-s1"]["match_run"] == ["rl1", "rl2"]
-    assert asked["rl1_prior-s1"]["films"] == asked["sft_prior-s1"]["films"] == "with_prior"
+    rates = {asked[run]["trl"]["learning_rate"] for run in ("sft_matched-s1", "sft_matched_low_lr-s1")}
+    assert len(rates) == 2 and asked["sft_matched-s1"]["match_compute_of"] == ["rl1", "rl2"]
+    assert asked["rl1_prior-s1"]["images"] == asked["sft_prior-s1"]["images"] == "with_prior"
 
 
 def test_figure_4a_has_iu_xray_left_out_of_training_alone():

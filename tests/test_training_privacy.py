@@ -79,7 +79,7 @@ def study_at(root, address="http://127.0.0.1:9/v1", *changes):
 
 def run(root, notebook, **parameters):
     "A study notebook as the engine runs it; all it said and left."
-    told = {"out": "outputs/p", "sources": ["closed"], "start": "hub", "image_size": 64, "evaluate_studies": "2", "films": "with_prior"}
+    told = {"out": "outputs/p", "sources": ["closed"], "start": "hub", "image_size": 64, "evaluate_studies": "2", "images": "with_prior"}
     told |= parameters
     order = {"notebook": f"{ROOT}/nbs/study/{notebook}.ipynb", "result": f"{root}/outputs/p/runs/{notebook}.ipynb", "root": str(root)}
     environment = {**os.environ, "UNIRG_ROOT": str(root), "PYTHONPATH": str(ROOT), "UNIRG_TASK": notebook, "OPENAI_LOG": "debug"}

@@ -11,7 +11,7 @@ from unirg.training.preflight import preflight
 from unirg.training.options import Job, resolved_options, trl_options
 
 ROOT = Path(__file__).parents[1]
-RUNS = "base sft rl1 rl2 sft_more sft_more_low"
+RUNS = "base sft rl1 rl2 sft_matched sft_matched_low_lr"
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def plan(tmp_path):
     shutil.copytree(ROOT / "nbs" / "study", tmp_path / "nbs" / "study")
     for name in ("mimic-cxr", "chexpert-plus", "rexgradient-160k", "iu-xray"):
         (tmp_path / "archives" / name).mkdir(parents=True)
-    return lambda profile, **changes: plan_of(Settings(profile, {"runs": RUNS, "beyond": "none"} | changes, root=tmp_path))
+    return lambda profile, **changes: plan_of(Settings(profile, {"runs": RUNS, "ground_truth_run": "none"} | changes, root=tmp_path))
 
 
 def test_the_paper_profile_trains_as_the_paper_did(plan):
@@ -40,7 +40,7 @@ def test_the_paper_profile_trains_as_the_paper_did(plan):
         assert told[run]["max_steps"] == -1 and told[run]["bf16"] and told[run]["load_best_model_at_end"]
         assert str(one["evaluate_studies"]).startswith("1024") and one["image_size"] == 512
         assert (ROOT / "nbs/study/launch" / f"{one['launch']}.yaml").is_file()
-    assert {tasks[f"{run}-s1"].parameters["wording"] for run in ("base", "sft", "rl1", "rl2")} == {"paper"}, "all are asked alike"
+    assert {tasks[f"{run}-s1"].parameters["prompt_template"] for run in ("base", "sft", "rl1", "rl2")} == {"paper"}, "all are asked alike"
     assert {told[run]["metric_for_best_model"] for run in ("rl1", "rl2")} == {"reward"}, "the best by the run's own reward"
 
 
@@ -48,22 +48,22 @@ def test_the_paper_profile_trains_as_the_paper_did(plan):
 def test_the_control_waits_for_the_runs_whose_compute_it_spends(plan, profile):
     tasks = plan(profile).tasks
     rates = set()
-    for run in ("sft_more", "sft_more_low"):
+    for run in ("sft_matched", "sft_matched_low_lr"):
         task = tasks[f"{run}-s1"]
-        assert task.parameters["match_run"] == ["rl1", "rl2"] and task.parameters["start"].endswith("sft-s1")
+        assert task.parameters["match_compute_of"] == ["rl1", "rl2"] and task.parameters["start"].endswith("sft-s1")
         assert {"sft-s1", "rl1-s1", "rl2-s1"} <= set(task.needs)
         rates.add(task.parameters["trl"]["learning_rate"])
-    assert len(rates) == 2 and "sft_more-s1" not in plan(profile, runs="base sft rl1").tasks
-    with pytest.raises(StudyError, match=r"\[run:sft_more\] matches 'rl1', which is not among the runs"):
-        plan(profile, runs="base sft sft_more")
+    assert len(rates) == 2 and "sft_matched-s1" not in plan(profile, runs="base sft rl1").tasks
+    with pytest.raises(StudyError, match=r"\[run:sft_matched\] matches 'rl1', which is not among the runs"):
+        plan(profile, runs="base sft sft_matched")
 
 
 def test_the_full_phantom_is_the_phantom_with_more_of_everything(plan):
-    tasks, small = plan("phantom_full", runs="base sft sft_more rl1 rl2 rl_only", beyond="rl2").tasks, plan("phantom").tasks
-    assert {f"{run}-s{seed}" for run in ("sft", "sft_more", "rl2") for seed in range(1, 6)} <= set(tasks)
-    assert {"consensus-sft", "generate-sft", "follows", "operating_point", "sight"} <= set(tasks)
+    tasks, small = plan("phantom_full", runs="base sft sft_matched rl1 rl2 rl_only", ground_truth_run="rl2").tasks, plan("phantom").tasks
+    assert {f"{run}-s{seed}" for run in ("sft", "sft_matched", "rl2") for seed in range(1, 6)} <= set(tasks)
+    assert {"consensus-sft", "generate-sft", "counterfactual_images", "operating_point", "image_grounding"} <= set(tasks)
     assert tasks["operating_point"].parameters["consensus"] == "sft_consensus", "its samples are not drawn twice"
-    for name in ("sft-s2", "rl2-s2", "sft_more-s2"):  # the same recipes, but for more studies looked at and more steps of RL
+    for name in ("sft-s2", "rl2-s2", "sft_matched-s2"):  # the same recipes, but for more studies looked at and more steps of RL
         ours, theirs = (dict(some[name].parameters, out="", start="", profile="") for some in (tasks, small))
         ours, theirs = ours | ours.pop("trl"), theirs | theirs.pop("trl")
         apart = {key for key in ours if ours[key] != theirs[key]}
@@ -81,8 +81,8 @@ def test_a_profile_is_like_another_value_by_value(tmp_path):
     assert two.section("run:r") == {"x": "1", "y": "2", "z": "0"} and three.section("run:r") == {"x": "3", "y": "2", "z": "0"}
     assert two.out.name == "two" and Settings("one", root=tmp_path).section("run:r") == {"x": "1", "y": "1", "z": "0"}
     for like, said in (("nobody", "no profile"), ("three", "itself")):
-        (tmp_path / "settings.ini").write_text(text.replace("like = one", f"like = {like}") + "[three]\nlike = two\n")
-        with pytest.raises(StudyError, match=rf"is like '\w+', which is {said}"):
+        (tmp_path / "settings.ini").write_text(text.replace("inherits = one", f"inherits = {like}") + "[three]\nlike = two\n")
+        with pytest.raises(StudyError, match=rf"inherits '\w+', which is {said}"):
             Settings("two", root=tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_a_run_may_have_fewer_seeds_than_the_profile(plan):
 
 def test_a_run_with_priors_also_writes_with_anothers_prior_and_with_none(plan):
     tasks = plan("phantom", runs="base sft sft_prior", seeds="1 2").tasks
-    assert tasks["sft_prior-s1"].parameters["films"] == "with_prior" and tasks["sft-s1"].parameters["films"] == "own"
+    assert tasks["sft_prior-s1"].parameters["images"] == "with_prior" and tasks["sft-s1"].parameters["images"] == "own"
     given = tasks["generate-sft_prior"]
     assert given.parameters["priors"] == ["own", "other", "none"] and "sft_prior-s1" in given.needs
     assert tasks["generate-sft"].parameters["priors"] == ["own"]

@@ -84,8 +84,8 @@ def begun(place, name, **more):
 
 KEPT = [{"trl": SFT | {"logging_steps": "1"}}, {"trl": SFT | {"save_steps": "6", "report_to": "tensorboard"}}, {"reward_workers": "2"}]
 KEPT += [{"trl": SFT | {"per_device_train_batch_size": "2"}}, {"trl": SFT | {"attn_implementation": "eager"}}]
-ASIDE = [{"trl": SFT | {"learning_rate": "1e-4"}}, {"seed": 3}, {"batch": 4}, {"want": "findings"}, {"prior": True}]
-ASIDE += [{"augment": 2}, {"trl": SFT | {"max_steps": "9"}}, {"studies": 3}, {"muon_learning_rate": 1e-3}]
+ASIDE = [{"trl": SFT | {"learning_rate": "1e-4"}}, {"seed": 3}, {"batch": 4}, {"target_sections": "findings"}, {"prior": True}]
+ASIDE += [{"n_augmented_copies": 2}, {"trl": SFT | {"max_steps": "9"}}, {"studies": 3}, {"muon_learning_rate": 1e-3}]
 ASIDE += [{"trl": SFT | {"metric_for_best_model": "words"}}]
 
 
@@ -138,7 +138,7 @@ def test_a_finished_training_is_not_done_again_unless_something_differs(place):
     assert launch(config | {"trl": once | {"logging_steps": "1"}}, show=False) == record, "what decides no weight may differ"
     assert weights.stat().st_mtime_ns == made and not work.exists()
     note = read_json(place / "once" / ".finished.json")
-    for change in ({}, {"seed": 1}, {"trl": once | {"learning_rate": "1e-4"}}, {"wording": "full"}):
+    for change in ({}, {"seed": 1}, {"trl": once | {"learning_rate": "1e-4"}}, {"prompt_template": "full"}):
         job = write_json(place / "job.json", config | change)
         assert (finished(job) is None) == bool(change)
     job = write_json(place / "job.json", config)
@@ -167,13 +167,13 @@ def test_a_source_that_has_its_reports_is_not_written_again(place, tmp_path, mon
 
 
 def test_a_policy_without_a_record_is_asked_as_the_study_says(place, tmp_path):
-    link_checkpoint(place / "tiny", tmp_path / "base", wording="full", want="findings_impression")
+    link_checkpoint(place / "tiny", tmp_path / "base", prompt_template="full", target_sections="findings_impression")
     asked_for = generation.build_prompts(tmp_path / "base", toy_table(2))
-    alike = training_rows(toy_table(2), wording="full", split=None)
+    alike = training_rows(toy_table(2), prompt_template="full", split=None)
     assert [row["prompt"] for row in asked_for] == [row["prompt"] for row in alike]
-    write_json(place / "told" / "training.json", {"job": {"wording": "short"}})
-    link_checkpoint(place / "told", tmp_path / "again", wording="full")
-    assert generation.load_prompt_config(tmp_path / "again") == {"wording": "short"}, "what a policy learned from goes first"
+    write_json(place / "told" / "training.json", {"job": {"prompt_template": "short"}})
+    link_checkpoint(place / "told", tmp_path / "again", prompt_template="full")
+    assert generation.load_prompt_config(tmp_path / "again") == {"prompt_template": "short"}, "what a policy learned from goes first"
 
 
 def test_the_best_weights_are_kept_also_over_a_kill(place, monkeypatch):

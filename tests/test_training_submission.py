@@ -20,7 +20,7 @@ from unirg.phantom.archives import write_archive
 from unirg.training import generation
 from unirg.training.launch import environment
 from unirg.training.policy import build_tiny_policy, load_processor, train_tokenizer
-from unirg.training.submission import main, policies, policy_place, read_films, submit
+from unirg.training.submission import main, policies, policy_place, report_images, submit
 
 REAL = Path(__file__).parents[2] / "shared" / "real_data" / "iu_xray_text" / "ReXRank_IUXray_test.json"
 COMMAND = "from unirg.training.submission import main\nif __name__ == '__main__': main()"
@@ -162,7 +162,7 @@ def test_a_checkpoint_of_another_family_runs(place, whole, tmp_path):
     "LLaVA with its own processor, template and image size: nothing of Qwen3-VL in it."
     llava(tmp_path / "llava")
     assert type(load_processor(tmp_path / "llava")).__name__ == "LlavaProcessor"
-    main(arguments(place, tmp_path / "out.json", model=tmp_path / "llava", wording='{"task": "Describe."}'))
+    main(arguments(place, tmp_path / "out.json", model=tmp_path / "llava", prompt_template='{"task": "Describe."}'))
     assert list(read_json(tmp_path / "out.json")) == list(whole)
 
 
@@ -208,7 +208,7 @@ def test_films_of_several_folders_have_a_report_each_whatever_their_names(tmp_pa
     for place in places:
         place.parent.mkdir(exist_ok=True)
         Image.open(film).save(place, format="JPEG" if place.suffix == ".JPG" else "PNG")
-    reports = read_films(places, model=policy_place("phantom-rl"))
+    reports = report_images(places, model=policy_place("phantom-rl"))
     assert list(reports) == [str(place) for place in places] and all(map(str.split, reports.values()))
     assert reports[str(places[0])] == reports[str(places[1])]
 

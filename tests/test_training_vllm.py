@@ -156,13 +156,13 @@ PROMPTS = [  # prompt, films, as vLLM wants it
 
 @pytest.mark.parametrize("tokens, films, short", PROMPTS)
 def test_a_film_is_one_token_for_vllm(tokens, films, short):
-    assert grpo.one_token_a_film(tokens, FILM, films) == short
+    assert grpo.one_token_per_image(tokens, FILM, films) == short
 
 
 @pytest.mark.parametrize("tokens, films", [([1, 9, 9], 0), ([1, 2], 1), ([9, 1, 9], 1), ([9, 1, 9], 3), ([9, 9, 1, 9, 9], 4)])
 def test_films_and_tokens_that_do_not_match_are_an_error(tokens, films):
     with pytest.raises(StudyError, match="image tokens"):
-        grpo.one_token_a_film(tokens, FILM, films)
+        grpo.one_token_per_image(tokens, FILM, films)
 
 
 def test_prompts_without_films_and_a_server_are_handed_on_as_they_are():

@@ -52,7 +52,7 @@ def plain(kind, job):
     options, processor = trl_options(kind, job["trl"], "bench"), load_processor(job["start"])
     model = AutoModelForImageTextToText.from_pretrained(job["start"], dtype=torch.float32)
     rows = training_rows(
-        [studies_of(table) for table in job["tables"]], job["want"], input_resolution(processor), seed=job["seed"]
+        [studies_of(table) for table in job["tables"]], job["target_sections"], input_resolution(processor), seed=job["seed"]
     )
     same = dict(output_dir=f"{job['out']}.plain", seed=job["seed"], save_strategy="no", report_to="none", remove_unused_columns=False)
     same |= dict(use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, disable_tqdm=True)

@@ -1,4 +1,4 @@
-"A small made-up world for the tests of the training room: bright squares are findings, and reports are short."
+"A small made-up world for the tests of the training subpackage: bright squares are findings, and reports are short."
 
 import io
 import random

@@ -28,14 +28,14 @@ from types import SimpleNamespace
 from fastcore.basics import patch
 
 from .core import Settings, StudyError, code_of, die_with_parent, differences, digest, duration, end_with, ends_in_a_line, identity
-from .core import marked, parameters_of, read_json, remembered, study_root, surroundings, typed, write_json, write_whole
+from .core import marked, parameters_of, read_json, remembered, study_root, surroundings, typed, write_json, atomic_write_text
 from .screen import Screen
-from .training.options import films_shown, trl_settings
+from .training.options import images_shown, trl_settings
 
 # %% ../nbs/90_study.ipynb #866e8ed3
 RUN_KEYS = {"notebook", "start", "seeds", "sources"}
-RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "beyond", "consensus", "controls_of", "report"}
-RUNNER_KEYS |= {"bill_for", "measured_in"} | {"cores", "memory_gb", "gpus", "hours", "nodes", "shards"}  # what a stage may ask of machines
+RUNNER_KEYS = {"sources", "runs", "seeds", "figures", "workers", "outputs", "sight_run", "ground_truth_run", "consensus", "controls_of"}
+RUNNER_KEYS |= {"report", "bill_for", "measured_in"} | {"cores", "memory_gb", "gpus", "hours", "nodes", "shards"}  # asked of machines
 
 
 class Study:
@@ -95,7 +95,7 @@ def _run(self: Study, run: str) -> dict:
     if "start" in takes and not start:
         raise StudyError(f"{own} has no 'start', the run that {notebook} begins with")
     seeds = typed(section.get("seeds", ""), list[int], "seeds") or self.seeds
-    sources, matched = (typed(section.get(key, d), list[str], key) for key, d in (("sources", self.training), ("match_run", "")))
+    sources, matched = (typed(section.get(key, d), list[str], key) for key, d in (("sources", self.training), ("match_compute_of", "")))
     for verb, names, known, whose in (
         ("has seed", seeds, self.seeds, "the profile's"),
         ("learns from", sources, self.training, "the sources with role = train"),
@@ -106,7 +106,7 @@ def _run(self: Study, run: str) -> dict:
             raise StudyError(f"{own} {verb} '{stray[0]}', which is not among {whose}: {' '.join(map(str, known))}")
     found = {"notebook": notebook, "sections": sections, "seeds": seeds, "sources": sources, "start": start}
     yes = lambda key: key in takes and typed(self.settings.values(*sections).get(key, "no"), bool, key)  # noqa: E731
-    shown = films_shown(self.settings.values(*sections).get("films", "own") if "films" in takes else "own")
+    shown = images_shown(self.settings.values(*sections).get("images", "own") if "images" in takes else "own")
     return found | shown | {key: yes(key) for key in ("atlas", "own_words")} | {"rests_on": [name for name in (start, *matched) if name]}
 
 
@@ -118,7 +118,7 @@ def _check_runs(self: Study) -> None:
         order = list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         circle = " needs ".join(f"{name}-s{self.seeds[0]}" for name in reversed(error.args[1]))
-        raise StudyError(f"settings.ini: {circle}; change 'start' or 'match_run' of one of these runs") from error
+        raise StudyError(f"settings.ini: {circle}; change 'start' or 'match_compute_of' of one of these runs") from error
     for run, other in [(name, other) for name in order for other in needs.get(name, [])]:
         if other not in self.runs:
             self.runs.pop(run, None)
@@ -387,17 +387,17 @@ def watch(study: Study, pending: list[str], options: argparse.Namespace) -> int:
         path.unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, lambda *ignored: sys.exit(143))
     with (runs / "snakemake.log").open("w") as log:
-        write_whole(runs / ".runner", f"{runner} 0")
+        atomic_write_text(runs / ".runner", f"{runner} 0")
         streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
         engine = subprocess.Popen(**told, **streams)
         try:
             while engine.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     engine.wait(0.5)
-                write_whole(runs / ".runner", f"{runner} {time.time():.0f}")
+                atomic_write_text(runs / ".runner", f"{runner} {time.time():.0f}")
                 screen.look()
         finally:
-            write_whole(runs / ".runner", "nobody 0")  # what still runs elsewhere ends
+            atomic_write_text(runs / ".runner", "nobody 0")  # what still runs elsewhere ends
             engine.send_signal(signal.SIGINT)  # it takes back what it gave to a cluster
             with contextlib.suppress(subprocess.TimeoutExpired):
                 engine.wait(3 if local else 60)
@@ -441,7 +441,7 @@ def new(arguments: list[str] | None = None) -> None:  # the command line; sys.ar
             raise StudyError(f"{folder} is not empty")
         shutil.copytree(files / "nbs" / "study", folder / "nbs" / "study", ignore=shutil.ignore_patterns("__pycache__", ".[!n]*"))
         settings = (files / "settings.ini").read_text(encoding="utf-8")
-        write_whole(folder / "settings.ini", f"# begun with unirg {version('unirg')}\n{settings}")
+        atomic_write_text(folder / "settings.ini", f"# begun with unirg {version('unirg')}\n{settings}")
         print(f"{folder} is ready: cd {folder} && unirg-run --profile smoke  (minutes on two cores; without --profile the whole study)")
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from .design import reward_weights
 from .figures import LOWER_IS_BETTER, MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, set_style
 from .panels import CONTROLS, DRAWS, compare, pool_seen
-from .statistics import by_seed, holm, split_system, told_apart
+from .statistics import by_seed, holm, split_system, is_significant
 from ..core import StudyError
 
 # %% ../../nbs/analysis/18_answer.ipynb #ad8c88cf
@@ -38,12 +38,12 @@ def baselines_for(
 ) -> list[str]:  # of those that are there, SFT first; empty where none is
     "Whom the last step of RL is held against: SFT, more SFT (the rate that validation prefers first), consensus, one text for all."
     there = [name for name in ("sft", *CONTROLS, "best_constant") if name in systems]
-    rates = [name for name in there if name.startswith("sft_more")]
+    rates = [name for name in there if name.startswith("sft_matched")]
     known = validation[validation.run.isin(rates)].dropna(subset=[VALIDATION])
     known = known[known.groupby("seed")["run"].transform("nunique") == len(rates)]  # of the seeds that all rates have
     means = known.groupby("run")[VALIDATION].mean()
     rates = iter(sorted(rates, key=lambda run: -means.get(run, 0.0)))
-    return [next(rates) if name.startswith("sft_more") else name for name in there]
+    return [next(rates) if name.startswith("sft_matched") else name for name in there]
 
 # %% ../../nbs/analysis/18_answer.ipynb #80e7bb5d
 ANSWERED = ("composite_step1", "label_f1", "judged_errors")
@@ -177,7 +177,7 @@ def _mark(ax, row, y: float, turned: bool) -> None:
     "One difference with its interval, and a star where it stands the correction."
     ax.plot([row.difference_low, row.difference_high], [y, y], color=colour_of(row.against), lw=1.6, solid_capstyle="butt")
     ax.plot(row.difference, y, mark_of(row.against), color=colour_of(row.against), ms=4)
-    if told_apart(row._asdict()):
+    if is_significant(row._asdict()):
         end = row.difference_low if turned else row.difference_high
         ax.annotate("*", (end, y), textcoords="offset points", xytext=(4.5, -2.5), ha="center", va="center", fontsize=8)
 

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import COLUMN, MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, set_style, size_said
+from .figures import COLUMN, MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, set_style, describe_sizes
 from .scoring import label_counts
 from .statistics import bootstrap_p, by_seed, counts_of, holm, interval, patient_codes, ratios, resampled_means
 from .statistics import resampled_sums, scored, split_system
@@ -198,7 +198,7 @@ def panel_board(
         ax.axis("off")
     own = here[~here.published & (here.reports == "all")]
     said = "Hollow: < reference stands in training word for word, > it is new. Bars: 95 % intervals over patients and trainings."
-    figure.supxlabel(f"{title} {size_said(own)}\n{said}".strip(), fontsize=6)
+    figure.supxlabel(f"{title} {describe_sizes(own)}\n{said}".strip(), fontsize=6)
     return figure, table
 
 
@@ -246,7 +246,7 @@ def panel_parts(
         ax.axis("off")
     known = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(known.values(), known, loc="outside upper right", ncols=max(1, len(known)), frameon=False)
-    figure.supxlabel(f"{title} {size_said(here)}".strip(), fontsize=6)
+    figure.supxlabel(f"{title} {describe_sizes(here)}".strip(), fontsize=6)
     return figure, parts
 
 # %% ../../nbs/analysis/22_board.ipynb #8a909d74
@@ -352,5 +352,5 @@ def panel_areas(
         axes[0, -1].text(1.02, place, text, transform=axes[0, -1].get_yaxis_transform(), fontsize=6, va="center", color="0.4")
     known = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(known.values(), known, loc="outside upper right", ncols=2, frameon=False)
-    figure.supxlabel(f"{title} {size_said(here)}. At the right: references that state it".strip(), fontsize=6)
+    figure.supxlabel(f"{title} {describe_sizes(here)}. At the right: references that state it".strip(), fontsize=6)
     return figure, table

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHANGES', 'PLAIN', 'MILD', 'OTHER_SIDE', 'DEGREES', 'QUESTIONS', 'changeable', 'changed', 'Case', 'draw_cases',
-           'own_film', 'changed_film', 'Said', 'said_of', 'answers', 'rate_with_interval', 'follow_rates',
-           'panel_follows']
+           'original_image', 'changed_image', 'FindingMention', 'finding_mentions', 'answers', 'rate_with_interval',
+           'follow_rates', 'panel_follows']
 
 # %% ../../nbs/analysis/11_counterfactuals.ipynb #7fedb8d5
 from collections.abc import Iterable
@@ -84,7 +84,7 @@ class Case:
     others: tuple[str, ...] = ()  # the film's other plain findings, which nobody touches
 
     @property
-    def film(self) -> str:
+    def image_name(self) -> str:
         "A name for the changed film."
         return f"{self.study_id} {self.change} {self.finding}"
 
@@ -120,7 +120,7 @@ def draw_cases(
     return cases
 
 # %% ../../nbs/analysis/11_counterfactuals.ipynb #723c1a30
-def own_film(
+def original_image(
     truth: Truth,
     case: Case,
 ) -> np.ndarray:  # uint8
@@ -128,7 +128,7 @@ def own_film(
     return rerender(truth, case.source, case.study_id)
 
 
-def changed_film(
+def changed_image(
     truth: Truth,
     case: Case,
 ) -> np.ndarray:  # uint8
@@ -140,7 +140,7 @@ def changed_film(
     return rerender(truth, case.source, case.study_id, signs, CAMERAS[case.camera] if case.camera else None)
 
 # %% ../../nbs/analysis/11_counterfactuals.ipynb #078c95db
-class Said(NamedTuple):
+class FindingMention(NamedTuple):
     "What a report says of one finding."
 
     stated: bool  # surely or possibly
@@ -151,20 +151,20 @@ class Said(NamedTuple):
 DEGREES = ("mild", "moderate", "severe")
 
 
-def said_of(
+def finding_mentions(
     text: str,  # a report
-) -> dict[str, Said]:  # by finding
+) -> dict[str, FindingMention]:  # by finding
     "What a report says of each of the phantom's findings."
     positive = [fact for fact in facts(text) if fact.status != "absent"]
     found = {}
     for finding in SHOWN:
         own = [fact for fact in positive if fact.finding == finding]
         details = [{getattr(fact, name) for fact in own} - {None} for name in ("side", "severity")]
-        found[finding] = Said(bool(own), *(values.pop() if len(values) == 1 else None for values in details))
+        found[finding] = FindingMention(bool(own), *(values.pop() if len(values) == 1 else None for values in details))
     return found
 
 
-assert said_of("Small left pleural effusion. No edema.")["pleural_effusion"] == Said(True, "left", "mild")
+assert finding_mentions("Small left pleural effusion. No edema.")["pleural_effusion"] == FindingMention(True, "left", "mild")
 
 # %% ../../nbs/analysis/11_counterfactuals.ipynb #2a5182b6
 QUESTIONS = {  # (change, what is asked): label, and whether the text should move
@@ -183,8 +183,8 @@ QUESTIONS = {  # (change, what is asked): label, and whether the text should mov
 
 def answers(
     case: Case,
-    before: dict[str, Said],  # of the report on the own film
-    after: dict[str, Said],  # of the report on the changed film
+    before: dict[str, FindingMention],  # of the report on the own film
+    after: dict[str, FindingMention],  # of the report on the changed film
 ) -> list[dict]:  # question: change and aspect; asked, answered: how often, and how often as it should be
     "What a case says on each of its questions; those that cannot be asked of it are left out."
     was, is_ = before[case.finding], after[case.finding]

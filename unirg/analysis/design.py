@@ -100,9 +100,9 @@ def settings_told(
         return told
     told["reports a step"] = str(recipe["global_batch"])
     if stage["kind"] == "base":
-        told["films"] = "blank" if job.get("blind") else "of the atlas, as pretraining"
-    elif job.get("augment"):
-        told["films"] = f"{job['augment']} moved copies of each"
+        told["images"] = "blank" if job.get("blind") else "of the atlas, as pretraining"
+    elif job.get("n_augmented_copies"):
+        told["images"] = f"{job['n_augmented_copies']} augmented copies of each"
     return told
 
 
@@ -123,7 +123,7 @@ def input_told(
     made = pd.concat(training) if training else pd.DataFrame(columns=["source", "patient_id"])
     made, silent = _reported(made)
     prior = {"prior study": "film and report"} if job.get("prior") else {"prior study": "not given"}
-    wanted = {"findings_impression": "findings, impression"}.get(job.get("want", ""), job.get("want", ""))
+    wanted = {"findings_impression": "findings, impression"}.get(job.get("target_sections", ""), job.get("target_sections", ""))
     return {
         "institutions": str(len(sources)),
         "studies": f"{len(made):,}",

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'NAMES', 'MEASURE_NAMES', 'LOWER_IS_BETTER', 'HIGHER_IS_BETTER', 'AGE_BANDS', 'set_style',
            'set_others', 'colour_of', 'mark_of', 'name_of', 'made_by_phantom', 'save_panel', 'panel_1a', 'panel_curves',
-           'read_curves', 'read_validation', 'validation_table', 'size_said', 'once', 'panel_systems', 'panel_diseases']
+           'read_curves', 'read_validation', 'validation_table', 'describe_sizes', 'once', 'panel_systems',
+           'panel_diseases']
 
 # %% ../../nbs/analysis/03_figures.ipynb #3bb1c7e6
 import re
@@ -21,15 +22,15 @@ from PIL import Image
 
 from .scoring import label_counts, of_run
 from .statistics import f1_with_interval, scored, split_system, summarise
-from ..core import RESEARCH_ONLY, StudyError, read_json, whole_file
+from ..core import RESEARCH_ONLY, StudyError, read_json, atomic_write
 
 # %% ../../nbs/analysis/03_figures.ipynb #f50ee334
 COLUMN, PAGE = 3.4, 7.0  # inches
 NAMES = {
     "base": "Base",
     "sft": "SFT",
-    "sft_more": "SFT, same compute as RL",
-    "sft_more_low": "SFT, same, low rate",
+    "sft_matched": "SFT, same compute as RL",
+    "sft_matched_low_lr": "SFT, same, low rate",
     "sft_consensus": "SFT, consensus",
     "sft_sample": "SFT, random sample",
     "sft_agreed": "SFT, MBR sample",
@@ -83,7 +84,7 @@ _PALETTE = sns.color_palette("colorblind")
 _COLOURS = {
     "base": _PALETTE[7],
     "sft": _PALETTE[0],
-    "sft_more": _PALETTE[9],
+    "sft_matched": _PALETTE[9],
     "rl_only": _PALETTE[1],
     "rl1": _PALETTE[4],
     "rl2": _PALETTE[2],
@@ -92,7 +93,7 @@ _COLOURS = {
     "rl_facts": (0.6, 0.6, 0.2),
     "sft_prior": (0.0, 0.25, 0.42),
     "rl1_prior": (0.45, 0.2, 0.38),
-    "sft_more_low": (0.5, 0.0, 1.0),
+    "sft_matched_low_lr": (0.5, 0.0, 1.0),
     "sft_consensus": (0.5, 0.0, 0.0),
     "sft_sample": (0.25, 0.25, 0.3),
     "sft_agreed": (0.95, 0.45, 0.6),
@@ -114,8 +115,8 @@ _COLOURS = {
     "nearest_both": (0.9, 0.55, 0.45),
 }
 _MARKS = {  # of controls and of what a policy writes with the wrong prior: nobody has to tell so many by colour alone
-    "sft_more": "<",
-    "sft_more_low": ">",
+    "sft_matched": "<",
+    "sft_matched_low_lr": ">",
     "sft_consensus": "p",
     "sft_sample": "s",
     "sft_agreed": "D",
@@ -234,7 +235,7 @@ def save_panel(
     made = []
     for suffix in ("png", "svg", "csv"):
         path = Path(folder) / f"fig_{panel}.{suffix}"
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             if suffix == "csv":
                 table.to_csv(part, index=False, float_format="%.6g")
             else:  # no date in the file: the same numbers give the same bytes
@@ -387,7 +388,7 @@ def validation_table(
     return pd.DataFrame(rows, columns=["run", "seed", column])
 
 # %% ../../nbs/analysis/03_figures.ipynb #e1ca1209
-def size_said(
+def describe_sizes(
     rows: pd.DataFrame,  # of `panels.compare`, one set: run, studies, patients
     between: str = ", ",  # what stands between studies and patients
     then: str = "; ",  # and before a system that has fewer
@@ -448,9 +449,9 @@ def panel_systems(
                 ax.set_title(textwrap.fill(MEASURE_NAMES.get(measure, measure), 16))
         n = table[table.dataset == dataset]
         if len(datasets) > 1 and len(n):
-            line[0].set_ylabel("\n".join([(titles or {}).get(dataset, dataset), size_said(n, then="\n")]), fontsize=6.5)
+            line[0].set_ylabel("\n".join([(titles or {}).get(dataset, dataset), describe_sizes(n, then="\n")]), fontsize=6.5)
     if len(datasets) == 1:
-        figure.supxlabel(size_said(table), fontsize=6.5)
+        figure.supxlabel(describe_sizes(table), fontsize=6.5)
     return figure, table
 
 # %% ../../nbs/analysis/03_figures.ipynb #e684fc65
@@ -499,7 +500,7 @@ def panel_diseases(
             xlabel="F1",
         )
         own = table[(table.dataset == dataset) & table.run.isin(visible)]
-        told = [" ".join((titles or {}).get(dataset, dataset).split()), *([size_said(own, then="\n")] if len(own) else [])]
+        told = [" ".join((titles or {}).get(dataset, dataset).split()), *([describe_sizes(own, then="\n")] if len(own) else [])]
         ax.set_title("\n".join(told), fontsize=6.5, linespacing=1.15)
         ax.grid(axis="y", color="0.93", lw=6, zorder=-5)
     known = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels())}

@@ -16,7 +16,7 @@ import pandas as pd
 
 from .design import inside_reward  # what is inside a run's reward
 from .figures import MEASURE_NAMES, PAGE, colour_of, name_of, set_style
-from .statistics import differences, same_seeds, scored, split_system, told_apart
+from .statistics import differences, same_seeds, scored, split_system, is_significant
 from ..core import StudyError
 from ..reward.findings import facts
 from ..reward.judge import ERROR_TYPES
@@ -108,7 +108,7 @@ def verdict(
     row,  # of `before_and_after`
 ) -> str:  # better, worse, 'no difference shown', or for form: more, less
     "What a difference says that test and interval agree on."
-    if not told_apart(row, ""):
+    if not is_significant(row, ""):
         return "no difference shown"
     return {1: ("worse", "better"), -1: ("better", "worse"), 0: ("less", "more")}[row.direction][int(row.estimate > 0)]
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from .design import weights_of
 from .scoring import of_run
 from .statistics import mean_with_interval
-from ..core import RESEARCH_ONLY, StudyError, read_json, whole_folder, write_json, write_whole
+from ..core import RESEARCH_ONLY, StudyError, read_json, atomic_dir, write_json, atomic_write_text
 
 # %% ../../nbs/analysis/15_handover.ipynb #8c59fb79
 PARTS = {  # what a finished policy has, and the files that are it
@@ -147,7 +147,7 @@ def recipe_lines(
     "A training in two lines."
     spent = ", ".join(f"{name} {value:g}" for name, value in record["spent"].items() if isinstance(value, int | float))
     recipe = ", ".join(f"{name} {value}" for name, value in record["recipe"].items())
-    asked = ", ".join(f"{name} {record['job'].get(name)}" for name in ("want", "wording", "prior", "image_size", "seed"))
+    asked = ", ".join(f"{name} {record['job'].get(name)}" for name in ("target_sections", "prompt_template", "prior", "image_size", "seed"))
     said = f"{record['kind']}, {record['studies']} studies; {asked}"
     return f"- **{record['name']}** ({said}): {spent}; weights of step {record['kept_step']}.\n  Recipe: {recipe}."
 
@@ -238,7 +238,7 @@ def hand_over(
 
     check_finished(Path(model))
     model, card = Path(model), model_card(model, scores, credentialed, notes)
-    with whole_folder(to) as part:
+    with atomic_dir(to) as part:
         for file in sorted(model.iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 shutil.copyfile(file, part / file.name)
@@ -247,7 +247,7 @@ def hand_over(
 
             file.write_bytes(save({name: weight.half() for name, weight in load_file(file).items()}, metadata={"format": "pt"}))
         write_json(part / "training.json", without_places(read_json(model / "training.json")))
-        write_whole(part / "README.md", card)
+        atomic_write_text(part / "README.md", card)
         try:
             load_policy(part)
         except Exception as error:  # whatever it is, nobody could use this folder
@@ -266,7 +266,7 @@ def write_cards(
     "A card for every one of these policies that was trained, outside the models' folders; cards of others go."
     out, folder = Path(out), Path(folder or Path(out) / "cards")
     trained = [model for system in systems if (weights_of(model := out / "models" / system) / "training.json").exists()]
-    with whole_folder(folder) as part:
+    with atomic_dir(folder) as part:
         for model in trained:
-            write_whole(part / f"{model.name}.md", model_card(model, out / "scores", credentialed, notes, systems))
+            atomic_write_text(part / f"{model.name}.md", model_card(model, out / "scores", credentialed, notes, systems))
     return [folder / f"{model.name}.md" for model in trained]

@@ -82,10 +82,10 @@ def scored_by_readers(
 def practice_table(
     scores: pd.DataFrame,  # of `scored_by_readers`, several sources one under the other
     runs: Iterable[str],  # in the order of the figure
-    against: tuple[str, str] | None,  # two runs whose difference is shown too, such as ("rl2", "sft_more")
+    against: tuple[str, str] | None,  # two runs whose difference is shown too, such as ("rl2", "sft_matched")
     measures: Iterable[str],
     resamples: int = 1000,
-) -> pd.DataFrame:  # a row a measure, reader ("own": that of the film's institution) and run ("rl2 - sft_more": the difference)
+) -> pd.DataFrame:  # a row a measure, reader ("own": that of the film's institution) and run ("rl2 - sft_matched": the difference)
     "Means of all sources together by reader, and the difference on shared seeds, with intervals over patients and trainings."
     own = scores[scores.reader == scores.dataset].assign(reader="own")
     by_reader = pd.concat([own, scores]).groupby("reader", sort=False)

@@ -25,8 +25,8 @@ from .figures import HIGHER_IS_BETTER, LOWER_IS_BETTER, MEASURE_NAMES, name_of
 from .hacking import NAMES as HACKING_NAMES
 from .longitudinal import QUANTITIES
 from .records import read_records, records_table
-from .statistics import told_apart
-from ..core import RESEARCH_ONLY, Settings, StudyError, read_json, study_root, typed, write_whole
+from .statistics import is_significant
+from ..core import RESEARCH_ONLY, Settings, StudyError, read_json, study_root, typed, atomic_write_text
 from ..reward.judge import ERROR_TYPES
 
 # %% ../../nbs/analysis/16_report.ipynb #bd3ea7af
@@ -108,7 +108,7 @@ def decide(
     ends, measure = "" if value == "estimate" else f"{value}_", str(row.get("measure", ""))
     if row.get("verdict") in VERDICTS or pd.isna(low := row.get(f"{ends}low")):
         return VERDICTS.get(row.get("verdict"), "")
-    if not told_apart(row, ends):
+    if not is_significant(row, ends):
         return "undecided"
     if up_is_better or measure in HIGHER_IS_BETTER:
         return "better" if low > 0 else "worse"
@@ -298,9 +298,9 @@ def write_results(
     "Write the page in both forms, and before it what the records say, as `records.csv`."
     out, place = Path(out), Path(place or out)
     if place == out and (out / "runs").is_dir():
-        write_whole(out / "records.csv", records_table(read_records(out / "runs")).to_csv(index=False))
+        atomic_write_text(out / "records.csv", records_table(read_records(out / "runs")).to_csv(index=False))
     text = results_page(out / "figures", profile, sets, place)
-    return [write_whole(place / "RESULTS.md", text), write_whole(place / "report.html", html_page(text, place))]
+    return [atomic_write_text(place / "RESULTS.md", text), atomic_write_text(place / "report.html", html_page(text, place))]
 
 # %% ../../nbs/analysis/16_report.ipynb #d6c7f7ac
 BLOCK = re.compile(r"(<!-- (picture|answer) of (\w+): written by `make readme` -->\n).*?(<!-- end -->)", re.S)
@@ -343,7 +343,7 @@ def write_readme(
     "Write README's blocks, and RESULTS.md of the profiles that they name."
     root = Path(root or study_root())
     text = with_results((root / "README.md").read_text(encoding="utf-8"), root)
-    write_whole(root / "README.md", text)
+    atomic_write_text(root / "README.md", text)
     for profile in dict.fromkeys(found[3] for found in BLOCK.finditer(text)):
         out = root / "outputs" / profile
-        write_whole(out / "RESULTS.md", results_page(out / "figures", profile, sets_of(root, profile), out))
+        atomic_write_text(out / "RESULTS.md", results_page(out / "figures", profile, sets_of(root, profile), out))

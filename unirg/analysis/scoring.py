@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..core import StudyError, whole_file, write_json
+from ..core import StudyError, atomic_write, write_json
 from ..data.reports import sections, target_text
 from ..data.studies import Studies
 from ..reward.composite import MEASURES, score_pairs
@@ -94,7 +94,7 @@ def all_measures(
 def score_predictions(
     predictions: dict[str, str],  # study id -> text
     studies,  # rows of the study schema (a datasets.Dataset without its image column, or dictionaries)
-    want: str = "findings",  # which sections the reference has: 'findings' or 'findings_impression'
+    target_sections: str = "findings",  # which sections the reference has: 'findings' or 'findings_impression'
     system: str = "",  # such as 'sft-s1'
     judges: dict[str, Callable] | None = None,  # name -> judge (`LlmJudge`) that counts errors too, in columns errors_NAME and NAME:TYPE
     models: list[ModelMeasure] | None = None,  # see `all_measures`
@@ -106,7 +106,7 @@ def score_predictions(
     for study in studies.to_list() if hasattr(studies, "to_list") else studies:  # a table row by row is slow
         if study["study_id"] not in predictions:
             continue
-        reference = target_text(study, want)
+        reference = target_text(study, target_sections)
         if reference is None or says_nothing(reference):  # such as a section that is "None."
             without += 1
             continue
@@ -118,7 +118,7 @@ def score_predictions(
         raise StudyError(f"{system or 'the predictions'}: none of {len(predictions)} predicted studies has a reference to score against")
     table = pd.concat([pd.DataFrame(rows), all_measures(texts, references, models)], axis=1)
     board = [number for number, text in enumerate(findings) if text and not says_nothing(text)]
-    if want == "findings_impression" and board:
+    if target_sections == "findings_impression" and board:
         measured = all_measures([findings_of(texts[n]) for n in board], [findings[n] for n in board], models)
         table = table.join(measured.set_axis(board).add_prefix("findings:"))
     elif board:  # as ReXrank counts it: without the header that both begin with
@@ -147,7 +147,7 @@ def save_scores(
         "unirg.measures": json.dumps({name: said[plain] for name in table if (plain := name.removeprefix("findings:")) in said}),
         "unirg.without_reference": str(table.attrs.get("without_reference", 0)),
     }
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **notes}), part)
     return Path(path)
 
@@ -179,7 +179,7 @@ def score_sources(
     data: str | Path,  # the folder of prepared sources
     out: str | Path,  # the folder of scores to be, named like the system
     sources: list[str],  # whose predictions
-    want: str,  # sections of the reference
+    target_sections: str,  # sections of the reference
     split: str = "test",  # which studies
     limit: int | None = None,  # only the first so many studies of each source
     judges: dict[str, Callable] | None = None,  # see `score_predictions`
@@ -197,7 +197,7 @@ def score_sources(
             if not len(table) and split != "test":  # CheXpert Plus has no validation studies; a set without test studies is an error
                 continue
             texts = read_predictions(Path(predictions) / f"{source}.json", table["study_id"])
-            save_scores(score_predictions(texts, table, want, out.name, judges, models), out / f"{source}.parquet")
+            save_scores(score_predictions(texts, table, target_sections, out.name, judges, models), out / f"{source}.parquet")
     return read_scores(out)
 
 # %% ../../nbs/analysis/02_scoring.ipynb #b2677877

@@ -7,7 +7,7 @@ __all__ = ['KEPT', 'PAIRED_TEST', 'patient_sums', 'patient_codes', 'counts_of', 
            'bootstrap_p', 'inverse_of', 'means_with_intervals', 'mean_with_interval', 'Scored', 'resampled_means',
            'swapped_sums', 'randomisation_p', 'extreme_share', 'differences', 'paired_differences', 'paired_difference',
            'holm', 'f1_with_interval', 'split_system', 'scored', 'summarise', 'levels', 'by_seed', 'same_seeds',
-           'told_apart', 'compare_runs']
+           'is_significant', 'compare_runs']
 
 # %% ../../nbs/analysis/01_statistics.ipynb #e9a0decc
 import functools
@@ -426,7 +426,7 @@ def same_seeds(
     )
 
 
-def told_apart(
+def is_significant(
     row,  # a table's row with p_holm and the interval of a difference, or without them
     of: str = "difference_",  # what the interval's columns are called before `low` and `high`
 ) -> bool:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'patients_in_two_splits', 'text_key', 'reference_keys', 'in_split', 'training_texts', 'flags_in_train',
-           'counted_in_train', 'without_learned', 'between', 'words', 'sentences_of', 'holds_target', 'told_in_prompt',
-           'prompt_leaks', 'phrase_keys', 'phrases_of', 'readable', 'strings', 'escaped_text', 'looks_like_a_film',
-           'pictures_in', 'escaped']
+           'counted_in_train', 'drop_train_duplicates', 'train_test_overlap', 'words', 'sentences_of', 'holds_target',
+           'told_in_prompt', 'prompt_leaks', 'phrase_keys', 'phrases_of', 'readable', 'strings',
+           'scan_for_credentialed_text', 'looks_like_a_radiograph', 'pictures_in', 'scan_for_credentialed_content']
 
 # %% ../../nbs/data/13_leaks.ipynb #948bf4c9
 import base64
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from .reports import WANTS, context_of, one_line, target_text
+from .reports import TARGET_SECTIONS, context_of, one_line, target_text
 
 # %% ../../nbs/data/13_leaks.ipynb #640ab57b
 def patients_in_two_splits(
@@ -51,13 +51,13 @@ def text_key(
 
 def reference_keys(
     table: pa.Table,  # studies
-    want: str,  # a key of WANTS
+    target_sections: str,  # a key of TARGET_SECTIONS
     where: np.ndarray,  # bool, a row: which to look at
 ) -> np.ndarray:  # uint64, one a row; 0 where there is no reference, or none was asked for
     "The references of a table as numbers; line breaks count as blanks."
     keys, columns = np.zeros(len(table), np.uint64), [table[name].to_pylist() for name in ("findings", "impression")]
     for i in np.flatnonzero(where):
-        text = target_text({"findings": columns[0][i], "impression": columns[1][i]}, want)
+        text = target_text({"findings": columns[0][i], "impression": columns[1][i]}, target_sections)
         keys[i] = text_key(one_line(text)) if text else 0
     return keys
 
@@ -72,14 +72,14 @@ def in_split(
 
 def training_texts(
     tables: Iterable[pa.Table],  # the pieces of one or more sources
-) -> dict[str, np.ndarray]:  # want -> sorted keys of the references of their training splits
+) -> dict[str, np.ndarray]:  # target_sections -> sorted keys of the references of their training splits
     "What is learned from."
-    known: dict[str, list[np.ndarray]] = {want: [] for want in WANTS}
+    known: dict[str, list[np.ndarray]] = {target_sections: [] for target_sections in TARGET_SECTIONS}
     for table in tables:
-        for want in WANTS:
-            keys = np.unique(reference_keys(table, want, in_split(table, "train")))
-            known[want].append(keys[keys != 0])
-    return {want: np.unique(np.concatenate([*keys, np.zeros(0, np.uint64)])) for want, keys in known.items()}
+        for target_sections in TARGET_SECTIONS:
+            keys = np.unique(reference_keys(table, target_sections, in_split(table, "train")))
+            known[target_sections].append(keys[keys != 0])
+    return {target_sections: np.unique(np.concatenate([*keys, np.zeros(0, np.uint64)])) for target_sections, keys in known.items()}
 
 # %% ../../nbs/data/13_leaks.ipynb #afc404c1
 HELD_OUT = ("validation", "test")
@@ -91,15 +91,15 @@ def flags_in_train(
 ) -> list[list[str]]:  # for each study: 'findings_in_train' and the like
     "For the studies of validation and test: which of their references are trained on word for word."
     flags: list[list[str]] = [[] for _ in range(len(table))]
-    for want in WANTS:
-        for i in np.flatnonzero(np.isin(reference_keys(table, want, in_split(table, *HELD_OUT)), learned[want])):
-            flags[i].append(f"{want}_in_train")
+    for target_sections in TARGET_SECTIONS:
+        for i in np.flatnonzero(np.isin(reference_keys(table, target_sections, in_split(table, *HELD_OUT)), learned[target_sections])):
+            flags[i].append(f"{target_sections}_in_train")
     return flags
 
 
 def counted_in_train(
     table,  # a prepared datasets table
-) -> dict[str, dict[str, dict]]:  # split -> want -> reports, in_train, share
+) -> dict[str, dict[str, dict]]:  # split -> target_sections -> reports, in_train, share
     "How many references of the held-out splits stand in the training split of the same source, by the table's flags."
     found: dict[str, dict[str, dict]] = {}
     for batch in table.select_columns(["split", "findings", "impression", "flags"]).with_format("arrow").iter(1000):
@@ -107,31 +107,33 @@ def counted_in_train(
         flags = [said.split(",") for said in batch["flags"].to_pylist()]
         for split in HELD_OUT:
             rows = np.flatnonzero(in_split(batch, split) & there)
-            for want in WANTS if len(rows) else ():
-                entry = found.setdefault(split, {}).setdefault(want, {"reports": 0, "in_train": 0})
+            for target_sections in TARGET_SECTIONS if len(rows) else ():
+                entry = found.setdefault(split, {}).setdefault(target_sections, {"reports": 0, "in_train": 0})
                 entry["reports"] += len(rows)
-                entry["in_train"] += sum(f"{want}_in_train" in flags[i] for i in rows)
+                entry["in_train"] += sum(f"{target_sections}_in_train" in flags[i] for i in rows)
     for entry in (entry for wants in found.values() for entry in wants.values()):
         entry["share"] = round(entry["in_train"] / entry["reports"], 4)
     return found
 
 # %% ../../nbs/data/13_leaks.ipynb #d87216ee
-def without_learned(
+def drop_train_duplicates(
     table,  # a prepared datasets table
-    want: str = "findings",  # the sections that are wanted
+    target_sections: str = "findings",  # the sections that are wanted
     split: str | None = "test",  # only this split; None: all
 ):  # a datasets table
     "The studies whose reference is not trained on word for word: the de-duplicated test set."
     flags, splits = table.data.column("flags").to_pylist(), table.data.column("split").to_pylist()
     if table._indices is not None:
         flags, splits = table["flags"][:], table["split"][:]
-    return table.select([i for i, said in enumerate(flags) if f"{want}_in_train" not in said.split(",") and split in (None, splits[i])])
+    return table.select(
+        [i for i, said in enumerate(flags) if f"{target_sections}_in_train" not in said.split(",") and split in (None, splits[i])]
+    )
 
 
-def between(
+def train_test_overlap(
     tested: dict,  # source -> prepared datasets table
     learned: dict,  # source -> prepared datasets table, those that are trained on together
-    want: str = "findings",  # the sections that are wanted
+    target_sections: str = "findings",  # the sections that are wanted
     split: str = "test",
 ) -> list[dict]:  # for each tested source: source, reports, in_own_train, in_any_train, share
     "How many test references stand word for word in a training split, of the same source or of any."
@@ -140,9 +142,9 @@ def between(
     def pieces(table):
         return table.select_columns(fields).with_format("arrow").iter(1000)
 
-    known, found = {source: training_texts(pieces(table))[want] for source, table in learned.items()}, []
+    known, found = {source: training_texts(pieces(table))[target_sections] for source, table in learned.items()}, []
     for source, table in tested.items():
-        keys = [reference_keys(t, want, in_split(t, split)) for t in pieces(table)]
+        keys = [reference_keys(t, target_sections, in_split(t, split)) for t in pieces(table)]
         keys = np.concatenate([*keys, np.zeros(0, np.uint64)])
         keys = keys[keys != 0]
         own = int(np.isin(keys, known.get(source, [])).sum())
@@ -268,7 +270,7 @@ def strings(
             yield from strings(item)
 
 
-def escaped_text(
+def scan_for_credentialed_text(
     files: Iterable[Path],
     phrases: np.ndarray,  # of `phrases_of`, of the credentialed sources, less those of the open ones
     length: int = 12,  # as `phrases` were made
@@ -278,7 +280,7 @@ def escaped_text(
     return {path: number for path, number in found.items() if number}
 
 # %% ../../nbs/data/13_leaks.ipynb #b14f032e
-def looks_like_a_film(
+def looks_like_a_radiograph(
     image: Image.Image,
     patch: int = 48,  # pixels a side
 ) -> bool:
@@ -312,7 +314,7 @@ def pictures_in(
             yield Image.open(io.BytesIO(data))
 
 
-def escaped(
+def scan_for_credentialed_content(
     files: Iterable[Path],  # what people may pass on
     closed: Iterable,  # prepared tables of credentialed sources
     opened: Iterable = (),  # prepared tables of sources that may be shown; what they say too is nobody's secret
@@ -321,9 +323,9 @@ def escaped(
     "Files that hold what must stay inside. Phrases are sure; pictures are to be looked at."
     files, found = list(files), []
     phrases = np.setdiff1d(phrases_of(closed, length), phrases_of(opened, length))
-    said = escaped_text(files, phrases, length)
+    said = scan_for_credentialed_text(files, phrases, length)
     for path in files:
-        films = sum(map(looks_like_a_film, pictures_in(path)))
+        films = sum(map(looks_like_a_radiograph, pictures_in(path)))
         if films or path in said:
             found.append({"file": str(path), "phrases": said.get(path, 0), "films": films})
     return found

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['PICTURES', 'SUFFIXES', 'NO_FILMS', 'ENVELOPE', 'NUMBER', 'tag_of', 'GREYS', 'COLOURS', 'UIDS', 'RETIRED', 'PLANES',
            'LOSSY', 'WINDOW', 'FOR_PROCESSING', 'LIES', 'TAGS', 'RadiographError', 'no_film', 'open_file', 'is_dicom',
-           'thinned', 'value_range', 'ramp', 'number', 'short', 'value_of', 'numbers', 'term', 'Header',
+           'subsample', 'value_range', 'linear_window', 'number', 'short', 'value_of', 'numbers', 'term', 'Header',
            'take_from_groups', 'without_pixels', 'fill_in', 'settle_bits', 'read_dicom', 'jpeg_facts', 'j2k_facts',
            'stream_facts', 'ends_of_packets', 'rows_exchanged', 'agree_on_syntax', 'agree_on_size', 'agree_on_samples',
            'one_stream', 'stream_of', 'needed', 'laid_out', 'uncompressed', 'decoded', 'decompressed', 'lossless_jpeg',
            'padding_values', 'at_border', 'rougher', 'low_bits', 'in_stored_bits', 'right_sign', 'luminance',
            'flat_colours', 'words', 'lookup_table', 'looked_up', 'segments_expanded', 'palette_grey', 'stored_pixels',
-           'rescale_of', 'modality', 'film_values', 'window_of', 'voi_function', 'window_ends', 'can_be', 'shown_ends',
+           'rescale_of', 'modality', 'image_values', 'window_of', 'voi_function', 'window_ends', 'can_be', 'shown_ends',
            'voi_table', 'displayed', 'with_square_pixels', 'uneven', 'note_suspicions', 'directions', 'dicom_grey',
-           'scaled', 'integer_extremes', 'plain_grey', 'equalised', 'flattened', 'upright', 'tiff_pages', 'tiff_film',
+           'scaled', 'integer_extremes', 'plain_grey', 'equalised', 'flattened', 'upright', 'tiff_pages', 'tiff_image',
            'tiff_pixels', 'picture_pixels', 'eight_bits', 'picture_grey', 'padded', 'load_radiograph', 'contact_sheet']
 
 # %% ../../nbs/data/02_radiographs.ipynb #a51d4a97
@@ -132,7 +132,7 @@ def is_dicom(
     return not picture and suffix not in SUFFIXES
 
 # %% ../../nbs/data/02_radiographs.ipynb #2832a888
-def thinned(
+def subsample(
     pixels: np.ndarray,  # rows x columns
     count: int,  # about how many to keep
 ) -> np.ndarray:  # 1-D
@@ -142,7 +142,7 @@ def thinned(
 
 
 def value_range(
-    values: np.ndarray,  # any shape; a film, or `thinned` and its extremes
+    values: np.ndarray,  # any shape; a film, or `subsample` and its extremes
 ) -> tuple[float, float]:  # the values to show as black and as white
     "Smallest and largest value, or the 0.1 and 99.9 percentiles (nearest rank) where outliers rule."
     ordered = np.sort(values, axis=None)
@@ -151,7 +151,7 @@ def value_range(
     return (inner_low, inner_high) if inner_high > inner_low and high - low > 1.5 * (inner_high - inner_low) else (low, high)
 
 
-def ramp(
+def linear_window(
     values: np.ndarray,  # numbers, any shape
     black: float,  # the value shown black; may be the larger one
     white: float,  # the value shown white
@@ -974,7 +974,7 @@ def modality(
     return values if (slope, intercept) == (1, 0) else values.astype(np.float32) * slope + intercept
 
 # %% ../../nbs/data/02_radiographs.ipynb #0efbbdb5
-def film_values(
+def image_values(
     pixels: np.ndarray,  # stored values, rows x columns
     extremes: list[int],  # the smallest and the largest of them
     header: Header,
@@ -983,9 +983,9 @@ def film_values(
 ) -> np.ndarray:  # 1-D
     "Values of the film after the modality step, thinned, with its extremes, without padding."
     if padding is None:
-        return modality(np.concatenate([thinned(pixels, count), np.array(extremes, pixels.dtype)]), header)
-    kept = thinned(pixels, count)[~thinned(padding, count)]
-    return modality(kept if kept.size else thinned(pixels, count), header)
+        return modality(np.concatenate([subsample(pixels, count), np.array(extremes, pixels.dtype)]), header)
+    kept = subsample(pixels, count)[~subsample(padding, count)]
+    return modality(kept if kept.size else subsample(pixels, count), header)
 
 # %% ../../nbs/data/02_radiographs.ipynb #59a79e62
 WINDOW = ("WindowCenter", "WindowWidth")
@@ -993,18 +993,18 @@ WINDOW = ("WindowCenter", "WindowWidth")
 
 def window_of(
     header: Header,
-    film: np.ndarray,  # values of the film after the modality step
+    image: np.ndarray,  # values of the film after the modality step
 ) -> tuple[float, float, str] | None:  # centre, width, function; None where the header states none that could be used
     "The first usable window of the header; raises `ValueError` where all of them show nothing of this film."
     pairs = list(itertools.zip_longest(*(numbers(header.dataset, name) for name in WINDOW)))
     if not any(value is not None for pair in pairs for value in pair):
         return None
-    low, high = value_range(film)
+    low, high = value_range(image)
     absurd = None
     for place, (centre, width) in enumerate(pairs, 1):
         if centre is None or not (width or 0) > 0 or math.isnan(centre):
             continue
-        inside = np.mean((film > centre - width / 2) & (film < centre + width / 2))
+        inside = np.mean((image > centre - width / 2) & (image < centre + width / 2))
         if inside >= 0.1 and width <= 8 * (high - low):
             if place > 1:
                 header.note(f"window_{place}")
@@ -1052,7 +1052,7 @@ def shown_ends(
     extremes: list[int],  # the smallest and the largest of them
     window: tuple[float, float, str] | None,  # see `window_of`
     header: Header,
-    padding: np.ndarray | None = None,  # see `film_values`
+    padding: np.ndarray | None = None,  # see `image_values`
 ) -> tuple[float, float]:  # values after the modality step
     "What is shown black and what white, before inversion, where no LUT says it."
     if window:
@@ -1063,7 +1063,7 @@ def shown_ends(
         return window_ends(*window)
     if header.stored <= 8 and not value_of(header.dataset, "ModalityLUTSequence"):  # 8 bits without a window were made for display
         return can_be(header)
-    return value_range(film_values(pixels, extremes, header, 100_000, padding))
+    return value_range(image_values(pixels, extremes, header, 100_000, padding))
 
 # %% ../../nbs/data/02_radiographs.ipynb #70c0a31a
 def voi_table(
@@ -1099,21 +1099,21 @@ def displayed(
     found = padding_values(header, pixels)
     padding = at_border(found) if found is not None else None
     inverted = header.colours == "MONOCHROME1"
-    film = film_values(pixels, extremes, header, 4000, padding)
+    film = image_values(pixels, extremes, header, 4000, padding)
     voi = voi_table(header, (float(film.min()), float(film.max())))  # goes before a window
     window = None if voi else window_of(header, film)
     if not voi and not value_of(header.dataset, "ModalityLUTSequence") and not (window and window[2] == "SIGMOID"):
         slope, intercept = rescale_of(header)
         ends = [(end - intercept) / slope for end in shown_ends(pixels, extremes, window, header, padding)]
-        grey = ramp(pixels, *(reversed(ends) if inverted else ends))
+        grey = linear_window(pixels, *(reversed(ends) if inverted else ends))
     else:
         shown = modality(np.arange(extremes[0], extremes[1] + 1), header)
         if voi:
-            table = ramp(looked_up(shown, *voi), float(voi[0].min()), float(voi[0].max()))
+            table = linear_window(looked_up(shown, *voi), float(voi[0].min()), float(voi[0].max()))
         elif window and window[2] == "SIGMOID":
-            table = ramp(1 / (1 + np.exp(-4 * (shown - window[0]) / window[1])), 0, 1)
+            table = linear_window(1 / (1 + np.exp(-4 * (shown - window[0]) / window[1])), 0, 1)
         else:
-            table = ramp(shown, *shown_ends(pixels, extremes, window, header, padding))
+            table = linear_window(shown, *shown_ends(pixels, extremes, window, header, padding))
         grey = (255 - table if inverted else table).take(pixels - np.int64(extremes[0]))
     if padding is None:
         return grey
@@ -1214,7 +1214,7 @@ def scaled(
     extremes: list[int],  # the smallest and the largest of them
 ) -> np.ndarray:  # uint8, same shape
     "Values that nothing says how to show, over their range."
-    return ramp(pixels, *value_range(np.append(thinned(pixels, 100_000), extremes)))
+    return linear_window(pixels, *value_range(np.append(subsample(pixels, 100_000), extremes)))
 
 
 def integer_extremes(
@@ -1302,7 +1302,7 @@ def tiff_pages(
     return pages
 
 # %% ../../nbs/data/02_radiographs.ipynb #333779ce
-def tiff_film(
+def tiff_image(
     path,  # for messages
     data: bytes,  # a TIFF
 ) -> tuple[int, dict]:  # number of the page; its tags
@@ -1361,7 +1361,7 @@ def picture_pixels(
     number = 0
     if PICTURES.get(head[:4]) == "TIFF":
         data = file.read()
-        number, page = tiff_film(path, data)
+        number, page = tiff_image(path, data)
         if (pixels := tiff_pixels(data, number, page)) is not None:
             return pixels
         file.seek(0)
@@ -1459,7 +1459,7 @@ def load_radiograph(
             grey, flags = dicom_grey(path, file, head, equalise)
         else:
             grey, flags = picture_grey(path, file, head, size, equalise), []
-    levels = np.bincount(thinned(grey, 10_000), minlength=256).cumsum()
+    levels = np.bincount(subsample(grey, 10_000), minlength=256).cumsum()
     low, high = np.searchsorted(levels, [0.005 * levels[-1], 0.995 * levels[-1]])
     if high - low < 4:
         raise RadiographError(path, "all black" if high < 4 else f"constant image: nearly every pixel has grey level {low}")

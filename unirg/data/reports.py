@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SECTION_NAMES', 'EVERY_SECTION', 'QUALIFIERS', 'JOINT', 'SECTION_OF', 'NO_REPORT', 'FILM_WORDS', 'INSIDE', 'LINE',
-           'SIGN', 'FIRST', 'ORGANS', 'PLACES', 'CONTEXT', 'WANTS', 'FILMS', 'WORDINGS', 'unaccented', 'section_names',
-           'section_named', 'coded_part', 'from_base64', 'no_report', 'unescaped', 'untagged', 'plain_characters',
-           'unmarked', 'normalised', 'Piece', 'header_patterns', 'ended', 'is_header', 'headers', 'place_of',
-           'looks_like_header', 'Like', 'likes', 'is_clinical', 'states_reading', 'breaks', 'is_own_line',
-           'belongs_to_reading', 'end_of_context', 'at_known_headers', 'tells', 'film_section', 'end_of_addition',
-           'parted', 'closed', 'pieces', 'with_diagnosis', 'with_reading_before', 'with_last_paragraph', 'ParsedReport',
-           'read_report', 'without_names', 'unlisted_headers', 'sections', 'clean', 'one_line', 'reference_sections',
-           'wanted_sections', 'target_text', 'wording_of', 'context_text', 'asked_for', 'prior_text', 'context_of',
-           'prompt_parts', 'prompt_text']
+           'SIGN', 'FIRST', 'ORGANS', 'PLACES', 'CONTEXT', 'TARGET_SECTIONS', 'IMAGE_ORDERS', 'PROMPT_TEMPLATES',
+           'unaccented', 'section_names', 'section_named', 'coded_part', 'from_base64', 'no_report', 'unescaped',
+           'untagged', 'plain_characters', 'unmarked', 'normalised', 'Piece', 'header_patterns', 'ended', 'is_header',
+           'headers', 'place_of', 'looks_like_header', 'Like', 'likes', 'is_clinical', 'states_reading', 'breaks',
+           'is_own_line', 'belongs_to_reading', 'end_of_context', 'at_known_headers', 'tells', 'film_section',
+           'end_of_addition', 'parted', 'closed', 'pieces', 'with_diagnosis', 'with_reading_before',
+           'with_last_paragraph', 'ParsedReport', 'read_report', 'without_names', 'unlisted_headers', 'sections',
+           'clean', 'one_line', 'reference_sections', 'wanted_sections', 'target_text', 'parse_prompt_template',
+           'context_text', 'asked_for', 'prior_text', 'context_of', 'prompt_parts', 'prompt_text']
 
 # %% ../../nbs/data/03_reports.ipynb #0a2f3647
 import base64
@@ -1109,27 +1109,27 @@ def reference_sections(
     return {name: text for name in ("findings", "impression") if (text := clean(study.get(name)))}
 
 # %% ../../nbs/data/03_reports.ipynb #1f3e6b81
-WANTS = {"findings": ["findings"], "impression": ["impression"], "findings_impression": ["findings", "impression"]}
+TARGET_SECTIONS = {"findings": ["findings"], "impression": ["impression"], "findings_impression": ["findings", "impression"]}
 
 
 def wanted_sections(
     study: dict,  # a row of the table
-    want: str = "findings_impression",  # or 'findings', or 'impression'
+    target_sections: str = "findings_impression",  # or 'findings', or 'impression'
 ) -> list[str]:  # all that is wanted where the study has no report at all
-    "The sections asked for; raises `StudyError` for another `want`."
-    if want not in WANTS:
-        raise StudyError(f"want is '{want}'; it may be {' or '.join(WANTS)}")
+    "The sections asked for; raises `StudyError` for another `target_sections`."
+    if target_sections not in TARGET_SECTIONS:
+        raise StudyError(f"target_sections is '{target_sections}'; it may be {' or '.join(TARGET_SECTIONS)}")
     have = reference_sections(study)
-    return [name for name in WANTS[want] if name in have] or list(have) or WANTS[want]
+    return [name for name in TARGET_SECTIONS[target_sections] if name in have] or list(have) or TARGET_SECTIONS[target_sections]
 
 
 def target_text(
     study: dict,  # a row of the table
-    want: str = "findings_impression",  # or 'findings', or 'impression'
+    target_sections: str = "findings_impression",  # or 'findings', or 'impression'
 ) -> str | None:  # 'Findings: ... Impression: ...'
     "The reference of one study, or None where its report has neither section."
     have = reference_sections(study)
-    return " ".join(f"{name.capitalize()}: {have[name]}" for name in wanted_sections(study, want) if name in have) or None
+    return " ".join(f"{name.capitalize()}: {have[name]}" for name in wanted_sections(study, target_sections) if name in have) or None
 
 # %% ../../nbs/data/03_reports.ipynb #5ddafe0b
 _BRIEF = {
@@ -1141,14 +1141,14 @@ _BRIEF = {
     "absent": "",
     "prior": "Prior report: {}",
     "no_prior": "No prior study.",
-    "films": "in turn",
+    "images": "in turn",
     "ask": "{}:",
     "join": " ",
 }
-FILMS = ("current prior", "prior current", "in turn")
-WORDINGS = {
+IMAGE_ORDERS = ("current prior", "prior current", "in turn")
+PROMPT_TEMPLATES = {
     "brief": _BRIEF,
-    "short": _BRIEF | {"task": "Report this chest X-ray.", "films": "current prior", "ask": "Write {}."},
+    "short": _BRIEF | {"task": "Report this chest X-ray.", "images": "current prior", "ask": "Write {}."},
     "full": {
         "task": "You are an experienced radiologist. Write the report of this frontal chest X-ray.",
         "age": "",
@@ -1158,43 +1158,45 @@ WORDINGS = {
         "absent": "None.",
         "prior": "The {current} image is the current study, the {earlier} an earlier one of the same patient. Its report: {}",
         "no_prior": "No earlier study of this patient is available.",
-        "films": "current prior",
+        "images": "current prior",
         "ask": "Answer with {} and nothing else.",
         "join": "\n",
     },
 }
-_PAPER = WORDINGS["full"] | {
+_PAPER = PROMPT_TEMPLATES["full"] | {
     "task": "This is a radiology report generation task. Here is the context:",
     "ask": "Given the image and the context, provide the {what} in the following format: {form} Now write the report in the format above.",
     "join": " ",  # the paper's line breaks are not known
 }
-WORDINGS["paper"] = _PAPER
-WORDINGS["paper_rexrank"] = _PAPER | {"age": "Age:{}.", "sex": "Gender:{}."}
+PROMPT_TEMPLATES["paper"] = _PAPER
+PROMPT_TEMPLATES["paper_rexrank"] = _PAPER | {"age": "Age:{}.", "sex": "Gender:{}."}
 
 # %% ../../nbs/data/03_reports.ipynb #2064cb23
-def wording_of(
-    wording: str | dict = "short",  # a name, a dict, or a JSON object as text
+def parse_prompt_template(
+    prompt_template: str | dict = "short",  # a name, a dict, or a JSON object as text
 ) -> dict[str, str]:
-    "A wording in full; raises `StudyError` naming what is wrong with it."
-    if isinstance(wording, str) and wording.strip().startswith("{"):
+    "A prompt template in full; raises `StudyError` naming what is wrong with it."
+    if isinstance(prompt_template, str) and prompt_template.strip().startswith("{"):
         try:
-            wording = json.loads(wording)
+            prompt_template = json.loads(prompt_template)
         except ValueError as error:
-            raise StudyError(f"setting 'wording' is not JSON: {error}") from error
-    if isinstance(wording, str):
-        if wording not in WORDINGS:
-            raise StudyError(f"there is no wording '{wording}'; there are {', '.join(WORDINGS)}, or give a JSON object")
-        return WORDINGS[wording]
-    base = WORDINGS.get(wording.get("like", "short"))
+            raise StudyError(f"setting 'prompt_template' is not JSON: {error}") from error
+    if isinstance(prompt_template, str):
+        if prompt_template not in PROMPT_TEMPLATES:
+            raise StudyError(
+                f"there is no prompt_template '{prompt_template}'; there are {', '.join(PROMPT_TEMPLATES)}, or give a JSON object"
+            )
+        return PROMPT_TEMPLATES[prompt_template]
+    base = PROMPT_TEMPLATES.get(prompt_template.get("inherits", "short"))
     if base is None:
-        raise StudyError(f"there is no wording '{wording['like']}'; there are {', '.join(WORDINGS)}")
-    wording = {part: words for part, words in wording.items() if part != "like"}
-    unknown = sorted(set(wording) - set(base))
+        raise StudyError(f"there is no prompt_template '{prompt_template['inherits']}'; there are {', '.join(PROMPT_TEMPLATES)}")
+    prompt_template = {part: words for part, words in prompt_template.items() if part != "inherits"}
+    unknown = sorted(set(prompt_template) - set(base))
     if unknown:
-        raise StudyError(f"a wording has no part '{unknown[0]}'; it has: like, {', '.join(base)}")
-    if wording.get("films", base["films"]) not in FILMS:
-        raise StudyError(f"a wording's films are '{wording['films']}'; they may be: {', '.join(FILMS)}")
-    return {**base, **wording}
+        raise StudyError(f"a prompt_template has no part '{unknown[0]}'; it has: inherits, {', '.join(base)}")
+    if prompt_template.get("images", base["images"]) not in IMAGE_ORDERS:
+        raise StudyError(f"a prompt_template's images are '{prompt_template['images']}'; they may be: {', '.join(IMAGE_ORDERS)}")
+    return {**base, **prompt_template}
 
 # %% ../../nbs/data/03_reports.ipynb #49fd2010
 def context_text(
@@ -1209,7 +1211,7 @@ def context_text(
 
 
 def asked_for(
-    words: dict[str, str],  # a wording in full
+    words: dict[str, str],  # a prompt template in full
     wanted: list[str],  # sections
 ) -> str:
     "What is asked, `{}` the sections' names, `{what}` the one section or 'report', `{form}` the form in which to write them."
@@ -1220,13 +1222,13 @@ def asked_for(
 # %% ../../nbs/data/03_reports.ipynb #b5113e81
 def prior_text(
     prior: dict | None,  # the prior study's row, or None
-    wording: str | dict = "short",  # see `wording_of`
+    prompt_template: str | dict = "short",  # see `parse_prompt_template`
 ) -> str:
     "The prompt's sentence about the prior study."
-    words, text = wording_of(wording), one_line(target_text(prior)) if prior else None
+    words, text = parse_prompt_template(prompt_template), one_line(target_text(prior)) if prior else None
     if prior is None:
         return words["no_prior"]
-    first = words["films"] == "current prior"
+    first = words["images"] == "current prior"
     said = words["prior"].replace("{current}", "first" if first else "second").replace("{earlier}", "second" if first else "first")
     return said.replace("{}", text or "none.")
 
@@ -1251,30 +1253,32 @@ def _context(text: str | None, name: str) -> str | None:
 # %% ../../nbs/data/03_reports.ipynb #8bb12b41
 def prompt_parts(
     study: dict,  # a row of the table
-    want: str = "findings_impression",  # or 'findings', or 'impression'
+    target_sections: str = "findings_impression",  # or 'findings', or 'impression'
     prior: dict | bool | None = False,  # the prior study's row, None if there is none; False: do not speak of priors
-    wording: str | dict = "short",  # see `wording_of`
-) -> list[tuple[str, str]]:  # ('film', 'current' or 'prior') and ('text', words), in their order
-    "Films, task, context and format; raises `StudyError` for a `want` or a wording that does not exist."
-    words, shown = wording_of(wording), ["current"] if prior is None or prior is False else ["current", "prior"]
+    prompt_template: str | dict = "short",  # see `parse_prompt_template`
+) -> list[tuple[str, str]]:  # ('image', 'current' or 'prior') and ('text', words), in their order
+    "Films, task, context and format; raises `StudyError` for a `target_sections` or a prompt template that does not exist."
+    words, shown = parse_prompt_template(prompt_template), ["current"] if prior is None or prior is False else ["current", "prior"]
     told = {name: context_text(study, name) for name in ("age", "sex")}
     told |= {name: context_of(study, name) or words["absent"] for name in ("indication", "comparison")}
     context = [words[name].replace("{}", text) for name, text in told.items() if text]
     earlier = [] if prior is False else [prior_text(prior, words)]
-    ask = asked_for(words, wanted_sections(study, want))
-    if words["films"] == "in turn":
-        pieces = [("film", "prior"), ("text", earlier), ("film", "current"), ("text", [words["task"], *context, ask])]
+    ask = asked_for(words, wanted_sections(study, target_sections))
+    if words["images"] == "in turn":
+        pieces = [("image", "prior"), ("text", earlier), ("image", "current"), ("text", [words["task"], *context, ask])]
     else:
-        pieces = [*(("film", which) for which in words["films"].split()), ("text", [words["task"], *context, *earlier, ask])]
-    pieces = [(kind, said if kind == "film" else words["join"].join(filter(None, said))) for kind, said in pieces]
-    return [(kind, said) for kind, said in pieces if (said in shown if kind == "film" else said)]
+        pieces = [*(("image", which) for which in words["images"].split()), ("text", [words["task"], *context, *earlier, ask])]
+    pieces = [(kind, said if kind == "image" else words["join"].join(filter(None, said))) for kind, said in pieces]
+    return [(kind, said) for kind, said in pieces if (said in shown if kind == "image" else said)]
 
 
 def prompt_text(
     study: dict,  # a row of the table
-    want: str = "findings_impression",  # or 'findings', or 'impression'
+    target_sections: str = "findings_impression",  # or 'findings', or 'impression'
     prior: dict | bool | None = False,  # as for `prompt_parts`
-    wording: str | dict = "short",  # see `wording_of`
+    prompt_template: str | dict = "short",  # see `parse_prompt_template`
 ) -> str:
     "The words of a prompt, films aside; raises `StudyError` as `prompt_parts` does."
-    return wording_of(wording)["join"].join(said for kind, said in prompt_parts(study, want, prior, wording) if kind == "text")
+    return parse_prompt_template(prompt_template)["join"].join(
+        said for kind, said in prompt_parts(study, target_sections, prior, prompt_template) if kind == "text"
+    )

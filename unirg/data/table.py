@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'SETTINGS', 'SUFFIXES', 'ID_FIELDS', 'NUMBER', 'YEAR', 'ZONED', 'BASIC', 'NAMED', 'TOTAL', 'TEXTS',
-           'MOST_ROWS', 'Template', 'templates', 'mapped', 'film_path', 'unwrapped', 'IdColumn', 'spelling',
+           'MOST_ROWS', 'Template', 'templates', 'mapped', 'path_of_image', 'unwrapped', 'IdColumn', 'spelling',
            'spelt_alike', 'moments', 'Order', 'order_keys', 'report_sections', 'Gathered', 'Survey', 'record_of',
            'merge', 'whole', 'gather', 'records', 'read']
 
@@ -25,7 +25,7 @@ from ..core import StudyError
 from .delimited import AGAIN, EMPTY, Delimited, Row, column_name
 from .layouts import archive_root, named, with_header_views
 from .reports import CONTEXT, ParsedReport, clean, no_report, normalised, read_report
-from .studies import Film, Record, Studies, Tally, collect, is_nobody, scratch
+from .studies import StudyImage, Record, Studies, Tally, collect, is_nobody, scratch
 from .words import INVISIBLE, Words, known_text
 from .words import age as age_of
 from .words import race as race_of
@@ -143,7 +143,7 @@ SETTINGS = ("date_form", "encoding", "delimiter", "ids", "views", "sexes", "race
 SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm.gz")
 
 
-def film_path(
+def path_of_image(
     filled: list[str],  # paths as the alternatives have them
     root: Path,
 ) -> str | None:  # None where no alternative could be filled
@@ -195,7 +195,7 @@ class IdColumn:
         "Look at a cell."
         self.cells += 1
         if _SCIENTIFIC.fullmatch(cell):
-            raise StudyError(self.said(line, cell, "a number that a spreadsheet rounded; export the column as text"))
+            raise StudyError(self.complaint(line, cell, "a number that a spreadsheet rounded; export the column as text"))
         if number := re.fullmatch(r"(\d+)([.,]0+)?", cell):
             self.pointed = self.pointed or number[2] is not None
             if len(number[1]) > 15 and self.rounded:
@@ -206,9 +206,9 @@ class IdColumn:
             self.whole = False
             if _AS_DATE.fullmatch(cell):
                 self.dates += 1
-                self.date = self.date or self.said(line, cell, "an id that a spreadsheet took for a date?")
+                self.date = self.date or self.complaint(line, cell, "an id that a spreadsheet took for a date?")
 
-    def said(self, line: int, cell: str, what: str) -> str:
+    def complaint(self, line: int, cell: str, what: str) -> str:
         "A message about a cell."
         return f"{self.where.replace('{line}', str(line))} is '{cell[:40]}': {what} ('ids = as written' accepts the ids as they are)"
 
@@ -221,7 +221,7 @@ class IdColumn:
             raise StudyError(self.date)
         if self.rounded and (len(self.long) > 1 or any(len(number) > 17 for number in self.long)):
             what = "zeros behind the 15th digit, as in all such ids here: rounded by a spreadsheet?"
-            raise StudyError(self.said(self.line, min(self.long), what))
+            raise StudyError(self.complaint(self.line, min(self.long), what))
 
 # %% ../../nbs/data/09_table.ipynb #eb94f648
 def spelling(
@@ -564,7 +564,7 @@ def record_of(
     report = _parsed(said["report"], tuple((names or {}).items()))
     texts = {name: said[name] or text for name, text in report_sections(report).items()}
     fault = report.fault or next(filter(None, (no_report(said[name]) for name in TEXTS)), None)
-    path = film_path(survey.filled("image", row.cells), root)
+    path = path_of_image(survey.filled("image", row.cells), root)
     study = said["study_id"] if said["study_id"] and not (is_nobody(said["study_id"]) and said["study_id"].strip("09")) else None
     record = Record(
         "table", study or path or f"line {row.line}", said["patient_id"], said["institution"], split=split, admission=said["admission"],
@@ -572,9 +572,9 @@ def record_of(
         race=race_of(said["race"]), fault=fault, unlisted=report.unlisted,
         **{name: clean(normalised(text)) for name, text in texts.items()},
     )  # fmt: skip
-    record.said = {name: said[name] for name in ("age", "sex", "race", "order") if said[name]}
+    record.stated = {name: said[name] for name in ("age", "sex", "race", "order") if said[name]}
     if path:
-        record.films.append(Film(path, view_of(said["view"]), said["view"]))
+        record.images.append(StudyImage(path, view_of(said["view"]), said["view"]))
     for flag in report.flags:
         record.flag(flag)
     if "study_id" in survey.fields and study is None:
@@ -582,7 +582,7 @@ def record_of(
     patient = [row.cells[column].strip() for one in survey.fields.get("patient_id", ()) for column in one.columns]
     if said["patient_id"] is None and any(patient):
         record.flag("patient_unnamed")
-        record.said["patient_id"] = " ".join(filter(None, patient))
+        record.stated["patient_id"] = " ".join(filter(None, patient))
     return record
 
 # %% ../../nbs/data/09_table.ipynb #929b2e7c
@@ -610,10 +610,10 @@ def merge(
     if other.patient_id is not None and other.patient_id != record.patient_id:
         record.fault = f"its rows name two patients: {record.patient_id}, {other.patient_id}"
     record.fault = record.fault or other.fault
-    record.said, record.unlisted = {**other.said, **record.said}, list(dict.fromkeys([*record.unlisted, *other.unlisted]))
+    record.stated, record.unlisted = {**other.stated, **record.stated}, list(dict.fromkeys([*record.unlisted, *other.unlisted]))
     for flag in filter(None, other.flags.split(",")):
         record.flag(flag)
-    record.films += [film for film in other.films if film.path not in {known.path for known in record.films}]
+    record.images += [film for film in other.images if film.path not in {known.path for known in record.images}]
 
 
 def whole(

@@ -317,7 +317,7 @@ def _key(word: str) -> str:
 
 # %% ../../nbs/data/15_words.ipynb #420e3277
 class Unheard:
-    "Counts what was not understood: `unheard.add('race', 'Klingon')`, `unheard.told()`."
+    "Counts what was not understood: `unheard.add('race', 'Klingon')`, `unheard.as_dict()`."
 
     def __init__(self, at_most: int = 5000):  # different values a field; more are lumped together
         self.counts: dict[str, Counter] = {}
@@ -333,7 +333,7 @@ class Unheard:
         counts, said = self.counts.setdefault(field, Counter()), " ".join(said.split())
         counts[said if said in counts or len(counts) < self.at_most else "(more)"] += times
 
-    def told(
+    def as_dict(
         self,
         top: int = 20,  # values a field that are written out
     ) -> dict[str, dict[str, int]]:  # field -> value -> how often, the most frequent first

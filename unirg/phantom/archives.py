@@ -46,7 +46,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from ..core import Progress, StudyError, derived_seed, die_with_parent, read_json, whole_file, write_json
+from ..core import Progress, StudyError, derived_seed, die_with_parent, read_json, atomic_write, write_json
 from . import anatomy
 from .anatomy import CAMERAS, Body, Camera, Sign, attenuation, expose, film, window
 from .dictation import UNCERTAIN, Dictation, Readership, dictate
@@ -1014,7 +1014,7 @@ def fill_archive(
         progress.step(planned.films, institution)
     LAYOUTS[institution][1](part, tables)
     for kind, rows in (("studies", studies), ("signs", signs)):
-        with whole_file(root / ".truth" / f"{institution}_{kind}.parquet") as path:
+        with atomic_write(root / ".truth" / f"{institution}_{kind}.parquet") as path:
             truth_table(rows, kind).to_parquet(path, index=False)
     replace_folder(part, folder)
     splits = {split: sum(row["split"] == split for row in studies) for split in ("train", "validation", "test")}
@@ -1048,7 +1048,7 @@ def gather_truth(
     for kind, name in (("signs", "truth.parquet"), ("studies", "truth_studies.parquet")):
         parts = [root / ".truth" / f"{institution}_{kind}.parquet" for institution in INSTITUTIONS]
         table = pd.concat([pd.read_parquet(path) for path in parts if path.exists()], ignore_index=True)
-        with whole_file(root / name) as path:
+        with atomic_write(root / name) as path:
             table.to_parquet(path, index=False)
 
 # %% ../../nbs/phantom/04_archives.ipynb #efc9d41c

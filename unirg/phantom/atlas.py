@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import Progress, StudyError, derived_seed, one_writer, read_json, write_json, write_whole
+from ..core import Progress, StudyError, derived_seed, one_writer, read_json, write_json, atomic_write_text
 from .anatomy import CAMERAS, Camera, film
 from .archives import displayed, patient_writers, recipe, save_png, save_table
 from .dictation import PREDICTABLE, UNCERTAIN, Reader, Readership, Style, decide, dictate, framed, say_findings
@@ -136,7 +136,7 @@ def write_atlas(
         table, signs = fill_atlas(part, studies, seed, processes, film_size)
         save_table(part / "atlas.csv", table, COLUMNS)
         pd.DataFrame(signs).to_parquet(part / "truth.parquet", index=False)
-        write_whole(part / "words.txt", "\n".join(institution_texts(min(300, studies), seed)) + "\n")
+        atomic_write_text(part / "words.txt", "\n".join(institution_texts(min(300, studies), seed)) + "\n")
         counts = pd.Series([row["split"] for row in table]).value_counts().to_dict()
         write_json(part / "made.json", {"made": made, "counts": counts})
         shutil.rmtree(folder, ignore_errors=True)

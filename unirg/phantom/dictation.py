@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['AVERAGE_MID', 'UNCERTAIN', 'PREDICTABLE', 'READERS', 'SEVERITY_BOUNDS', 'SEVERITY_WORDS', 'SIZED', 'GRADED', 'LOBES',
            'LUNG_ZONES', 'SIDE_SLOTS', 'ZONE_SLOTS', 'NOUNS', 'UNCOUNTED', 'URGENT_FIRST', 'ALSO_STATES', 'STYLES',
-           'WRITERS', 'SHOWN', 'Readership', 'Reader', 'speaks', 'place_words', 'framed', 'Style', 'Said', 'tidy',
-           'sentence', 'decide', 'listed', 'say_findings', 'say_impression', 'Dictation', 'dictate', 'best_thresholds']
+           'WRITERS', 'SHOWN', 'Readership', 'Reader', 'speaks', 'place_words', 'framed', 'Style', 'DictatedFinding',
+           'tidy', 'sentence', 'decide', 'listed', 'say_findings', 'say_impression', 'Dictation', 'dictate',
+           'best_thresholds']
 
 # %% ../../nbs/phantom/03_dictation.ipynb #219048b5
 import dataclasses
@@ -356,7 +357,7 @@ STYLES: dict[str, Style] = {
 
 # %% ../../nbs/phantom/03_dictation.ipynb #f88c4a72
 @dataclasses.dataclass(frozen=True)
-class Said:
+class DictatedFinding:
     "One sign the reader chose to state."
 
     sign: Sign
@@ -384,7 +385,7 @@ def tidy(
 
 def sentence(
     style: Style,
-    said: Said,
+    said: DictatedFinding,
     template: str,  # with slots
     pattern: str = "{}",  # around it: a change or a hedge
 ) -> tuple[str, list[dict]]:  # the sentence; the facts it states
@@ -415,7 +416,7 @@ def decide(
     visit: Visit,
     previous: Visit | None,  # the visit before, if any
     unevenness: float = Readership.unevenness,  # of the world's readers
-) -> list[Said]:
+) -> list[DictatedFinding]:
     "Choose the signs to state, their degree, the doubtful ones, and the changes worth a word."
     changes, said = course(previous, visit), []
     for sign in visit.signs:
@@ -425,7 +426,7 @@ def decide(
             continue
         doubt = reader.hedge * math.exp(-(((sign.severity - reader.mid) / 0.15) ** 2))
         if hedge < doubt and sign.finding != "support_devices":
-            said.append(Said(sign, "uncertain"))
+            said.append(DictatedFinding(sign, "uncertain"))
             continue
         low, high = SEVERITY_BOUNDS
         degree = "mild" if sign.severity + noise < low else "moderate" if sign.severity + noise < high else "severe"
@@ -435,23 +436,23 @@ def decide(
         change = {"resolved": "improved"}.get(change, change)  # still stated, so not gone
         if sign.finding in ("support_devices", "fracture") and change == "improved":
             change = None
-        said.append(Said(sign, "present", degree if graded else None, change))
+        said.append(DictatedFinding(sign, "present", degree if graded else None, change))
     stated = {(s.sign.finding, s.sign.side) for s in said}
     for sign in previous.signs if previous else ():
         gone = changes.get((sign.finding, sign.side)) == "resolved" and (sign.finding, sign.side) not in stated
         # only what was plain before is missed now; ribs do not resolve
         if gone and sign.severity > 0.45 and sign.finding != "fracture" and rng.random() < style.change_habit:
-            said.append(Said(sign, "absent", None, "resolved"))
+            said.append(DictatedFinding(sign, "absent", None, "resolved"))
     return said
 
 # %% ../../nbs/phantom/03_dictation.ipynb #6fa697c3
-def _change(style: Style, said: Said) -> str:
+def _change(style: Style, said: DictatedFinding) -> str:
     "The pattern that puts a change into words."
     sized = said.sign.finding in (*SIZED, "lung_lesion")
     return style.changes[said.change][0 if sized else 1] if said.change else "{}"
 
 
-def _word(rng, style: Style, said: Said, wording: str, brief: bool = False) -> tuple[str, list[dict]]:
+def _word(rng, style: Style, said: DictatedFinding, wording: str, brief: bool = False) -> tuple[str, list[dict]]:
     "One wording of one sign, drawn from the tables; `brief` takes the noun."
     noun = "".join(NOUNS[said.key])
     bare = noun.replace(", {sev}", "")
@@ -481,7 +482,7 @@ def listed(
 def say_findings(
     rng: np.random.Generator,
     style: Style,
-    said: list[Said],
+    said: list[DictatedFinding],
     filler: str | None = None,  # a sentence of boilerplate to end with
     normal: bool = True,  # whether to say that heart and mediastinum are normal
     wording: str = Readership.wording,  # plain or varied
@@ -516,7 +517,7 @@ def say_findings(
 def say_impression(
     rng: np.random.Generator,
     style: Style,
-    said: list[Said],
+    said: list[DictatedFinding],
     words: int = 15,  # most words
     items: int = 3,  # most items
 ) -> tuple[list[str], list[dict]]:  # sentences, facts
@@ -610,7 +611,7 @@ class Dictation:
     facts: list[dict]  # finding, status, side, location, severity, change, and the section that states it
     reader: str  # who dictated
 
-    def said(
+    def status_of(
         self,
         finding: str,
         side: str | None = None,  # the sign's side; a statement about another side does not count

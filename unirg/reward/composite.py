@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STEP1', 'STEP2', 'PAPER_STEP1', 'PAPER_STEP2', 'REWARDS', 'PAIRWISE', 'JUDGED', 'BOUNDS', 'COMPONENTS', 'Judge',
-           'MEASURES', 'weighted', 'imported_measure', 'check_component', 'parse_weights', 'Measures', 'dealt',
-           'one_thread', 'Processes', 'RayActors', 'workers_from', 'shared', 'measured', 'completion_text',
-           'WithoutTexts', 'keep_texts_out_of_logs', 'group_variance', 'batch_notes', 'counted_errors', 'Composite',
-           'composite_from', 'score_pairs']
+           'MEASURES', 'weighted', 'imported_measure', 'check_component', 'parse_weights', 'Measures',
+           'partition_pairs', 'one_thread', 'Processes', 'RayActors', 'workers_from', 'precompute_shared_embeddings',
+           'measured', 'completion_text', 'WithoutTexts', 'keep_texts_out_of_logs', 'group_variance', 'batch_notes',
+           'counted_errors', 'Composite', 'composite_from', 'score_pairs']
 
 # %% ../../nbs/reward/05_composite.ipynb #274790b8
 import bisect
@@ -167,24 +167,24 @@ class Measures:
                 return place[name]
         return imported_measure(name)
 
-    def parts(
+    def cache_keys(
         self,
         pairs: list[tuple[str, str]],  # (prediction, reference)
     ) -> list[tuple[str, str]]:  # (component, part), none twice; of components that have `parts`, `make` and `take`
         "What models will be asked for when the pairs are measured, such as a sentence's vectors."
         texts = list(dict.fromkeys(itertools.chain(*pairs)))
-        models = [name for name in self.names if name not in JUDGED and hasattr(self.measure(name), "parts")]
-        return [(name, part) for name in models for part in self.measure(name).parts(texts)]
+        models = [name for name in self.names if name not in JUDGED and hasattr(self.measure(name), "cache_keys")]
+        return [(name, part) for name in models for part in self.measure(name).cache_keys(texts)]
 
-    def make(
+    def compute(
         self,
-        parts: list[tuple[str, str]],  # (component, part)
+        keys: list[tuple[str, str]],  # (component, part)
     ) -> dict[tuple[str, str], typing.Any]:  # what its model makes of each
         "Make parts for whoever measures pairs with them."
         by_name = defaultdict(list)
-        for name, part in parts:
+        for name, part in keys:
             by_name[name].append(part)
-        return {(name, part): made for name, own in by_name.items() for part, made in self.measure(name).make(own).items()}
+        return {(name, part): made for name, own in by_name.items() for part, made in self.measure(name).compute(own).items()}
 
     def __call__(
         self,
@@ -193,7 +193,7 @@ class Measures:
     ) -> dict[str, list]:  # component -> a value a pair; `error_term` is left to whoever has the judgements
         "Measure pairs; raises `StudyError` naming a component that gives too few or too many values."
         for (name, part), made in (given or {}).items():
-            self.measure(name).take({part: made})
+            self.measure(name).fill_cache({part: made})
         known: dict[str, list] = {}
         for name in dict.fromkeys("judged_errors" if name in JUDGED else name for name in self.names):
             start = time.perf_counter()
@@ -211,14 +211,14 @@ class Measures:
         return known
 
 # %% ../../nbs/reward/05_composite.ipynb #73d7f20f
-def dealt(
+def partition_pairs(
     pairs: list[tuple[str, str]],  # (prediction, reference)
-    hands: int,  # how many
+    n_workers: int,  # how many
 ) -> list[list[int]]:  # positions in `pairs`, about equally much text each, none empty
     "Deal pairs out; those with one reference stay together as long as that leaves nobody idle."
     order = sorted(range(len(pairs)), key=lambda i: pairs[i][1])
     work = list(itertools.accumulate(len(pairs[i][0]) + 1 for i in order))  # longer texts take longer
-    cuts = [0, *(bisect.bisect_left(work, work[-1] * k / hands) + 1 for k in range(1, hands)), len(order)] if order else []
+    cuts = [0, *(bisect.bisect_left(work, work[-1] * k / n_workers) + 1 for k in range(1, n_workers)), len(order)] if order else []
     return [order[a:b] for a, b in itertools.pairwise(cuts) if b > a]
 
 
@@ -328,17 +328,17 @@ def workers_from(
     return None if int(count) == 0 else Processes(int(count)) if kind == "" else RayActors(int(count))
 
 
-def shared(
+def precompute_shared_embeddings(
     measures: Measures,
     workers: Processes | RayActors,
     shares: list[list[tuple[str, str]]],  # pairs of each worker
-) -> list[dict]:  # what was made for each share, see `Measures.make`
+) -> list[dict]:  # what was made for each share, see `Measures.compute`
     "Have the parts that several shares need made once, each worker making some."
-    wanted = [measures.parts(share) for share in shares]
+    wanted = [measures.cache_keys(share) for share in shares]
     times = Counter(itertools.chain(*wanted))
     common = sorted((part for part in times if times[part] > 1), key=lambda part: len(part[1]))  # long ones for each
     tasks = [(common[k :: len(shares)],) for k in range(min(len(shares), len(common)))]
-    made = {part: what for done in workers(measures, "make", tasks) for part, what in done.items()} if tasks else {}
+    made = {part: what for done in workers(measures, "compute", tasks) for part, what in done.items()} if tasks else {}
     return [{part: made[part] for part in parts if part in made} for parts in wanted]
 
 
@@ -350,11 +350,11 @@ def measured(
     "Measure pairs, here or by workers, with the same results."
     if workers is None or len(pairs) < 2:
         return measures(pairs)
-    hands = dealt(pairs, workers.count)
-    shares = [[pairs[i] for i in hand] for hand in hands]
-    shares = workers(measures, "__call__", list(zip(shares, shared(measures, workers, shares))))
+    divided = partition_pairs(pairs, workers.count)
+    shares = [[pairs[i] for i in hand] for hand in divided]
+    shares = workers(measures, "__call__", list(zip(shares, precompute_shared_embeddings(measures, workers, shares))))
     known = {name: [None] * len(pairs) for name in shares[0]}
-    for hand, share in zip(hands, shares, strict=True):
+    for hand, share in zip(divided, shares, strict=True):
         for name, values in share.items():
             for i, value in zip(hand, values, strict=True):
                 known[name][i] = value

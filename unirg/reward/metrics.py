@@ -34,7 +34,7 @@ import numpy as np
 from fastcore.basics import patch
 
 # %% ../../nbs/reward/02_metrics.ipynb #49a3e20f
-from ..core import StudyError, digest, whole_file
+from ..core import StudyError, digest, atomic_write
 from .findings import CHEXPERT_NAMES, FINDINGS, Fact, chexpert_labels, facts, statements, unread
 
 # %% ../../nbs/reward/02_metrics.ipynb #2f3132b1
@@ -709,7 +709,7 @@ class BertScore:
 
 # %% ../../nbs/reward/02_metrics.ipynb #3c765237
 @patch
-def parts(
+def cache_keys(
     self: BertScore,
     texts: typing.Iterable[str],  # reports
 ) -> dict[str, None]:  # sentences, in order
@@ -718,16 +718,16 @@ def parts(
 
 
 @patch
-def make(
+def compute(
     self: BertScore,
-    parts: typing.Iterable[str],  # sentences
+    keys: typing.Iterable[str],  # sentences
 ) -> dict[str, np.ndarray]:  # sentence -> (tokens, width) float32 of unit length
     "Token vectors of sentences; those not seen lately go through the model together."
-    return self._vectors.get(check_list(parts, "bertscore_minilm, sentences"), lambda new: embed_sentences(new, *self.load()))
+    return self._vectors.get(check_list(keys, "bertscore_minilm, sentences"), lambda new: embed_sentences(new, *self.load()))
 
 
 @patch
-def take(
+def fill_cache(
     self: BertScore,
     made: dict[str, np.ndarray],  # of `make`, in another process
 ) -> None:
@@ -743,7 +743,7 @@ def vectors(
     "Token vectors of each text, one by one: all at once would fill the memory."
     texts = check_texts(texts, "bertscore_minilm: the text")
     split, nothing = {text: sentences(text) for text in dict.fromkeys(texts)}, np.zeros((0, 1), np.float32)
-    known = self.make(sentence for parts in split.values() for sentence in parts)
+    known = self.compute(sentence for parts in split.values() for sentence in parts)
     return (np.concatenate([known[sentence] for sentence in split[text]] or [nothing]) for text in texts)
 
 # %% ../../nbs/reward/02_metrics.ipynb #f7f3139a
@@ -806,7 +806,7 @@ def write_vectors(
     made: dict[str, np.ndarray],  # sentence -> (tokens, width) float32
 ) -> None:
     "Leave vectors for the next process."
-    with whole_file(path) as part, open(part, "wb") as file:
+    with atomic_write(path) as part, open(part, "wb") as file:
         tokens = np.array([len(vectors) for vectors in made.values()])
         np.savez(file, texts=np.array(json.dumps(list(made))), tokens=tokens, vectors=np.concatenate(list(made.values())))
     for other in set(path.parent.glob("sentences-*.npz")) - {path}:
@@ -822,7 +822,7 @@ def sharing(
     "Begin with the vectors that were left in a folder, and leave there what came to them."
     path = self.file_of_vectors(Path(folder))
     found = read_vectors(path)
-    self.take(found)
+    self.fill_cache(found)
     yield
     made = {**read_vectors(path), **self._vectors.kept()}  # another process may have left some meanwhile
     if made.keys() - found.keys():

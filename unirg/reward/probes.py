@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'DEGREES', 'ASSERTED', 'DENIED', 'HEDGED', 'SYNONYMS', 'FALSE', 'UNKNOWN', 'OUTSIDE', 'RECOMMENDED',
-           'PASSED_OVER', 'DEVICES', 'NORMAL', 'EVERYTHING', 'PROBES', 'NEEDS', 'ORDER', 'RIGHT', 'SHOWN', 'exchanged',
-           'ungraded', 'told', 'turned', 'each_sentence', 'split_sentences', 'negation_flipped', 'hedged', 'paraphrase',
-           'stated_here', 'added', 'false_list', 'contradicted', 'other_figures', 'sides_exchanged', 'probe_texts',
-           'score_by_all', 'probe_table', 'shares', 'gamed', 'with_others', 'heat_map']
+           'PASSED_OVER', 'DEVICES', 'NORMAL', 'EVERYTHING', 'PROBES', 'NEEDS', 'ORDER', 'RIGHT', 'SHOWN', 'swap_words',
+           'strip_severity', 'fact_to_sentence', 'flip_status', 'each_sentence', 'split_sentences', 'negation_flipped',
+           'hedged', 'paraphrase', 'stated_here', 'added', 'false_list', 'contradicted', 'other_figures',
+           'sides_exchanged', 'probe_texts', 'score_by_all', 'probe_table', 'shares', 'exploitable_probes',
+           'add_mismatched_reports', 'heat_map']
 
 # %% ../../nbs/reward/06_probes.ipynb #685841fd
 import re
@@ -30,7 +31,7 @@ DEGREES = {
 }  # fmt: skip
 
 
-def exchanged(
+def swap_words(
     text: str,
     table: dict[str, str],  # lower-case word -> its replacement
 ) -> str:  # the same where no word of the table occurs
@@ -43,7 +44,7 @@ def exchanged(
     return re.sub(rf"\b({'|'.join(table)})\b", other, text, flags=re.IGNORECASE)
 
 
-def ungraded(
+def strip_severity(
     text: str,
 ) -> str:
     "Leave the words of degree out."
@@ -76,7 +77,7 @@ HEDGED = (
 )
 
 
-def told(
+def fact_to_sentence(
     fact: Fact,
     status: str,  # present, absent or uncertain, instead of the fact's own
 ) -> str:
@@ -86,7 +87,7 @@ def told(
     return " ".join([opening, *filter(None, detail), (fact.kind or FINDING_NAMES[fact.finding]).replace("_", " ").lower()]) + "."
 
 
-def turned(
+def flip_status(
     sentence: str,  # with its capital letter and full stop
     wordings: typing.Sequence[tuple[str, str]],  # regular expression, replacement
     want: dict[str, str],  # status of a fact -> status it is to have afterwards
@@ -103,7 +104,7 @@ def turned(
         text = re.sub(r"\bor\b", "and", text) if "uncertain" not in want.values() else text
         if {*read(text)} == wanted and text.lower() != sentence.lower():
             return text[:1].upper() + text[1:]
-    return " ".join(told(fact, want.get(fact.status, fact.status)) for fact in found)
+    return " ".join(fact_to_sentence(fact, want.get(fact.status, fact.status)) for fact in found)
 
 # %% ../../nbs/reward/06_probes.ipynb #f4163ad6
 _PIECE = re.compile(r"((?:findings|impression):\s*|\d+\.\s+)|([^.]+(?:\.(?=\S)[^.]*)*\.?)", re.IGNORECASE)
@@ -139,8 +140,8 @@ def negation_flipped(
 
     def flip(sentence: str) -> str:
         if _has(sentence, "present", "uncertain"):
-            return turned(sentence, ASSERTED, want)
-        return turned(sentence, DENIED, want) if _has(sentence, "absent") else sentence
+            return flip_status(sentence, ASSERTED, want)
+        return flip_status(sentence, DENIED, want) if _has(sentence, "absent") else sentence
 
     return each_sentence(reference, flip)
 
@@ -152,7 +153,7 @@ def hedged(
 
     def hedge(sentence: str) -> str:
         if _has(sentence, "present"):
-            return turned(sentence, HEDGED, {"present": "uncertain"})
+            return flip_status(sentence, HEDGED, {"present": "uncertain"})
         return re.sub(r"\b(no)\b", r"\1 definite", sentence, flags=re.IGNORECASE)
 
     return each_sentence(reference, hedge)
@@ -259,7 +260,7 @@ def contradicted(
 ) -> str:
     "The reference, and a denial of each finding in it."
     there = [fact for fact in facts(reference) if fact.status != "absent"]
-    return " ".join([reference, *dict.fromkeys(told(fact, "absent") for fact in there)])
+    return " ".join([reference, *dict.fromkeys(fact_to_sentence(fact, "absent") for fact in there)])
 
 # %% ../../nbs/reward/06_probes.ipynb #2fff352f
 DEVICES = {
@@ -287,7 +288,7 @@ def sides_exchanged(
 ) -> str:
     "Left and right change places in sentences that name both: who has which degree is the other."
     both = re.compile(r"(?=.*\bleft\b).*\bright\b", re.IGNORECASE | re.DOTALL)
-    return each_sentence(reference, lambda sentence: exchanged(sentence, SIDES) if both.match(sentence) else sentence)
+    return each_sentence(reference, lambda sentence: swap_words(sentence, SIDES) if both.match(sentence) else sentence)
 
 # %% ../../nbs/reward/06_probes.ipynb #45f9f9b1
 NORMAL = (
@@ -303,12 +304,12 @@ PROBES: dict[str, typing.Callable[[str], str]] = {
     "paraphrase": paraphrase,
     "reference twice": lambda reference: f"{reference} {reference}",
     "hedged throughout": hedged,
-    "severity shifted": lambda reference: exchanged(reference, DEGREES),
-    "severity left out": ungraded,
-    "side swapped": lambda reference: exchanged(reference, SIDES),
+    "severity shifted": lambda reference: swap_words(reference, DEGREES),
+    "severity left out": strip_severity,
+    "side swapped": lambda reference: swap_words(reference, SIDES),
     "negation flipped": negation_flipped,
     "figures changed": other_figures,
-    "devices exchanged": lambda reference: exchanged(reference, DEVICES),
+    "devices exchanged": lambda reference: swap_words(reference, DEVICES),
     "degrees exchanged": sides_exchanged,
     "contradicted": contradicted,
     "false finding": added(FALSE),
@@ -420,7 +421,7 @@ def shares(
     return table[["source", "study_id", "probe", "abnormal"]].join(values / own.where(own > 0))
 
 
-def gamed(
+def exploitable_probes(
     means,  # DataFrame: a row a probe, a column a measure, shares of the reference's score
 ):  # DataFrame of bools of the same form
     "Which wrong texts a measure pays as well as the paraphrase, and whether it pays repetition as well as the reference."
@@ -431,7 +432,7 @@ def gamed(
     return enough
 
 # %% ../../nbs/reward/06_probes.ipynb #4bfca5c8
-def with_others(
+def add_mismatched_reports(
     studies: typing.Sequence[dict],  # each with "reference", and "source" where there is more than one
 ) -> list[dict]:  # the same with "other": the next report of the source that is abnormal in another way; None where there is none
     "Give every study another patient's report, for the probe of that name."
@@ -470,7 +471,7 @@ def heat_map(
             means, ax=axis, cmap="cividis", vmin=0, vmax=1, annot=True, fmt=".2f", annot_kws={"size": 7}, linewidths=0.5,
             cbar=axis is axes[0][-1], cbar_kws={"label": "share of the reference's own score"},
         )  # fmt: skip
-        for row, column in zip(*gamed(means).to_numpy().nonzero()):
+        for row, column in zip(*exploitable_probes(means).to_numpy().nonzero()):
             axis.add_patch(plt.Rectangle((column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor="#d55e00", linewidth=1.8, zorder=3))
         axis.set_xticklabels([SHOWN.get(name, name) for name in measures], rotation=90, fontsize=8)
         axis.set(xlabel="", ylabel="", title=f"{source}, {group.study_id.nunique()} abnormal studies")

@@ -60,7 +60,7 @@ class Throughput:
     start_seconds: float = 120.0  # a training, before its first step
     prompt_tokens: float = 130.0  # words of a prompt, films aside
     report_tokens: float = 110.0  # a report
-    film_bytes: float = 180e3  # a prepared film
+    image_bytes: float = 180e3  # a prepared film
 
 
 REFERENCE = SIZES["Qwen/Qwen3-VL-8B-Instruct"]  # the policy that throughputs are stated for
@@ -194,7 +194,7 @@ def tokens_a_report(
 ) -> tuple[float, float]:  # before the report, and the report's
     "Tokens of a study's prompt and of its report."
     side = parameters.get("image_size") or 64
-    prior = parameters.get("films") == "with_prior"
+    prior = parameters.get("images") == "with_prior"
     films = 1 + prior
     prompt = films * max((side // 32) ** 2, 1) + speed.prompt_tokens + (speed.report_tokens if prior else 0)
     return prompt, speed.report_tokens
@@ -255,7 +255,7 @@ def run_bill(
     studies = min(studies, asked.get("train_limit") or studies)
     a_step, tokens = int(asked["studies_per_step" if grpo else "global_batch"]), sum(tokens_a_report(asked, speed))
     steps = option(asked, "max_steps")
-    if matched := [known[name].compute for run in asked.get("match_run", []) if (name := f"{run}-s{seed}") in known]:
+    if matched := [known[name].compute for run in asked.get("match_compute_of", []) if (name := f"{run}-s{seed}") in known]:
         steps = max(1, round(sum(matched) / (3 * a_step * tokens)))
     elif steps <= 0:
         steps = math.ceil(studies * option(asked, "num_train_epochs") / a_step)
@@ -302,7 +302,7 @@ class Bill:
     factors: dict[str, tuple[float, int]]  # of `measured_factors`
     measured_in: str = ""  # the profile whose runs were measured
     workers: int = 1  # trainings at a time
-    films: float = 0.0  # bytes of films that are to be prepared
+    images: float = 0.0  # bytes of films that are to be prepared
     written: int = 0  # reports on test studies
     scored: int = 0  # of them, by a language model
 
@@ -314,7 +314,7 @@ class Bill:
     @property
     def disk(self) -> float:
         "Bytes wanted at a time: films, finished policies, and the checkpoints of the run that keeps most."
-        return self.films + sum(run.policy for run in self.left) + max((run.kept for run in self.left), default=0.0)
+        return self.images + sum(run.policy for run in self.left) + max((run.kept for run in self.left), default=0.0)
 
     def seconds(self, runs: list[RunBill]) -> float | None:
         "What runs take; None where that of one is not known."
@@ -341,7 +341,7 @@ def trainings(
 ) -> list[RunBill]:
     "Each training of a plan by what is stated, in the plan's order."
     tasks, known = [task for task in plan.tasks.values() if task.notebook in TRAINING], {}
-    for task in sorted(tasks, key=lambda task: bool(task.parameters.get("match_run"))):  # what they match comes first
+    for task in sorted(tasks, key=lambda task: bool(task.parameters.get("match_compute_of"))):  # what they match comes first
         known[task.name] = run_bill(plan, task, speed, known)
     return [known[task.name] for task in tasks]
 
@@ -360,7 +360,7 @@ def bill(
     workers = typed(plan.settings.get("workers", "1"), int, "workers")
     found = Bill(runs, factors, other.settings.profile if factors else "", workers)
     fresh = [name for name in plan.sources if not (plan.out / "data" / name / "counts.json").is_file()]
-    found.films = sum(studies_in(plan, name, split) for name in fresh for split in ("train", "test")) * speed.film_bytes
+    found.images = sum(studies_in(plan, name, split) for name in fresh for split in ("train", "test")) * speed.image_bytes
     for task in plan.tasks.values():
         if task.notebook in ("40_generate", "45_consensus", "50_score"):
             asked, limit = task.parameters, task.parameters.get("limit") or 10**12

@@ -57,7 +57,7 @@ THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(2, 17))  # 0.10 to 0.80
 def choose_threshold(
     samples: dict[str, list[str]],  # of validation studies
     table,  # prepared studies that hold them: a table, a `Studies`, or a folder
-    want: str = "findings_impression",  # or 'findings'
+    target_sections: str = "findings_impression",  # or 'findings'
     thresholds: tuple[float, ...] = THRESHOLDS,  # to try
     reward: str | Callable = "step1",  # what is best: a setting of `composite_from`, or a function of (predictions, references) -> scores
 ) -> tuple[float, dict[float, float]]:  # the best, and each one's mean score
@@ -67,7 +67,7 @@ def choose_threshold(
         if studies.get(study, {}).get("split") != "validation":
             where = f"of the {studies[study]['split']} split" if study in studies else "not in the table"
             raise StudyError(f"a threshold is chosen on validation studies; '{study}' is {where}")
-    references = {study: text for study in samples if (text := target_text(studies[study], want))}
+    references = {study: text for study in samples if (text := target_text(studies[study], target_sections))}
     if not references:
         raise StudyError(f"none of {len(samples)} validation studies has a reference to choose a threshold by")
     score = composite_from(reward) if isinstance(reward, str) else reward

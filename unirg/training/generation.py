@@ -352,27 +352,27 @@ def load_prompt_config(
 def build_prompts(
     policy: str | os.PathLike,  # a policy's folder or hub id
     table: datasets.Dataset,  # prepared studies
-    want: str = "findings_impression",  # or 'findings'
-    wording: str | None = None,  # which prompt; None: the one the policy was trained on
+    target_sections: str = "findings_impression",  # or 'findings'
+    prompt_template: str | None = None,  # which prompt; None: the one the policy was trained on
     image_size: int | None = None,  # pixels a side; the policy's own if None
     split: str | None = None,  # only this one of the table's
 ) -> datasets.Dataset:
     "Rows as this policy is to be asked; raises `StudyError` where it has no processor or no study is left."
     taught, size = load_prompt_config(policy), image_size or input_resolution(load_processor(policy))
-    wording = wording or taught.get("wording", "short")
+    prompt_template = prompt_template or taught.get("prompt_template", "short")
     shown = {name: taught.get(name, False) for name in ("prior", "blind")}  # who learned from empty films is asked with empty films
-    return training_rows(table, want, size, wording, **shown, split=split, with_text=False)
+    return training_rows(table, target_sections, size, prompt_template, **shown, split=split, with_text=False)
 
 # %% ../../nbs/training/04_generation.ipynb #c0ce6d73
 def generate_reports(
     policy: str | os.PathLike,  # a policy's folder or hub id
     table,  # prepared studies: a table, a `Studies`, or a folder
     out: str | os.PathLike,  # the prediction file, JSON; with `samples` a file of those
-    want: str = "findings_impression",  # or 'findings'
+    target_sections: str = "findings_impression",  # or 'findings'
     batch_size: int = 64,  # studies at a time, each with all its samples
     max_new_tokens: int = 128,  # longest report, in tokens
     split: str | None = None,  # only this one of the table's
-    wording: str | None = None,  # which prompt; None: the one the policy was trained on
+    prompt_template: str | None = None,  # which prompt; None: the one the policy was trained on
     image_size: int | None = None,  # pixels a side; the policy's own if None
     dtype: str = "",  # of the weights; if empty bfloat16 on a GPU, else float32
     processes: int = 0,  # on this machine; 0: one for each GPU, or one
@@ -387,7 +387,7 @@ def generate_reports(
         raise StudyError(f"{out}: a consensus needs 2 samples or more, not 1")
     check_engine(engine)
     writing = Writing(str(policy), image_size, dtype, engine, batch_size, max_new_tokens, samples, temperature, seed)
-    rows = build_prompts(policy, table, want, wording, image_size, split)
+    rows = build_prompts(policy, table, target_sections, prompt_template, image_size, split)
     asked, note = request(rows, writing), out.with_name(f".{out.name}.request")
     if note.exists() and read_json(note) == {"request": asked, "file": digest(out)}:  # as it was left: a rerun goes on with the next file
         return read_json(out)["samples"] if samples else read_json(out)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'CHOICES', 'OURS', 'FREE', 'option_fields', 'trl_settings', 'parse_option', 'trl_options', 'own_defaults',
-           'resolved_options', 'films_shown', 'Job', 'profile_of', 'learned_options', 'job_fingerprint', 'recipe_of']
+           'resolved_options', 'images_shown', 'Job', 'profile_of', 'learned_options', 'job_fingerprint', 'recipe_of']
 
 # %% ../../nbs/training/00_options.ipynb #d3ef0de6
 import contextlib
@@ -167,13 +167,13 @@ def resolved_options(
     return {name: value for name, value in values.items() if name not in OURS and value is not dataclasses.MISSING}
 
 # %% ../../nbs/training/00_options.ipynb #13191523
-def films_shown(
-    films: str,  # own, with_prior or none
+def images_shown(
+    images: str,  # own, with_prior or none
 ) -> dict[str, bool]:  # prior and blind, of a `Job`
     "What a training is shown of a study; raises `StudyError` for another word."
-    if films not in ("own", "with_prior", "none"):
-        raise StudyError(f"films = {films}: it is own, with_prior or none")
-    return {"prior": films == "with_prior", "blind": films == "none"}
+    if images not in ("own", "with_prior", "none"):
+        raise StudyError(f"images = {images}: it is own, with_prior or none")
+    return {"prior": images == "with_prior", "blind": images == "none"}
 
 # %% ../../nbs/training/00_options.ipynb #15be4731
 @dataclass
@@ -186,18 +186,20 @@ class Job:
     out: str  # the finished policy's folder
     batch: int = 16  # studies an optimizer step, over all processes; in GRPO each with num_generations reports
     trl: dict[str, str] = field(default_factory=dict)  # options by TRL's names, as settings.ini words them
-    want: str = "findings_impression"  # or 'findings'
-    wording: str = "short"  # which prompt
+    target_sections: str = "findings_impression"  # or 'findings'
+    prompt_template: str = "short"  # which prompt
     prior: bool = False  # with the prior film and report
     blind: bool = False  # empty films: learns the language only
     image_size: int | None = None  # pixels a side; the policy's own if None
-    augment: int = 0  # learn from so many moved copies of every film in its place; 0 takes it as it is
+    n_augmented_copies: int = 0  # learn from so many augmented copies of every film in its place; 0 takes it as it is
     studies: int | None = None  # at most so many training studies
     seed: int = 0  # of the order of studies, of sampling
     evaluate_studies: int = 64  # validation studies of a look; 0: none
     evaluate_on: str = ""  # whose: a source's name, or NAME/train to set them aside from its training studies; every source's if empty
     muon_learning_rate: float = 0.0  # SFT: of the weight matrices, by Muon; 0 leaves them to AdamW like the rest
-    match_runs: list[str] = field(default_factory=list)  # SFT: folders of finished runs, whose compute to spend: steps then follow from it
+    match_compute_of: list[str] = field(
+        default_factory=list
+    )  # SFT: folders of finished runs, whose compute to spend: steps then follow from it
     reward: str = "step1"  # GRPO: a reward's name, or weights such as 'fact_f1=1 error_term=0.5'; in SFT what looks report beside the rest
     reward_workers: str = "0"  # processes that compute the reward, or ray:NUMBER; 0: the trainer's own
     judge: dict[str, str] | None = None  # by language model, in the reward: "name" of [judge:NAME], "profile" of settings.ini, its "digest"
@@ -233,7 +235,7 @@ class Job:
     @property
     def rows(self) -> dict:
         "Options of `training_rows`, less the image size."
-        return dict(want=self.want, wording=self.wording, prior=self.prior, blind=self.blind)
+        return dict(target_sections=self.target_sections, prompt_template=self.prompt_template, prior=self.prior, blind=self.blind)
 
     def options(
         self,
@@ -283,12 +285,12 @@ def job_fingerprint(
     from unirg.data.studies import Studies
 
     # where it works, how it is watched, and what is said below
-    left_out = {"out", "trl", "start", "tables", "match_runs", "reward_workers", "evaluate_studies", "stop_on_collapse"}
+    left_out = {"out", "trl", "start", "tables", "match_compute_of", "reward_workers", "evaluate_studies", "stop_on_collapse"}
     told = {name: value for name, value in vars(job).items() if name not in left_out}
     told |= {f"trl.{name}": value for name, value in learned_options(job).items()}
     told |= {"start": digest(job.start) if Path(job.start).exists() else job.start}
     told |= {"tables": [Studies.load(table).table._fingerprint for table in job.tables]}
-    told |= {"matched": [digest(Path(run) / "training.json") for run in job.match_runs]}
+    told |= {"matched": [digest(Path(run) / "training.json") for run in job.match_compute_of]}
     told |= {f"code of {name}": found for name, found in modules_of(f"import unirg.training.{job.kind}").items()}
     return json.loads(json.dumps(told, default=str))
 

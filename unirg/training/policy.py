@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
-from ..core import StudyError, read_json, whole_folder, write_json
+from ..core import StudyError, read_json, atomic_dir, write_json
 
 # %% ../../nbs/training/01_policy.ipynb #ba1ba511
 class ImageOnlyProcessor(Qwen3VLProcessor):
@@ -158,7 +158,7 @@ def build_tiny_policy(
         torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=1.0)
     stop, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=pad, do_sample=False)
-    with whole_folder(folder) as part:
+    with atomic_dir(folder) as part:
         model.save_pretrained(part)
         ImageOnlyProcessor(films, tokenizer, template).save_pretrained(part)
     return Path(folder)
@@ -186,13 +186,13 @@ def snapshot_of(
 def link_checkpoint(
     where: str | os.PathLike,  # a policy's folder, or a hub id: owner/name, or owner/name@revision
     folder: str | os.PathLike,  # the folder that stands for it
-    **asked,  # how it is to be asked where it does not say how it was trained: wording, want
+    **asked,  # how it is to be asked where it does not say how it was trained: prompt_template, target_sections
 ) -> Path:  # `folder`
     "Make a folder that stands for a policy kept elsewhere; one of the hub is noted with its commit, and stays that one."
     here = Path(where).expanduser()
     noted = {"policy": str(here.resolve())} if here.exists() else {"policy": str(where).partition("@")[0]}
     noted |= {} if here.exists() else {"revision": snapshot_of(str(where)).name}
-    with whole_folder(folder) as part:
+    with atomic_dir(folder) as part:
         write_json(part / "refers_to.json", noted | {"asked": asked})
     return Path(folder)
 

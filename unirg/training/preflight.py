@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core import StudyError, read_json, typed
-from ..data.reports import WANTS, wording_of
+from ..data.reports import TARGET_SECTIONS, parse_prompt_template
 from ..reward.composite import REWARDS, STEP2, check_component, parse_weights, workers_from
 from ..reward.llm_judge import judge_from
 from ..reward.metrics import default_bertscore
@@ -62,7 +62,7 @@ def place_of(
     path = plan.root / "settings.ini"
     raw = as_written(path, path.stat().st_mtime_ns)
     profiles = [plan.settings.profile]
-    while (other := raw.get(profiles[-1], "like", fallback="")) and other not in profiles:
+    while (other := raw.get(profiles[-1], "inherits", fallback="")) and other not in profiles:
         profiles.append(other)
     own = [f"run:{task.parameters['run']}"] if "run" in task.parameters else []
     stages = [task.notebook.split("_", 1)[-1], *(["score"] if task.notebook in ("40_generate", "45_consensus") else [])]
@@ -282,12 +282,15 @@ def check_packages(plan, task) -> Iterator[str | Lack]:
 
 # %% ../../nbs/training/08_preflight.ipynb #e4761bba
 def check_prompt(plan, task) -> Iterator[str]:
-    "A wording or a choice of sections that there is not."
+    "A prompt template or a choice of sections that there is not."
     asked = task.parameters
-    if "wording" in asked:
-        yield from (f"{place_of(plan, task, 'wording')}: {text}" for text in errors_of(wording_of, asked["wording"]))
-    if asked.get("want", "findings") not in WANTS:
-        yield f"{place_of(plan, task, 'want')}: want is '{asked['want']}'; it may be {' or '.join(WANTS)}"
+    if "prompt_template" in asked:
+        yield from (
+            f"{place_of(plan, task, 'prompt_template')}: {text}" for text in errors_of(parse_prompt_template, asked["prompt_template"])
+        )
+    if asked.get("target_sections", "findings") not in TARGET_SECTIONS:
+        known = " or ".join(TARGET_SECTIONS)
+        yield f"{place_of(plan, task, 'target_sections')}: target_sections is '{asked['target_sections']}'; it may be {known}"
 
 
 def check_policy(plan, task) -> Iterator[str]:

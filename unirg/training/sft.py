@@ -121,8 +121,8 @@ def main(
     # that computes the loss here, and it divides by the count over the whole global batch if it gets one.
     trainer.model_accepts_loss_kwargs = True
     trainer.scoring, trainer.longest = reward_of(job, light_columns(rows, "source"), processor)[0], longest_report(checks, processor)
-    if job.match_runs:
-        trainer.args.max_steps = matching_steps(job.match_runs, job.batch * tokens_a_row(rows, trainer.data_collator))
+    if job.match_compute_of:
+        trainer.args.max_steps = matching_steps(job.match_compute_of, job.batch * tokens_a_row(rows, trainer.data_collator))
 
     def passes(log):
         tokens = max((row.get("num_input_tokens_seen", 0) for row in log), default=0)

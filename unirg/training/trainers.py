@@ -36,7 +36,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl.models.utils import unwrap_model_for_generation
 
-from ..core import Settings, StudyError, die_with_parent, digest, read_json, write_json, write_whole, whole_folder
+from ..core import Settings, StudyError, die_with_parent, digest, read_json, write_json, atomic_write_text, atomic_dir
 from .generation import die_with_launcher, report_batches, studies_of
 from .launch import ENDED, PROGRESS
 from .options import Job, job_fingerprint, own_defaults, recipe_of
@@ -275,7 +275,7 @@ class Watch(TrainerCallback):
         if logs and not math.isfinite(logs.get("loss", 0.0)):
             raise StudyError(f"{self.job.name}: the loss is {logs['loss']} at step {state.global_step}: lower trl.learning_rate")
         if state.is_world_process_zero:
-            write_whole(self.job.work / "log.csv", pd.DataFrame(log_rows(state.log_history)).to_csv(index=False))
+            atomic_write_text(self.job.work / "log.csv", pd.DataFrame(log_rows(state.log_history)).to_csv(index=False))
             self.tell(state)
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
@@ -304,7 +304,7 @@ class CheckpointCompletion(TrainerCallback):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            write_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}" / "whole", "")
+            atomic_write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / "whole", "")
 
 
 def last_checkpoint(
@@ -382,7 +382,7 @@ def finish_work(
     record |= {"processes": world()[1], "versions": {name: version(name) for name in ("torch", "transformers", "trl")}}
     if Path(job.out).exists():
         print(f"{job.name}: the policy of other settings that was here is kept in {superseded(Path(job.out))}", flush=True)
-    with whole_folder(job.out) as part:
+    with atomic_dir(job.out) as part:
         if (weights / "adapter_config.json").exists():
             from peft import PeftModel
 
@@ -393,7 +393,7 @@ def finish_work(
             for path in [*weights.glob("*.safetensors*"), *weights.glob("*config.json")]:
                 shutil.copyfile(path, part / path.name)
         trainer.processing_class.save_pretrained(part)
-        write_whole(part / "log.csv", pd.DataFrame(rows).to_csv(index=False))
+        atomic_write_text(part / "log.csv", pd.DataFrame(rows).to_csv(index=False))
         for name in ("tensorboard", "rollouts"):
             if (job.work / name).exists():
                 shutil.copytree(job.work / name, part / name)
@@ -427,7 +427,7 @@ def load_rows(
 ) -> tuple:  # rows to learn from, validation rows or None
     "The rows of a job; raises `StudyError` where the source that is to be looked at has no such studies."
     tables = [studies_of(folder) for folder in job.tables]
-    rows = training_rows(tables, image_size=size, limit=job.studies, seed=job.seed, augment=job.augment, **job.rows)
+    rows = training_rows(tables, image_size=size, limit=job.studies, seed=job.seed, n_augmented_copies=job.n_augmented_copies, **job.rows)
     whose, split = job.evaluate_on.partition("/")[0], job.evaluate_on.partition("/")[2] or "validation"
     looked = [table for table in tables if not whose or whose in table.unique("source")]
     there = any(split in table.unique("split") for table in looked)
