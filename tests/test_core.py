@@ -79,7 +79,7 @@ def test_other_errors_keep_their_traceback():
 
 
 def test_a_variant_of_a_profile_has_a_folder_of_results_of_its_own(tmp_path):
-    profiles = ("[paper]\noutputs = elsewhere\nsteps = 9", "[mine]\nlike = paper", "[third]\nlike = mine\noutputs = third")
+    profiles = ("[paper]\noutputs = elsewhere\nsteps = 9", "[mine]\ninherits = paper", "[third]\ninherits = mine\noutputs = third")
     (tmp_path / "settings.ini").write_text("\n".join(profiles))
     paper, mine, third = (Settings(name, root=tmp_path) for name in ("paper", "mine", "third"))
     assert [profile.out.relative_to(tmp_path).as_posix() for profile in (paper, mine, third)] == ["elsewhere", "outputs/mine", "third"]

@@ -22,7 +22,7 @@ def study(tmp_path, text):
     if not (tmp_path / "nbs").exists():
         (tmp_path / "nbs").mkdir()
         (tmp_path / "nbs/study").symlink_to(ROOT / "nbs/study")
-    (tmp_path / "settings.ini").write_text(f"{(ROOT / 'settings.ini').read_text()}\n[wrong]\nlike = smoke\n{text}\n")
+    (tmp_path / "settings.ini").write_text(f"{(ROOT / 'settings.ini').read_text()}\n[wrong]\ninherits = smoke\n{text}\n")
     return tmp_path
 
 
@@ -431,7 +431,7 @@ def test_a_setting_that_a_profile_has_from_another_is_named_by_that_one():
     assert place_of(plan, task, "trl.num_generations") == "settings.ini: [paper:stage:rl] trl.num_generations"
     assert place_of(plan, task, "trl.epsilon_high") == "settings.ini: [stage:rl] trl.epsilon_high"
     assert place_of(plan, task, "studies_per_step") == "settings.ini: [paper_256_reports:stage:rl] studies_per_step"
-    assert place_of(plan, task, "prompt_template") == "settings.ini: [paper] wording" and place_of(
+    assert place_of(plan, task, "prompt_template") == "settings.ini: [paper] prompt_template" and place_of(
         plan, task, "n_augmented_copies"
     ).startswith("30_rl")
 

@@ -74,14 +74,14 @@ def test_the_full_phantom_is_the_phantom_with_more_of_everything(plan):
 
 
 def test_a_profile_is_like_another_value_by_value(tmp_path):
-    text = "[shared]\na = 0\n[one]\na = 1\nb = 1\n[one:run:r]\nx = 1\ny = 1\n[run:r]\nx = 0\nz = 0\n[two]\nlike = one\nb = 2\n"
-    (tmp_path / "settings.ini").write_text(text + "[two:run:r]\ny = 2\n[three]\nlike = two\n[three:run:r]\nx = 3\n")
+    text = "[shared]\na = 0\n[one]\na = 1\nb = 1\n[one:run:r]\nx = 1\ny = 1\n[run:r]\nx = 0\nz = 0\n[two]\ninherits = one\nb = 2\n"
+    (tmp_path / "settings.ini").write_text(text + "[two:run:r]\ny = 2\n[three]\ninherits = two\n[three:run:r]\nx = 3\n")
     two, three = (Settings(name, root=tmp_path) for name in ("two", "three"))
     assert two.values() == {"a": "1", "b": "2"} == three.values()
     assert two.section("run:r") == {"x": "1", "y": "2", "z": "0"} and three.section("run:r") == {"x": "3", "y": "2", "z": "0"}
     assert two.out.name == "two" and Settings("one", root=tmp_path).section("run:r") == {"x": "1", "y": "1", "z": "0"}
     for like, said in (("nobody", "no profile"), ("three", "itself")):
-        (tmp_path / "settings.ini").write_text(text.replace("inherits = one", f"inherits = {like}") + "[three]\nlike = two\n")
+        (tmp_path / "settings.ini").write_text(text.replace("inherits = one", f"inherits = {like}") + "[three]\ninherits = two\n")
         with pytest.raises(StudyError, match=rf"inherits '\w+', which is {said}"):
             Settings("two", root=tmp_path)
 
