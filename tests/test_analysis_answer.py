@@ -30,7 +30,7 @@ def scores(noise=0.02, n=60, seeds=(1, 2), fewer=None, **gain):
     "Studies of every set, two of each patient; a run has its gain over 0.5 in every measure, and as many errors less."
     rng, rows = np.random.default_rng(3), []
     for run, more in gain.items():
-        for s in [1] if run.endswith("_low") else seeds:
+        for s in [1] if run.endswith("_low_lr") else seeds:
             for dataset in (*TRAINING, *UNSEEN):
                 size = (fewer or {}).get(run, n)
                 value = 0.5 + more + 0.01 * s + rng.normal(0, noise, size)

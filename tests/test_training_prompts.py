@@ -60,7 +60,7 @@ def test_the_prompt_says_whether_there_is_a_prior(place, prompt_template):
     assert words["no_prior"] not in alone and table[0]["findings"] not in alone
 
 
-@pytest.mark.parametrize("inherits", [*PROMPT_TEMPLATES])
+@pytest.mark.parametrize("like", [*PROMPT_TEMPLATES])
 def test_films_stand_in_the_order_that_the_wording_says(place, like):
     processor = place[1]
     orders = {films: json.dumps({"inherits": like, "images": films}) for films in ("current prior", "prior current")}
@@ -76,7 +76,7 @@ def test_films_stand_in_the_order_that_the_wording_says(place, like):
         assert "The second image is the current study, the first an earlier" in texts[1]
 
 
-@pytest.mark.parametrize("inherits", [*PROMPT_TEMPLATES])
+@pytest.mark.parametrize("like", [*PROMPT_TEMPLATES])
 def test_films_in_turn_stand_each_before_its_own_words(place, like):
     "With a prior or without, the current film and what follows it are the same."
     processor = place[1]

@@ -37,12 +37,12 @@ def chosen_samples(
     samples: dict[Hashable, list[str]],  # study -> reports drawn, two or more
     references: dict[Hashable, str],  # of these studies
 ) -> dict[str, dict[Hashable, str]]:  # choice -> study -> report
-    "The first `sample`, the one the others reward most (`agreed`), the one the reference rewards most (`best`); the earlier of equals."
+    "The first (`random`), the one the others reward most (`mbr`), the one the reference rewards most (`oracle`); the earlier of equals."
     mutual = mutual_rewards(reward, samples)
     pairs = [(study, text) for study, texts in samples.items() for text in texts]
     true = dict(zip(pairs, reward([text for _, text in pairs], [references[s] for s, _ in pairs], study_id=[str(s) for s, _ in pairs])))
     return {
-        "sample": {study: texts[0] for study, texts in samples.items()},
-        "agreed": {study: max(texts, key=mutual[study].__getitem__) for study, texts in samples.items()},
-        "best": {study: max(texts, key=lambda text, s=study: true[s, text]) for study, texts in samples.items()},
+        "random": {study: texts[0] for study, texts in samples.items()},
+        "mbr": {study: max(texts, key=mutual[study].__getitem__) for study, texts in samples.items()},
+        "oracle": {study: max(texts, key=lambda text, s=study: true[s, text]) for study, texts in samples.items()},
     }
