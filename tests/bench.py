@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 from PIL import Image
+from training_toys import many_studies, toy_texts
 
 from unirg.analysis.statistics import means_with_intervals, randomisation_p
 from unirg.core import derived_seed, read_json, write_json, atomic_write_text
@@ -288,7 +289,8 @@ def bench_world(folder, studies=80):
 
 def trainer_run(who, kind, job, folder):
     "One short training in a process of its own: what its clock said."
-    path, out = write_json(f"{folder}/{who}.json", job | {"out": f"{folder}/{who}.{kind}"}), f"{folder}/{who}.clock.json"
+    place = tempfile.mkdtemp(dir=folder)  # a work folder of its own: one that is there already is gone on with
+    path, out = write_json(f"{place}/job.json", job | {"out": f"{place}/policy"}), f"{place}/clock.json"
     line = [sys.executable, str(Path(__file__).with_name("trainer_bench.py")), who, kind, str(path), out]
     own = {name: value for name, value in environment().items() if name != "UNIRG_LAUNCHED"}  # it has no launcher to end with
     done = subprocess.run(line, env=own, capture_output=True, text=True)
@@ -331,18 +333,34 @@ def trainer_rows(sft_steps=40, grpo_steps=12, rounds=2, warm=3):
                 yield f"- {what}, % of a step", 100 * share, ""
 
 
-def main():
-    load_before = os.getloadavg()[0]
-    warnings.simplefilter("ignore")  # pydicom's, of the real files' headers
-    rows = []
+def start_rows(studies=560_000):
+    "From the start of a trainer to its first batch, with the studies of the paper and with few; films and texts are few and repeated."
+    options = {"sft": {"max_steps": "1"}, "grpo": {"max_steps": "1", "num_generations": "2", "max_completion_length": "8"}}
+    with tempfile.TemporaryDirectory() as folder:
+        policy = build_tiny_policy(toy_texts(), f"{folder}/policy")
+        tables = {number: str(many_studies(f"{folder}/{number}", number)) for number in (studies, 560)}
+        for kind in ("sft", "grpo"):
+            clocks = {}
+            for number, table in tables.items():
+                job = {"kind": kind, "start": str(policy), "tables": [table], "batch": 8, "trl": options[kind], "evaluate_studies": 0}
+                start = time.time()
+                _, imports, batch, processor = trainer_run("ours", kind, job, folder)["begun"]
+                clocks[number] = batch - start, processor, processor - imports
+            (whole, *spent), (_, *few) = clocks[studies], clocks[560]
+            beside = "{:.1f} s of the processor, {:.1f} of them after the imports; with 560 studies {:.1f} and {:.1f}; aim under 60"
+            beside = beside.format(*spent, *few)
+            yield f"{kind.upper()}, {studies:,} studies: from the start to the first batch, s", whole, beside
+
+
+def world_rows():
+    "The phantom's films and the facts of its reports."
     patients = [draw_patient(name, i, 1) for name in INSTITUTIONS for i in range(4)]
 
     def render():
         for p in patients:
             film(p.body, p.visits[0].signs, CAMERAS[p.institution], p.visits[0].view, 512, p.visits[0].seed)
 
-    rows.append(("phantom film, 512 x 512, ms", 1000 * seconds(render) / len(patients), ""))
-    rows += film_rows()
+    yield "phantom film, 512 x 512, ms", 1000 * seconds(render) / len(patients), ""
     reports = [dictate(p, 0, 1).text for p in patients]
 
     def cold():
@@ -350,28 +368,34 @@ def main():
         for text in reports:
             facts(text)
 
-    rows.append(("facts of a report, cold, ms", 1000 * seconds(cold) / len(reports), ""))
-    rows += statistics_rows()
-    rows += reward_rows()
-    rows.append(share_of_a_step())
-    rows += trainer_rows()
-    rows += reader_rows()
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench`; not a test. Compare within a run only.",
-        "",
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}. Load average before: {load_before:.1f}",
-        "(where other work holds the cores, two processes gain less by the clock).",
-        "",
-        "| what | value | beside |",
-        "|---|---|---|",
-    ]
-    written = "\n".join([*lines, *(f"| {what} | {value:.3g} | {beside} |" for what, value, beside in rows)]) + "\n"
-    before = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
-    gpus = before[before.find("\n## ") :] if "\n## " in before else ""  # what tests/gpu_bench.py wrote
-    atomic_write_text(ROOT / "BENCHMARKS.md", written + gpus)
+    yield "facts of a report, cold, ms", 1000 * seconds(cold) / len(reports), ""
+
+
+PARTS = {"world": world_rows, "films": film_rows, "statistics": statistics_rows, "reward": reward_rows}
+PARTS |= {"share": lambda: [share_of_a_step()], "trainers": trainer_rows, "start": start_rows, "readers": reader_rows}
+
+
+def main(names):
+    "Measure all, or some parts by name: their rows take the place of those that the file has."
+    load_before = os.getloadavg()[0]
+    warnings.simplefilter("ignore")  # pydicom's, of the real files' headers
+    rows = [f"| {what} | {value:.3g} | {beside} |" for name in names or PARTS for what, value, beside in PARTS[name]()]
+    path = ROOT / "BENCHMARKS.md"
+    before, _, gpus = path.read_text(encoding="utf-8").partition("\n## ")  # what tests/gpu_bench.py wrote
+    on = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}. Load average before: {load_before:.1f}"
+    if names:
+        known = {line.split("|")[1]: line for line in before.splitlines() if line.startswith("| ")}
+        known |= {row.split("|")[1]: row for row in rows}
+        top = [line for line in before.splitlines() if not line.startswith("|") and not line.startswith(f"Part {', '.join(names)}:")]
+        top += [f"Part {', '.join(names)}: a run of its own. {on}", ""]
+        lines = [*top, *known.values()]
+    else:
+        top = ["# Benchmarks", "", "Written by `make bench`; not a test. Compare within a run only.", "", on]
+        top += ["(where other work holds the cores, two processes gain less by the clock).", ""]
+        lines = [*top, "| what | value | beside |", *rows]
+    lines.insert(len(lines) - len([line for line in lines if line.startswith("|")]) + 1, "|---|---|---|")
+    atomic_write_text(path, "\n".join(lines) + "\n" + ("\n## " + gpus if gpus else ""))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

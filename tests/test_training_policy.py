@@ -4,6 +4,7 @@ import pickle
 import json
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from training_toys import toy_table, toy_texts
 
 from unirg.core import StudyError
 from unirg.data.reports import target_text
+from unirg.data.studies import FEATURES
 from unirg.training.generation import model_inputs, report_batches
 from unirg.training.policy import (
     ImageOnlyProcessor,
@@ -81,6 +83,15 @@ def test_no_film_is_read_before_a_row_is_asked_for(tmp_path, monkeypatch):
     assert len(rows) == 108 and len(set(light_columns(rows, "study_id"))) == 36 and not made
     rows.select(range(40))[[0, 0, 0, 1]]  # as GRPO asks: a study once for each of its reports
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("blank", [None, "", " ", "\n", "\t \r\n", "\u00a0", "\x1c\x85\u2003", "\u3000", ".", " Clear. ", "\u200b"])
+def test_a_text_of_white_space_alone_is_none(blank):
+    "As it is for the text that is learned."
+    for given in ({"findings": blank, "impression": None}, {"findings": None, "impression": blank}):
+        table = toy_table(4)
+        table = datasets.Dataset.from_list([row | given if row["study_id"] == "s2" else row for row in table], features=FEATURES)
+        assert ("s2" in light_columns(training_rows(table, split=None), "study_id")) == bool(target_text(given))
 
 
 @pytest.mark.parametrize(

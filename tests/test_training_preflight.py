@@ -8,6 +8,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import torch
 
 import unirg.training.preflight as checks
 from unirg.core import Settings, StudyError, write_json
@@ -263,11 +264,11 @@ def test_a_package_that_is_wanted_and_not_here(tmp_path, monkeypatch, text, pack
 
 
 def test_more_gpus_than_there_are(tmp_path, monkeypatch):
-    for there, told in ((0, True), (1, True), (8, False), (-1, False)):
-        monkeypatch.setattr(checks, "gpus_here", lambda there=there: there)
+    for there, told in ((0, True), (1, True), (7, True), (8, False), (9, False)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
         found = [fault for fault in faults(tmp_path, "[wrong:stage:sft]\nlaunch = fsdp2") if "GPUs" in fault]
         assert bool(found) == told
-    monkeypatch.setattr(checks, "gpus_here", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     told = "[wrong:stage:sft]\nlaunch = zero3\nprocesses = 16\nnodes = 2"
     assert not [fault for fault in faults(tmp_path, told) if "GPUs" in fault], "8 on each of two"
 

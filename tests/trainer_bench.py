@@ -66,11 +66,14 @@ def plain(kind, job):
 
 def main(who, kind, path, out):
     job, trainer, spent, steps = read_json(path), SFTTrainer if kind == "sft" else GRPOTrainer, defaultdict(list), []
+    begun = [time.time(), time.process_time()]  # all is imported
     for owner, name in [*PARTS.values(), (trainer, "compute_loss")]:
         clocked(owner, name, spent)
     step = trainer.training_step
 
     def marked(self, *arguments, **named):
+        if not steps:
+            begun.extend([time.time(), time.process_time()])  # the first batch is there
         loss = step(self, *arguments, **named)
         steps.append([now(), time.process_time()])  # up to here from the last: a step, with what stands between two
         return loss
@@ -82,7 +85,7 @@ def main(who, kind, path, out):
         {"sft": sft, "grpo": grpo}[kind].main(path)
     parts = {what: spent[name] for what, (_, name) in PARTS.items()} | {"forward": spent["compute_loss"]}
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    write_json(Path(out), {"steps": steps, "parts": parts, "peak": peak})
+    write_json(Path(out), {"begun": begun, "steps": steps, "parts": parts, "peak": peak})
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ class Settings:
         self.sections = {name: {key: uncommented(value) for key, value in parser[name].items()} for name in parser.sections()}
         if profile not in self.profiles:
             raise StudyError(f"settings.ini has no profile [{profile}]; it has: {', '.join(self.profiles)}")
+        self.origins = {}  # (section, key) -> the section of another profile that its value is from
         self._inherit()
 
     @property
@@ -175,7 +176,18 @@ def _inherit(self: Settings) -> None:
         for name in [name for name in self.sections if name == other or name.startswith(f"{other}:")]:
             own = self.profile + name[len(other) :]
             theirs = {key: value for key, value in self.sections[name].items() if name != other or key != "outputs"}
+            self.origins |= {(own, key): name for key in theirs.keys() - self.sections.get(own, {}).keys()}
             self.sections[own] = {**theirs, **self.sections.get(own, {})}  # its folder of results is its own
+
+
+@patch
+def written_in(
+    self: Settings,
+    *sections: str,  # as for `values`
+) -> dict[str, str]:  # the name of each value in the file -> the section that says it, be it another profile's
+    "Where the values that hold were written."
+    parts = {name: self.sections.get(name, {}) for name in ("shared", self.profile)} | self.parts(*sections)
+    return {key: self.origins.get((name, key), name) for name, values in parts.items() for key in values}
 
 # %% ../nbs/00_core.ipynb #fd20214e
 SOURCE_KEYS = {"layout", "root", "institution", "role", "when_missing", "credentialed", "judge_endpoints", "read_limit", "benchmark"}

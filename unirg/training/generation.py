@@ -96,10 +96,10 @@ class Writing:
     image_size: int | None = None  # pixels a side; the policy's own if None
     dtype: str = ""  # of the weights; if empty bfloat16 on a GPU, else float32
     engine: str = "transformers"  # or 'vllm'
-    batch_size: int = 64  # studies at a time
+    batch_size: int = 64  # studies at a time, each with all its samples
     max_new_tokens: int = 128  # longest report, in tokens
     samples: int = 0  # reports drawn a study; 0: the greedy one
-    temperature: float = 1.0  # of the drawing
+    temperature: float = 1.0  # of the drawing; 1 is the policy's own distribution
     seed: int = 0  # of the drawing
 
     @property
@@ -369,30 +369,22 @@ def generate_reports(
     table,  # prepared studies: a table, a `Studies`, or a folder
     out: str | os.PathLike,  # the prediction file, JSON; with `samples` a file of those
     target_sections: str = "findings_impression",  # or 'findings'
-    batch_size: int = 64,  # studies at a time, each with all its samples
-    max_new_tokens: int = 128,  # longest report, in tokens
     split: str | None = None,  # only this one of the table's
     prompt_template: str | None = None,  # which prompt; None: the one the policy was trained on
-    image_size: int | None = None,  # pixels a side; the policy's own if None
-    dtype: str = "",  # of the weights; if empty bfloat16 on a GPU, else float32
     processes: int = 0,  # on this machine; 0: one for each GPU, or one
-    engine: str = "transformers",  # or 'vllm'
-    samples: int = 0,  # reports drawn a study; 0: the greedy one
-    temperature: float = 1.0,  # of the drawing; 1 is the policy's own distribution
-    seed: int = 0,  # of the drawing
+    **how,  # the other fields of `Writing`: batch_size, max_new_tokens, samples, engine ...
 ) -> dict[str, dict | list[str]]:  # study id to its record as written; with `samples` to its reports
     "Write reports of every study, unless the file has them; raises `StudyError` where policy or table cannot be used."
-    out, table = Path(out), studies_of(table)
-    if samples == 1:
+    out, table, writing = Path(out), studies_of(table), Writing(str(policy), **how)
+    if writing.samples == 1:
         raise StudyError(f"{out}: a consensus needs 2 samples or more, not 1")
-    check_engine(engine)
-    writing = Writing(str(policy), image_size, dtype, engine, batch_size, max_new_tokens, samples, temperature, seed)
-    rows = build_prompts(policy, table, target_sections, prompt_template, image_size, split)
+    check_engine(writing.engine)
+    rows = build_prompts(policy, table, target_sections, prompt_template, writing.image_size, split)
     asked, note = request(rows, writing), out.with_name(f".{out.name}.request")
     if note.exists() and read_json(note) == {"request": asked, "file": digest(out)}:  # as it was left: a rerun goes on with the next file
-        return read_json(out)["samples"] if samples else read_json(out)
+        return read_json(out)["samples"] if writing.samples else read_json(out)
     written = write_parts(rows, writing, out, processes)
-    if samples:
+    if writing.samples:
         write_json(out, {"writing": writing.fingerprint, "samples": written})
     else:
         written = write_predictions(table, {study: texts[0] for study, texts in written.items()}, out)

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from ..core import StudyError
 from .options import Job
-from .rows import light_columns
+from .rows import light_columns, references
 from .trainers import WritesReports, matching_steps, reward_of, set_up, train_and_finish, worker
 
 # %% ../../nbs/training/02_sft.ipynb #c53a754c
@@ -99,7 +99,7 @@ def longest_report(
     processor,  # of the policy
 ) -> int:  # tokens
     "How long a report of a look may be: half as long again as the longest reference."
-    texts = [] if rows is None else [row["reference"] or "" for row in rows]
+    texts = [] if rows is None else [text or "" for text in references(rows)]
     return max((len(ids) for ids in processor.tokenizer(texts)["input_ids"]), default=64) * 3 // 2 + 8 if texts else 64
 
 
@@ -128,7 +128,7 @@ def main(
         tokens = max((row.get("num_input_tokens_seen", 0) for row in log), default=0)
         return {"forward": tokens, "backward": tokens, "generated": 0}
 
-    train_and_finish(job, trainer, len(set(light_columns(rows, "study_id"))), passes)
+    train_and_finish(job, trainer, len(rows.unique("study_id")), passes)
 
 # %% ../../nbs/training/02_sft.ipynb #850482ca
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from .generation import die_with_launcher, report_batches, studies_of
 from .launch import ENDED, PROGRESS
 from .options import Job, job_fingerprint, own_defaults, recipe_of
 from .policy import answer_ends, input_resolution, load_policy
-from .rows import light_columns, training_rows
+from .rows import training_rows
 
 # %% ../../nbs/training/02_trainers.ipynb #122272e4
 def world() -> tuple[int, int]:
@@ -427,7 +427,6 @@ def load_rows(
 ) -> tuple:  # rows to learn from, validation rows or None
     "The rows of a job; raises `StudyError` where the source that is to be looked at has no such studies."
     tables = [studies_of(folder) for folder in job.tables]
-    rows = training_rows(tables, image_size=size, limit=job.studies, seed=job.seed, n_augmented_copies=job.n_augmented_copies, **job.rows)
     whose, split = job.evaluate_on.partition("/")[0], job.evaluate_on.partition("/")[2] or "validation"
     looked = [table for table in tables if not whose or whose in table.unique("source")]
     there = any(split in table.unique("split") for table in looked)
@@ -436,12 +435,10 @@ def load_rows(
     checks = None
     if job.evaluate_studies and there:
         checks = training_rows(looked, image_size=size, split=split, limit=job.evaluate_studies, **job.rows)
-    if checks and split == "train":  # set aside
-        aside = set(zip(light_columns(checks, "source"), light_columns(checks, "study_id"), strict=True))
-        learned = zip(light_columns(rows, "source"), light_columns(rows, "study_id"), strict=True)
-        rows = rows.select([number for number, study in enumerate(learned) if study not in aside])
-        if not len(rows):
-            raise StudyError(f"{job.name}: evaluate_studies sets every training study aside: ask for fewer than {len(checks)}")
+    aside = checks if split == "train" else None
+    rows = training_rows(
+        tables, image_size=size, limit=job.studies, seed=job.seed, n_augmented_copies=job.n_augmented_copies, aside=aside, **job.rows
+    )
     if len(rows) < job.batch:
         what = "global_batch" if job.kind == "sft" else "studies_per_step"
         raise StudyError(f"{job.name}: {what} {job.batch} is more than the {len(rows)} training studies there are")
