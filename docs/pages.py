@@ -1,21 +1,29 @@
-"""Pages that the build makes: every notebook, and the reference, which is read from the modules without importing them."""
+"""Pages that the build makes: every notebook, and the reference, which is read from the modules without importing them.
+
+`python docs/pages.py PROFILE [FOLDER]` keeps a study's executed notebooks in docs/executed, so that the site has them wherever it is built.
+"""
 
 import ast
+import base64
 import io
 import json
 import os
 import re
+import sys
 import tokenize
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from docutils.nodes import SkipNode  # noqa: F401  (conf.py raises it)
+from PIL import Image
 
-from unirg.core import Settings
+from unirg.analysis.report import SIGNS, Sets, decide, number, sets_of
+from unirg.core import Settings, read_json
 from unirg.reward.composite import MEASURES
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS, PACKAGE = ROOT / "nbs", ROOT / "unirg"
+NOTEBOOKS, PACKAGE, KEPT = ROOT / "nbs", ROOT / "unirg", ROOT / "docs" / "executed"
 SUBPACKAGES = {
     "core": "Settings, seeds, whole writes",
     "phantom": "Films from X-ray physics, patients, dictation, archives on disk",
@@ -50,6 +58,7 @@ def page(
     notebook: Path,
     note: str,  # what stands under the title
     title: str = "",  # added to the title, where several pages have one notebook
+    fold: bool = False,  # parameters and imports: one reads results
 ) -> str:  # the page, a notebook too
     "A notebook as a page: nbdev's directives go, outputs stay, but for widgets, which want scripts from elsewhere."
     book = nbformat.read(notebook, as_version=4)
@@ -59,15 +68,35 @@ def page(
             if re.match(r"#\| *(default_exp|hide)\b", cell.source):
                 continue
             cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
-            for output in cell.outputs:
-                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-            cell.metadata = nbformat.from_dict({})
+            cell.outputs = shown_outputs(cell.outputs)
+            set_up = set(cell.metadata.get("tags", [])) & {"parameters", "injected-parameters"} or re.match(r"(import|from) ", cell.source)
+            cell.metadata = nbformat.from_dict({"tags": ["hide-input"] if fold and set_up else []})
         cells.append(cell)
     first = next(cell for cell in cells if cell.cell_type == "markdown")
     head, _, rest = first.source.partition("\n")
     first.source = f"{head}{title}\n{rest}\n\n{note}"
     book.cells, book.metadata = cells, nbformat.from_dict({"kernelspec": book.metadata.get("kernelspec", {})})
     return nbformat.writes(book).replace(f"{ROOT}/", "")  # no path of this machine
+
+
+def shown_outputs(outputs: list) -> list:
+    "What a page shows of a cell: no widget, for it wants scripts from elsewhere, and no picture twice."
+    shown, seen = [], set()
+    for output in outputs:
+        data = output.get("data", {})
+        picture = data.get("image/png")
+        if "text/markdown" in data:  # a part of a page: its links to the rest lead nowhere
+            data["text/markdown"] = re.sub(r"\[([^\]]+)\]\(#[^)]*\)", r"\1", "".join(data["text/markdown"]))
+        if "application/vnd.jupyter.widget-view+json" not in data and (picture is None or pixels(picture) not in seen):
+            seen |= {pixels(picture)} if picture else set()
+            shown.append(output)
+    return shown
+
+
+def pixels(picture: str) -> bytes:
+    "The pixels of a PNG in base64, small: two drawings of one figure may differ by a line's width."
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("L").resize((24, 24))
+    return image.point(lambda grey: grey // 32).tobytes()
 
 
 def heading(notebook: Path) -> tuple[str, str]:
@@ -121,50 +150,168 @@ def library_pages() -> dict[str, str]:
     return pages
 
 
-def executed(profile: str) -> dict[str, list[Path]]:
-    "Executed notebooks by study notebook, one seed of each run; raises `ValueError` for a profile with credentialed sources."
+def closed_sources(settings: Settings) -> list[str]:
+    "Sources whose films and texts are not for everybody."
+    return [name for name in settings.listed("sources") if settings.section(f"source:{name}").get("credentialed") != "no"]
+
+
+def executed(
+    profile: str,
+    runs: Path,  # the folder of its executed notebooks
+) -> dict[str, list[Path]]:
+    "Executed notebooks by study notebook, one seed of each run, and of the sources only those that are made or the study's only ones."
     settings = Settings(profile, root=ROOT)
-    for source in settings.listed("sources"):
-        if settings.section(f"source:{source}").get("credentialed") != "no":
-            raise ValueError(f"{profile}: {source} is not marked 'credentialed = no'; its notebooks go on no page")
-    made = {name for name in settings.listed("sources") if settings.section(f"source:{name}").get("root", "").startswith("{out}/")}
-    shown = {f"prepare-{name}" for name in made} if made else {f"prepare-{name}" for name in settings.listed("sources")}
-    found, seen = {}, set()
-    for path in sorted((ROOT / "outputs" / profile / "runs").glob("[!.]*.ipynb")):
+    sources = settings.listed("sources")
+    made = [name for name in sources if settings.section(f"source:{name}").get("root", "").startswith("{out}/")]
+    shown, found, seen = {f"prepare-{name}" for name in made or sources}, {}, set()
+    for path in sorted(runs.glob("[!.]*.ipynb")):
         ran = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
         run = re.sub(r"-s\d+$", "", path.stem)
-        if run not in seen and not ran.get("exception") and (path.stem in shown or not path.stem.startswith("prepare-")):
+        done = ran.get("end_time") and not ran.get("exception")
+        if run not in seen and done and (path.stem in shown or not path.stem.startswith("prepare-")):
             found.setdefault(Path(ran.get("input_path") or path.stem).stem, []).append(path)
             seen.add(run)
     return found
 
 
+def runs_of(profile: str) -> Path:
+    "Where executed notebooks are: this machine's, or those that were kept; of sources that are not for everybody only the latter."
+    own = ROOT / "outputs" / profile / "runs"
+    return own if any(own.glob("*.ipynb")) and not closed_sources(Settings(profile, root=ROOT)) else KEPT / profile
+
+
+def keep(
+    profile: str,
+    out: Path,  # the profile's folder, where the study was run
+) -> None:
+    "Copy executed notebooks to docs/executed, small; raises `ValueError` where one holds words of a source that is not for everybody."
+    from unirg.data.leaks import scan_for_credentialed_content
+    from unirg.data.studies import Studies
+
+    places = [out / "data" / name for name in closed_sources(Settings(profile, root=ROOT))]
+    if gone := [place for place in places if not place.is_dir()]:
+        raise ValueError(f"{gone[0]} is not there, so its words cannot be looked for in the notebooks")
+    (KEPT / profile).mkdir(parents=True, exist_ok=True)
+    for path in (KEPT / profile).glob("*.ipynb"):
+        path.unlink()
+    kept = []
+    for path in [path for paths in executed(profile, out / "runs").values() for path in paths]:
+        book = nbformat.read(path, as_version=4)
+        for cell in book.cells:
+            cell.metadata = nbformat.from_dict({"tags": cell.metadata.get("tags", [])})
+            if cell.cell_type == "code":
+                cell.outputs = [smaller(output) for output in shown_outputs(cell.outputs)]
+        task = {"input_path": book.metadata.papermill["input_path"].rpartition("/")[2], "commit": commit_of(path)}
+        task["end_time"] = book.metadata.papermill["end_time"]
+        book.metadata = nbformat.from_dict({"kernelspec": book.metadata.kernelspec, "papermill": task})
+        kept.append(KEPT / profile / path.name)
+        kept[-1].write_text(nbformat.writes(book).replace(f"{out.resolve().parents[1]}/", "") + "\n", encoding="utf-8")
+    closed = [Studies.load(place).table for place in places]
+    for found in scan_for_credentialed_content(kept, closed) if closed else []:
+        if found["phrases"]:
+            Path(found["file"]).unlink()
+            raise ValueError(f"{found['file']} held words of a source that is not for everybody, and is not kept")
+        print(f"{found['file']}: {found['films']} picture(s) may be films: look at them")
+
+
+def smaller(output):
+    "An output with its pictures in few colours, and progress without its steps: a tenth of the bytes."
+    if output.output_type == "stream":
+        lines = output.text.splitlines(keepends=True)
+        output.text = "".join(line for line in lines if not re.search(r" a second, .* left", line)).strip("\n")
+    if len(output.get("data", {})) > 1:
+        output.data.pop("text/plain", None)  # the page takes the table or the picture
+    if picture := output.get("data", {}).get("image/png"):
+        image, data = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), io.BytesIO()
+        image.quantize(64, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+        output.data["image/png"] = base64.b64encode(data.getvalue()).decode()
+    return output
+
+
+def commit_of(path: Path) -> str:
+    "The commit that an executed notebook was run at, from the notebook if it was kept, else from the record beside it."
+    if commit := json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {}).get("commit"):
+        return commit
+    return read_json(record).get("commit") or "" if (record := path.with_suffix(".json")).is_file() else ""
+
+
 def study_pages() -> dict[str, str]:
     "Study notebooks as they were executed where they were, else as they are."
-    profiles = os.environ.get("UNIRG_DOCS_PROFILES", "phantom").split()
-    runs = {profile: executed(profile) for profile in profiles}
-    pages, lines, entries = {}, [], []
+    profiles = os.environ.get("UNIRG_DOCS_PROFILES", "phantom openi").split()
+    runs = {profile: executed(profile, runs_of(profile)) for profile in profiles}
+    pages, lines, entries, more = {}, [], [], {}
     for notebook in sorted(NOTEBOOKS.glob("study/*.ipynb")):
         name, (title, said) = notebook.stem, heading(notebook)
         tasks = [(profile, path) for profile in profiles for path in runs[profile].get(name, [])]
-        lines += [f"- [{title}]({name}.ipynb): {said}"]
         entries += [f"{title.split(':')[0]} <{name}>"]
         if not tasks:
             pages[f"study/{name}.ipynb"] = page(notebook, f"Source: `nbs/study/{name}.ipynb`, without outputs.")
+        links = {}
         for i, (profile, path) in enumerate(tasks):
             place = f"{name}-{profile}-{path.stem}" if i else name
             added = f" ({profile}, {path.stem})" if len(tasks) > 1 else ""
-            note = f"Source: `nbs/study/{name}.ipynb`. Executed as task `{path.stem}` of profile `{profile}`."
-            pages[f"study/{place}.ipynb"] = page(path, note, added)
+            simulated = " **Simulated data: the phantom.**" if profile.startswith("phantom") else ""
+            at = f" at commit `{commit.split('-')[0]}`" if (commit := commit_of(path)) else ""
+            note = f"Source: `nbs/study/{name}.ipynb`. Executed as task `{path.stem}` of profile `{profile}`{at}.{simulated}"
+            pages[f"study/{place}.ipynb"] = page(path, note, added, fold=True)
+            links.setdefault(profile, []).append(f"[{path.stem}]({place}.ipynb)")
             if i:
-                lines += [f"  - [{path.stem} of {profile}]({place}.ipynb)"]
-                entries += [f"{path.stem} <{place}>"]
+                more.setdefault(profile, []).append((path.stem, place))
+        lines += [
+            f"- [{title}]({name}.ipynb): {said}" + "".join(f"\\\n  {profile}: {' · '.join(found)}" for profile, found in links.items())
+        ]
+    for profile, found in more.items():
+        listed = [f"- [{task}]({place}.ipynb)" for task, place in found]
+        inner = tree(*(f"{task} <{place}>" for task, place in found))
+        pages[f"study/more-{profile}.md"] = "\n".join([f"# More tasks of {profile}", "", *listed, "", inner])
+        entries += [f"more-{profile}"]
     told = (
-        "Each notebook is a task of the study. Those that were executed on this machine are shown with their outputs, one seed of each "
-        "run. The others are shown as they are in the repository. The phantom's films, patients and reports are simulated."
+        "Each notebook is a task of the study, shown with the outputs of one seed of each run where it was executed, else as it is in the "
+        "repository. The phantom's films, patients and reports are simulated. Of Open-I no film and no report is shown."
     )
     pages["study/index.md"] = "\n".join(["# The study's notebooks", "", told, "", *lines, "", tree(*entries)])
     return pages
+
+
+# ---------------------------------------------------------------- claims
+
+CLAIMS = [  # what the paper claims, the panel, and the rows of its CSV that are the same comparison
+    ("RL after SFT writes better reports than SFT", "fig_answer", {"family": "primary", "against": "sft", "measure": "composite_step1"}),
+    ("They hold fewer errors", "fig_answer", {"family": "primary", "against": "sft", "measure": "judged_errors"}),
+    ("RL does more than SFT that goes on for the same compute (the paper has no such control)", "fig_answer",
+     {"family": "primary", "against": "sft_matched", "measure": "composite_step1"}),
+    ("The second step of RL, with its error term, leaves fewer errors than the first", "table_claims", {"claim": "steps"}),
+    ("A combined reward does better on balance than one measure alone", "table_claims", {"claim": "combined"}),
+    ("RL given the prior does better than SFT without it", "fig_3a", {"run": "rl1_prior", "against": "sft", "measure": "composite_step1"}),
+]  # fmt: skip
+NOT_RUN = [
+    "First on ReXrank's board with an 8B model",
+    "Better at archives of patients left out of training",
+    "Errors counted by a large language model as the judge",
+]
+STATUS = {"▲": "shown", "▼": "the opposite", "○": "undecided"}
+
+
+def claims_table(
+    figures: Path,  # of the committed profile
+    sets: Sets,
+) -> str:  # Markdown
+    "The paper's claims beside ours, each with its sign; a claim is shown in part where only some of its comparisons are."
+    lines = ["| The paper's claim | On the phantom | Status |", "|---|---|---|"]
+    for claim, panel, asked in CLAIMS:
+        rows, cells, signs = pd.read_csv(figures / f"{panel}.csv"), [], []
+        for column, value in asked.items():
+            rows = rows[rows[column] == value]
+        if rows.empty:
+            raise ValueError(f"{panel}.csv has no row of {asked}: docs/pages.py names it as a claim")
+        for row in rows.to_dict("records"):
+            signs.append(SIGNS[decide(row, up_is_better=row["measure"] == "balance")])
+            bounds = f"[{number(row['difference_low'], True)}, {number(row['difference_high'], True)}]"
+            against = f", against {row['against'].removeprefix('rl_')} alone" if row.get("claim") == "combined" else ""
+            cells.append(f"{signs[-1]} {number(row['difference'], True)} {bounds} {sets.name(row['dataset'])}{against}")
+        status = STATUS[signs[0]] if len(set(signs)) == 1 else "shown in part" if "▲" in signs and "▼" not in signs else "mixed"
+        lines.append(f"| {claim} | {'<br>'.join(cells)} (`{panel}.csv`) | {status} |")
+    return "\n".join([*lines, *(f"| {claim} | | not run by us |" for claim in NOT_RUN)]) + "\n"
 
 
 # ---------------------------------------------------------------- reference
@@ -284,4 +431,9 @@ def reference_pages() -> dict[str, str]:
         lines += [f"- [unirg.{module}]({module}.md): {plain(ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or '')}"]
     pages |= {f"reference/{module}.md": text for module, text in found.items()}
     pages["reference/measures.txt"] = "".join(f"`{name}`\n: {plain(said)}\n\n" for name, said in MEASURES.items())
+    pages["reference/claims.txt"] = claims_table(ROOT / "outputs" / "phantom" / "figures", sets_of(ROOT, "phantom"))
     return pages | {"reference/index.md": "\n".join([*lines, "", tree(*found)])}
+
+
+if __name__ == "__main__":
+    keep(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "outputs" / sys.argv[1])

@@ -1,11 +1,13 @@
 "What a person sees of a study, and that the pickers lead to it."
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from unirg.analysis.explore import explorer, known_values, matching, show_study, study_of
-from unirg.core import StudyError
+from unirg.analysis.explore import explorer, known_values, matching, prepared_last, read_reports, show_study, study_of, systems_html
+from unirg.core import StudyError, write_json
 from unirg.data.studies import StudyImage, Record, collect
 
 
@@ -62,3 +64,93 @@ def test_pickers_lead_to_the_study(table):
 def test_nothing_to_show():
     with pytest.raises(StudyError, match="may be shown"):
         explorer({})
+
+
+# ---------------------------------------------------------------- what systems wrote
+
+
+def wrote(folder, **texts):
+    write_json(folder / "demo.json", {study: {"model_prediction": text} for study, text in texts.items()})
+
+
+@pytest.fixture
+def reported(tmp_path):
+    wrote(tmp_path / "predictions" / "sft-s1", s0="Small right pleural effusion.", s1="No effusion.")
+    wrote(tmp_path / "predictions" / "sft-s2", s0="Nothing.", s1="Nothing.")
+    wrote(tmp_path / "predictions" / "rl2-s1", s0="Small left pleural effusion.", s1="<b>Clear.</b>")
+    wrote(tmp_path / "predictions" / ".half-s1", s0="Nothing.")
+    wrote(tmp_path / "systems" / "theirs", s0="Large left pleural effusion.")
+    return read_reports(tmp_path, "demo")
+
+
+def test_a_seed_of_every_run_is_read_and_other_systems_too(reported, tmp_path):
+    assert list(reported) == ["rl2", "sft", "theirs"] and reported["sft"]["s1"] == "No effusion."
+    assert read_reports(tmp_path, "another") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "coloured", "told"),
+    [
+        ("Small left pleural effusion.", 0, []),
+        ("Small right pleural effusion.", 1, ["right, reference: left"]),
+        ("Large left pleural effusion.", 1, ["severe, reference: mild"]),
+        ("Lungs are clear.", 0, ["left out"]),
+        ("Small left pleural effusion. Cardiomegaly.", 1, ["not in the reference"]),
+        ("", 0, ["left out"]),
+    ],
+)
+def test_errors_are_coloured_and_told(text, coloured, told):
+    page = systems_html({"sft": text}, {"findings": "Small left pleural effusion.", "impression": None})
+    assert page.count("<b style='color:") == coloured and all(note in page for note in told) and "<b>SFT</b>" in page
+
+
+def test_a_systems_text_is_shown_and_not_obeyed(reported, table):
+    page = systems_html({"rl2": reported["rl2"]["s1"]}, study_of(table, "s1"))
+    assert "&lt;b&gt;Clear.&lt;/b&gt;" in page and "<b>Clear" not in page
+
+
+def test_pickers_compare_systems_on_a_film(reported, table):
+    box = explorer({"demo": table}, reports={"demo": reported})
+    systems, card = box.children[2:]
+    assert systems.options == ("rl2", "sft", "theirs") and all(name in card.value for name in ("Reference", "SFT + RL", "theirs"))
+    systems.value = ("sft",)
+    assert "<b>SFT</b>" in card.value and "theirs" not in card.value
+    box.children[1].children[2].value = 3  # a study that nobody reported
+    assert "Reference" not in card.value and "<b>s2</b>" in card.value
+
+
+# ---------------------------------------------------------------- what is looked at first
+
+
+def prepared(root, profile, seconds):
+    path = root / "outputs" / profile / "data" / "demo" / "counts.json"
+    write_json(path, {})
+    os.utime(path, (seconds, seconds))
+
+
+@pytest.mark.parametrize(
+    ("made", "found"),
+    [
+        ("phantom smoke", "smoke"),
+        ("smoke phantom", "phantom"),
+        ("smoke scratch", "smoke"),
+        ("scratch phantom", "phantom"),
+        ("smoke", "smoke"),
+    ],
+)
+def test_the_profile_prepared_last_is_looked_at(tmp_path, made, found):
+    (tmp_path / "settings.ini").write_text("[phantom]\n[smoke]\n")
+    for second, profile in enumerate(made.split()):
+        prepared(tmp_path, profile, 1_000_000 + second)
+    assert prepared_last(tmp_path) == found
+
+
+def test_nothing_prepared_says_what_to_do(tmp_path):
+    (tmp_path / "settings.ini").write_text("[phantom]\n")
+    with pytest.raises(StudyError, match="--profile smoke"):
+        prepared_last(tmp_path)
+
+
+def test_labels_of_sections_stand_above_their_text_wherever_the_page_is(table):
+    "JupyterLab's style floats the terms of a list over long text."
+    assert "<dt" not in show_study(table, "s3").data and "<b>Findings</b><br>" in show_study(table, "s3").data

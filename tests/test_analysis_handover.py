@@ -3,9 +3,11 @@
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from training_toys import toy_studies, toy_table, toy_texts
 
-from unirg.analysis.handover import hand_over, model_card, write_cards
+from unirg.analysis.handover import hand_over, model_card, write_cards, write_release
 from unirg.analysis.scoring import save_scores, score_predictions
 from unirg.core import RESEARCH_ONLY, StudyError, digest, read_json, write_json
 from unirg.training.generation import generate_reports
@@ -120,7 +122,71 @@ def test_a_base_that_learned_from_the_atlas_has_a_card_that_says_what_it_stands_
     assert "stands for the pretraining" not in plain["sft-s1"]
 
 
-def test_a_folder_that_refers_elsewhere_is_not_ours(out, tmp_path):
+def test_a_folder_that_stands_for_a_policy_of_ours_hands_that_over_and_one_of_the_hubs_nothing(out, tmp_path):
     link_checkpoint(out / "models" / "sft-s1", tmp_path / "base-s1")
-    with pytest.raises(StudyError, match="only refers to"):
-        hand_over(tmp_path / "base-s1", tmp_path / "handed")
+    handed = hand_over(tmp_path / "base-s1", tmp_path / "handed")
+    assert "# base-s1" in (handed / "README.md").read_text() and (handed / "model.safetensors").is_file()
+    write_json(tmp_path / "hub" / "refers_to.json", {"policy": "owner/name", "revision": "1"})
+    with pytest.raises(StudyError, match="only refers to owner/name"):
+        hand_over(tmp_path / "hub", tmp_path / "other")
+
+
+# ---------------------------------------------------------------- a release
+
+
+@pytest.fixture(scope="module")
+def study(out, tmp_path_factory):
+    "A finished study: source toy is the phantom's, source cases is not; all three policies learned from toy."
+    root = tmp_path_factory.mktemp("study")
+    (root / "settings.ini").write_text("[made]\nsources = toy cases\n[source:toy]\nlayout = table\n[source:cases]\nlayout = table\n")
+    made = root / "outputs" / "made"
+    (made / "archives" / "toy").mkdir(parents=True)
+    (made / "archives" / "truth.parquet").touch()
+    shutil.copytree(out / "data", made / "data")
+    shutil.copytree(out / "data" / "toy", made / "data" / "cases")
+    for name in ("base-s1", "sft-s1", "rl2-s1"):
+        shutil.copytree(out / "models" / "sft-s1", made / "models" / name)
+        record = read_json(made / "models" / name / "training.json")
+        write_json(made / "models" / name / "training.json", record | {"job": record["job"] | {"tables": [str(made / "data" / "toy")]}})
+        for source in ("toy", "cases"):
+            write_json(made / "predictions" / name / f"{source}.json", {"s1": {"model_prediction": "Findings: Clear."}})
+    (made / "predictions" / "rl2-s1" / ".toy.json.request").touch()
+    return root
+
+
+def test_a_release_has_three_policies_with_cards_and_every_simulated_prediction(study, tmp_path):
+    packed = write_release("made", tmp_path / "dist", root=study)
+    assert [path.name for path in packed] == [f"made-{name}.tar.gz" for name in ("base", "predictions", "rl", "sft")]
+    for path in packed:
+        shutil.unpack_archive(path, tmp_path / "there")
+    for name in ("base", "sft", "rl"):
+        folder = tmp_path / "there" / f"made-{name}"
+        assert "**Simulated data: the phantom.**" in (folder / "README.md").read_text()
+        assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}
+    written = generate_reports(tmp_path / "there" / "made-rl", table=toy_table(2), out=tmp_path / "p.json", max_new_tokens=4)
+    assert len(written) == 2
+    files = {path.relative_to(tmp_path / "there" / "made-predictions").as_posix() for path in (tmp_path / "there").rglob("*.json")
+             if "made-predictions" in path.parts}  # fmt: skip
+    assert files == {"base-s1/toy.json", "sft-s1/toy.json", "rl2-s1/toy.json"}, "what is not simulated stays"
+    assert "Simulated data" in (tmp_path / "there" / "made-predictions" / "README.md").read_text()
+    text = "".join(path.read_text() for path in (tmp_path / "there").rglob("*.*") if path.suffix in (".md", ".json"))
+    assert str(study) not in text, "no path of the machine goes out"
+
+
+@pytest.mark.parametrize("system", ["base-s1", "sft-s1", "rl2-s1"])
+def test_a_policy_that_learned_from_anything_else_is_in_no_release(study, tmp_path, system):
+    shutil.copytree(study, tmp_path / "study")
+    path = tmp_path / "study" / "outputs" / "made" / "models" / system / "training.json"
+    record = read_json(path)
+    table = str(tmp_path / "study" / "outputs" / "made" / "data" / "cases")
+    write_json(path, record | {"job": record["job"] | {"tables": [*record["job"]["tables"], table]}})
+    with pytest.raises(StudyError, match=f"{system} learned from cases, not from the phantom"):
+        write_release("made", tmp_path / "dist", root=tmp_path / "study")
+    assert not (tmp_path / "dist").exists()
+
+
+def test_a_card_says_that_it_is_simulated_only_where_all_of_it_is(study, out):
+    models = study / "outputs" / "made" / "models"
+    made, real = model_card(models / "sft-s1"), model_card(out / "models" / "sft-s1")
+    assert "Simulated data" in made and "| phantom, in the layout of toy | no |" in made
+    assert "Simulated data" not in real and "| toy | no |" in real

@@ -1,5 +1,7 @@
 """The site: it builds without a warning, holds every notebook and public name, loads nothing from elsewhere, and its examples run."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -9,11 +11,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
+import pandas as pd
 import pytest
+from PIL import Image
+from training_toys import toy_studies
+
+from unirg.analysis.report import Sets
+from unirg.core import Settings, write_json
+from unirg.data.studies import Studies
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-PAGES = ["index", "start", "story", "openi", "your_data", "clusters", "trl", "measures", "limits"]
+PAGES = ["index", "start", "story", "claims", "openi", "your_data", "clusters", "trl", "measures", "limits"]
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "embed": "src", "object": "data"}
 
 
@@ -155,12 +165,178 @@ def test_the_page_of_measures_names_all_of_them():
     assert {*MEASURES, *COMPONENTS} - named == set()
 
 
-def test_a_profile_with_credentialed_sources_is_on_no_page(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    from pages import executed
+# ---------------------------------------------------------------- executed notebooks
 
-    with pytest.raises(ValueError, match="mimic_cxr is not marked"):
-        executed("paper")
+
+def executed_notebook(folder, name, *outputs, end="2026-01-01", source="3_figure"):
+    "A notebook as papermill leaves it, below <root>/outputs/<profile>/runs."
+    book = nbformat.v4.new_notebook()
+    book.cells = [nbformat.v4.new_markdown_cell(f"# {name}: a title\nWords."), nbformat.v4.new_code_cell("figure", outputs=list(outputs))]
+    book.metadata = nbformat.from_dict({"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    book.metadata["papermill"] = {"input_path": f"/home/me/nbs/study/{source}.ipynb", "end_time": end, "exception": None}
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, folder / f"{name}.ipynb")
+    write_json(folder / f"{name}.json", {"commit": "abc1234-dirty"})
+
+
+def drawn(grey=120, size=(900, 300), kind="display_data"):
+    data = io.BytesIO()
+    image = Image.new("RGB", size, (grey, grey, grey))
+    image.paste((200, 30, 30), (20, 20, 20 + grey, 200))
+    image.save(data, "PNG")
+    return nbformat.v4.new_output(kind, {"image/png": base64.b64encode(data.getvalue()).decode(), "text/plain": "<Figure>"})
+
+
+def printed(text):
+    return nbformat.v4.new_output("stream", name="stdout", text=text)
+
+
+@pytest.fixture
+def pages_module(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import pages
+
+    monkeypatch.setattr(pages, "KEPT", tmp_path / "kept")
+    return pages
+
+
+def outputs_of(path):
+    return [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+
+
+def test_executed_notebooks_are_kept_small_whole_and_without_a_place(pages_module, tmp_path):
+    out = tmp_path / "study" / "outputs" / "phantom"
+    progress = "128/590 reports, 7.7 a second, 1 min left\n"
+    executed_notebook(out / "runs", "sft-s1", drawn(), printed(f"{progress}{progress}the reward took 3%\n"), source="20_sft")
+    executed_notebook(out / "runs", "sft-s2", drawn(), source="20_sft")
+    executed_notebook(out / "runs", "rl1-s1", drawn(), end=None, source="30_rl")
+    executed_notebook(out / "runs", "prepare-covid_cases", printed("x"), source="10_prepare")
+    executed_notebook(out / "runs", "prepare-iu_xray", printed(f"{out.parents[1]}/outputs/phantom/data"), source="10_prepare")
+    pages_module.keep("phantom", out)
+    kept = {path.stem: path for path in (tmp_path / "kept" / "phantom").iterdir()}
+    assert set(kept) == {"sft-s1", "prepare-iu_xray"}, "one seed of a run, what ended, and of the sources those that are made"
+    picture, text = outputs_of(kept["sft-s1"])
+    assert text.text == "the reward took 3%" and list(picture.data) == ["image/png"]
+    assert Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).size == (900, 300)
+    assert outputs_of(kept["prepare-iu_xray"])[0].text == "outputs/phantom/data"
+    assert pages_module.commit_of(kept["sft-s1"]) == "abc1234-dirty"
+    shown = pages_module.executed("phantom", tmp_path / "kept" / "phantom")
+    stems = {name: [path.stem for path in paths] for name, paths in shown.items()}
+    assert stems == {"20_sft": ["sft-s1"], "10_prepare": ["prepare-iu_xray"]}
+
+
+@pytest.mark.parametrize(
+    "outputs, number",
+    [
+        ([drawn(), drawn()], 1),
+        ([drawn(kind="execute_result"), drawn(size=(905, 302))], 1),
+        ([drawn(40), drawn(200)], 2),
+        ([drawn(), printed("a"), drawn()], 2),
+        ([printed("a"), printed("a")], 2),
+        ([nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}), drawn()], 1),
+    ],
+)
+def test_a_page_shows_a_picture_once_and_no_widget(pages_module, outputs, number):
+    assert len(pages_module.shown_outputs(outputs)) == number
+
+
+def test_a_notebook_that_saves_a_panel_and_names_it_shows_it_once(tmp_path):
+    "The notebook's own doing: `save_panel` closes the figure, which the inline backend would show a second time."
+    from nbclient import NotebookClient
+
+    source = (
+        "%matplotlib inline\nimport pandas as pd, matplotlib.pyplot as plt\nfrom unirg.analysis.figures import save_panel\n"
+        f"figure, ax = plt.subplots(figsize=(2, 1))\nmade = save_panel(figure, pd.DataFrame({{'a': [1]}}), {str(tmp_path)!r}, 'x')\nfigure"
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(book, kernel_name="python3", timeout=120).execute()
+    pictures = [output for output in book.cells[0].outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 1 and (tmp_path / "fig_x.png").is_file()
+
+
+@pytest.mark.parametrize("profile", ["openi", "paper", "references"])
+def test_notebooks_of_sources_that_are_not_for_everybody_are_shown_as_kept_and_never_as_run(pages_module, tmp_path, monkeypatch, profile):
+    (tmp_path / "settings.ini").write_text((ROOT / "settings.ini").read_text())
+    monkeypatch.setattr(pages_module, "ROOT", tmp_path)
+    for name in (profile, "phantom"):
+        executed_notebook(tmp_path / "outputs" / name / "runs", "figure1", drawn())
+    closed = pages_module.closed_sources(Settings(profile, root=tmp_path))
+    own, kept = tmp_path / "outputs" / profile / "runs", tmp_path / "kept" / profile
+    assert pages_module.runs_of(profile) == (kept if closed else own)
+    assert bool(closed) == (profile != "references")
+
+
+def test_a_notebook_that_holds_their_words_is_not_kept(pages_module, tmp_path, monkeypatch):
+    settings = "[ours]\nsources = hospital\n[source:hospital]\nlayout = table\ncredentialed = yes\nroot = hospital\n"
+    (tmp_path / "settings.ini").write_text(settings)
+    monkeypatch.setattr(pages_module, "ROOT", tmp_path)
+    out = tmp_path / "outputs" / "ours"
+    toy_studies(out / "data" / "hospital", 8)
+    text = " ".join(Studies.load(out / "data" / "hospital").table["findings"][:8])
+    executed_notebook(out / "runs", "figure1", printed("counts alone"), source="61_figure1")
+    executed_notebook(out / "runs", "figure2", printed(text), source="62_figure2")
+    with pytest.raises(ValueError, match=r"figure2.*held words"):
+        pages_module.keep("ours", out)
+    assert not (tmp_path / "kept" / "ours" / "figure2.ipynb").exists() and (tmp_path / "kept" / "ours" / "figure1.ipynb").exists()
+
+
+def test_without_the_prepared_texts_nothing_of_them_is_kept(pages_module, tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").write_text("[ours]\nsources = hospital\n[source:hospital]\nlayout = table\nroot = hospital\n")
+    monkeypatch.setattr(pages_module, "ROOT", tmp_path)
+    executed_notebook(tmp_path / "outputs" / "ours" / "runs", "figure1", printed("counts"), source="61_figure1")
+    with pytest.raises(ValueError, match="hospital.*cannot be looked for"):
+        pages_module.keep("ours", tmp_path / "outputs" / "ours")
+    assert not (tmp_path / "kept").exists()
+
+
+KEPT = sorted((ROOT / "docs" / "executed").rglob("*.ipynb"))
+
+
+def test_what_is_kept_is_of_both_profiles_small_and_of_notebooks_that_are_there():
+    assert {path.parent.name for path in KEPT} == {"phantom", "openi"} and len(KEPT) > 50
+    assert sum(path.stat().st_size for path in KEPT) < 4.5e6, "some 3 MB as git packs them"
+    names = {path.stem for path in (ROOT / "nbs" / "study").glob("*.ipynb")}
+    kept = {Path(json.loads(path.read_text())["metadata"]["papermill"]["input_path"]).stem for path in KEPT}
+    assert kept <= names and {"61_figure1", "62_figure2", "66_primary_comparison", "20_sft", "30_rl"} <= kept
+
+
+def test_of_the_real_collection_nothing_but_drawings_is_kept():
+    "Pictures with films in them are of the phantom alone."
+    from unirg.data.leaks import looks_like_a_radiograph, pictures_in
+
+    films = [path.stem for path in KEPT if path.parent.name == "openi" and any(map(looks_like_a_radiograph, pictures_in(path)))]
+    assert set(films) <= {"figure1"}, "panel 1b: boxes with words, looked at"
+
+
+# ---------------------------------------------------------------- claims
+
+
+CLAIM = {"run": "rl2", "against": "sft", "dataset": "seen", "measure": "composite_step1", "difference": 0.02, "difference_low": 0.01}
+CLAIM |= {"difference_high": 0.03, "p_holm": 0.01}
+
+
+@pytest.mark.parametrize(
+    "rows, status",
+    [
+        ([{}], "shown"),
+        ([{}, {"difference_low": -0.01}], "shown in part"),
+        ([{"p_holm": 0.2}], "undecided"),
+        ([{"difference": -0.02, "difference_low": -0.03, "difference_high": -0.01}], "the opposite"),
+        ([{}, {"difference": -0.02, "difference_low": -0.03, "difference_high": -0.01}], "mixed"),
+    ],
+)
+def test_a_claims_status_follows_from_its_rows(pages_module, tmp_path, monkeypatch, rows, status):
+    monkeypatch.setattr(pages_module, "CLAIMS", [("A claim", "fig_x", {"against": "sft"})])
+    pd.DataFrame([CLAIM | row for row in [*rows, {"against": "another"}]]).to_csv(tmp_path / "fig_x.csv", index=False)
+    line = pages_module.claims_table(tmp_path, Sets({})).splitlines()[2]
+    assert line.endswith(f"| {status} |") and line.count("Trained on, pooled") == len(rows)
+
+
+def test_a_claim_that_no_row_speaks_of_is_an_error(pages_module, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages_module, "CLAIMS", [("A claim", "fig_x", {"against": "nobody"})])
+    pd.DataFrame([CLAIM]).to_csv(tmp_path / "fig_x.csv", index=False)
+    with pytest.raises(ValueError, match="nobody"):
+        pages_module.claims_table(tmp_path, Sets({}))
 
 
 def test_the_examples_of_rewards_in_trl_run(tmp_path):

@@ -117,6 +117,16 @@ def test_every_number_of_the_answer_stands_in_its_csv():
     assert len(tokens) > 20
 
 
+BEGIN = TEXT.index("<!-- answer of")
+DIGITS = [BEGIN + found.start() for found in re.finditer(r"\d", TEXT[BEGIN : TEXT.index("<!-- end", BEGIN)])]
+
+
+@pytest.mark.parametrize("at", DIGITS[5::7])
+def test_a_changed_digit_is_seen(at):
+    changed = TEXT[:at] + str((int(TEXT[at]) + 1) % 10) + TEXT[at + 1 :]
+    assert with_results(changed, ROOT) == TEXT != changed
+
+
 def test_words_outside_the_blocks_hold_no_result():
     "Numbers by hand are those of machines, versions and settings."
     outside = re.sub(r"<!-- (\w+) of .*?<!-- end -->|```.*?```|\]\([^)]*\)", "", TEXT, flags=re.S)

@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'STATUS_COLOURS', 'study_of', 'image_html', 'report_html', 'facts_html', 'study_html', 'show_study',
-           'matching', 'known_values', 'explorer', 'sources_to_show', 'scan_study_for_credentialed_content',
-           'credentialed_setting']
+           'read_reports', 'marked_html', 'systems_html', 'matching', 'known_values', 'explorer', 'prepared_last',
+           'sources_to_show', 'scan_study_for_credentialed_content', 'credentialed_setting']
 
 # %% ../../nbs/analysis/05_explore.ipynb #0b4fb8a9
 import base64
+import contextlib
 import html
 import io
+from pathlib import Path
 
 import pyarrow.compute as pc
 from PIL import Image
 
-from ..core import Settings, StudyError, typed
+from .cases import ERROR_COLOURS, error_marks, error_notes
+from .figures import name_of
+from .scoring import read_predictions
+from ..core import Settings, StudyError, study_root, typed
 from ..data.leaks import scan_for_credentialed_content
 from ..data.reports import target_text
 from ..reward.findings import FINDING_NAMES, Fact, facts
@@ -60,8 +65,8 @@ def report_html(
     parts = []
     for name in SHOWN:
         text = html.escape(study[name]).replace("\n", "<br>") if study.get(name) else "<i>none</i>"
-        parts.append(f"<dt style='font-weight:600'>{name.capitalize()}</dt><dd style='margin:0 0 .5em 0'>{text}</dd>")
-    return f"<dl style='margin:0'>{''.join(parts)}</dl>"
+        parts.append(f"<div style='margin:0 0 .5em 0'><b>{name.capitalize()}</b><br>{text}</div>")  # JupyterLab floats a list's terms
+    return "".join(parts)
 
 
 def facts_html(
@@ -120,6 +125,48 @@ def show_study(
     prior = study_of(table, study["prior_study_id"]) if study["prior_study_id"] else None
     return HTML(study_html(study, prior, width))
 
+# %% ../../nbs/analysis/05_explore.ipynb #6e2f0b91
+def read_reports(
+    out: Path,  # the profile's folder
+    source: str,
+) -> dict[str, dict[str, str]]:  # system -> study -> report, one seed of each run; empty before anything is written
+    "What every system wrote of a source's test studies, ours and others'."
+    files = [*sorted((out / "predictions").glob(f"[!.]*/{source}.json")), *sorted((out / "systems").glob(f"[!.]*/{source}.json"))]
+    found = {}
+    for file in files:
+        found.setdefault(file.parent.name.rpartition("-s")[0] or file.parent.name, file)
+    return {name: read_predictions(file) for name, file in found.items()}
+
+
+def marked_html(
+    text: str,
+    marks: list,  # of `unirg.analysis.cases.error_marks`
+) -> str:
+    "A report with its errors coloured."
+    parts, at = [], 0
+    for mark in marks:
+        words = html.escape(text[mark.start : mark.end])
+        parts += [html.escape(text[at : mark.start]), f"<b style='color:{ERROR_COLOURS[mark.kinds[0]]}'>{words}</b>"]
+        at = mark.end
+    return "".join(parts) + html.escape(text[at:])
+
+
+def systems_html(
+    reports: dict[str, str],  # system -> what it wrote of the study
+    study: dict,  # a row of a prepared table
+    target_sections: str = "findings",  # the sections that were asked for
+) -> str:
+    "Systems' reports of one study beside the radiologist's."
+    reference = target_text(study, target_sections) or ""
+    line = "<tr><td style='text-align:left;vertical-align:top;white-space:nowrap'><b>{}</b></td>"
+    line += "<td style='text-align:left;white-space:normal;max-width:44em'>{}</td></tr>"
+    rows = [line.format("Reference", html.escape(reference) or "<i>none</i>")]
+    for name, text in reports.items():
+        notes = [f"<div style='color:{ERROR_COLOURS[kind]}'>{html.escape(said)}</div>" for kind, said in error_notes(text, reference)]
+        told = marked_html(text, error_marks(text, reference)) + "".join(notes)
+        rows.append(line.format(html.escape(name_of(name)), told or "<i>empty</i>"))
+    return f"<table style='margin:0'>{''.join(rows)}</table>"
+
 # %% ../../nbs/analysis/05_explore.ipynb #cda1e549
 def matching(
     table,  # a prepared datasets table
@@ -158,6 +205,7 @@ def known_values(
 def explorer(
     tables: dict,  # source -> prepared datasets table; only those that may be shown
     width: int = 320,  # of a film on the screen, pixels
+    reports: dict | None = None,  # source -> system -> study -> report, of `read_reports`
 ):  # a widget
     "Pickers over a card that shows the study picked; raises `StudyError` where no table may be shown."
     import ipywidgets as widgets
@@ -171,10 +219,12 @@ def explorer(
     with_prior = widgets.Checkbox(description="with prior", indent=False)
     number = widgets.BoundedIntText(description="study", min=1, value=1)
     found, card, rows = widgets.Label(), widgets.HTML(), []
+    systems = widgets.SelectMultiple(description="systems", rows=6)
 
     def offer(*ignored):
         for name, column in (("split", "split"), ("view", "view"), ("flag", "flags")):
             pickers[name].options = [("any", None), *((value, value) for value in known_values(tables[source.value], column))]
+        systems.options = list((reports or {}).get(source.value, {}))
         search()
 
     def search(*ignored):
@@ -187,16 +237,33 @@ def explorer(
     def draw(*ignored):
         table = tables[source.value]
         picked = table.data.column("study_id")[rows[number.value - 1]].as_py() if rows else None
-        card.value = show_study(table, picked, width).data if rows else "no such study"
+        wrote = {name: texts[picked] for name, texts in (reports or {}).get(source.value, {}).items() if picked in texts}
+        wrote = {name: text for name, text in wrote.items() if name in systems.value or not systems.value}
+        compared = systems_html(wrote, study_of(table, picked)) if wrote else ""
+        card.value = show_study(table, picked, width).data + compared if rows else "no such study"
 
     source.observe(offer, "value")
     for picker in (*pickers.values(), words, with_prior):
         picker.observe(search, "value")
     number.observe(draw, "value")
+    systems.observe(draw, "value")
     offer()
-    return widgets.VBox([widgets.HBox([source, *pickers.values()]), widgets.HBox([words, with_prior, number, found]), card])
+    above = [widgets.HBox([source, *pickers.values()]), widgets.HBox([words, with_prior, number, found])]
+    return widgets.VBox([*above, *([systems] if reports else []), card])
 
 # %% ../../nbs/analysis/05_explore.ipynb #6121d28b
+def prepared_last(
+    root: str | Path | None = None,  # the study's root
+) -> str:  # a profile
+    "The profile that was prepared last; raises `StudyError` where none was."
+    root = Path(root or study_root())
+    counts = sorted(root.glob("outputs/*/data/[!.]*/counts.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(counts):
+        with contextlib.suppress(StudyError):  # a folder that is no profile's
+            return Settings(path.parents[2].name, root=root).profile
+    raise StudyError(f"nothing is prepared in {root / 'outputs'}: run `unirg-run --profile smoke` first")
+
+
 def sources_to_show(
     settings: Settings,  # of a profile
     sources: list[str],  # that are prepared

@@ -250,6 +250,7 @@ def save_panel(
             if suffix == "png" and not any(ax.images for ax in figure.axes):  # lines and letters need few colours: a third of the bytes
                 Image.open(part).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(part, "PNG", optimize=True, dpi=(300, 300))
         made.append(path)
+    plt.close(figure)  # a notebook shows it where it is named, and not a second time at the cell's end
     return made
 
 # %% ../../nbs/analysis/03_figures.ipynb #60d20ddc
