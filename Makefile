@@ -7,7 +7,9 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: setup study test prepare readme docs bench lab release clean
+WORLDS := $(shell sed -n 's/^worlds = //p' settings.ini)
+
+.PHONY: setup study worlds test prepare readme docs bench lab release clean
 
 setup: $(VENV)/.ready
 # torch goes first and alone, so that nothing later replaces it by another build; torchvision stays out (it breaks transformers beside a CPU build)
@@ -19,6 +21,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 study: setup  ## the whole study; make study PROFILE=smoke for the small one
 	$(BIN)/unirg-run --profile $(PROFILE)
+
+worlds: setup  ## when RL pays: the small worlds one after another, then the panel over them
+	for world in $(WORLDS) worlds; do $(BIN)/unirg-run --profile $$world || exit 1; done
 
 test: setup  ## contracts, units, library notebooks and the smoke study, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

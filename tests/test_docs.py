@@ -284,7 +284,7 @@ def test_without_the_prepared_texts_nothing_of_them_is_kept(pages_module, tmp_pa
     (tmp_path / "settings.ini").write_text("[ours]\nsources = hospital\n[source:hospital]\nlayout = table\nroot = hospital\n")
     monkeypatch.setattr(pages_module, "ROOT", tmp_path)
     executed_notebook(tmp_path / "outputs" / "ours" / "runs", "figure1", printed("counts"), source="61_figure1")
-    with pytest.raises(ValueError, match="hospital.*cannot be looked for"):
+    with pytest.raises(ValueError, match=r"hospital.*cannot be looked for"):
         pages_module.keep("ours", tmp_path / "outputs" / "ours")
     assert not (tmp_path / "kept").exists()
 

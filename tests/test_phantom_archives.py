@@ -350,3 +350,27 @@ def test_the_base_waits_for_the_atlas_and_for_no_archive(profile):
     assert tasks["atlas"].parameters["atlas_studies"] == (40 if profile == "smoke" else 8000)
     assert tasks["image_grounding"].parameters["seen_by"] == "base"
     assert "atlas" not in tasks["sft-s1"].parameters["sources"], "it is no source"
+
+
+# ---------------------------------------------------------------- worlds that share films
+
+
+def test_films_are_exposed_once_for_worlds_that_differ_in_readers_alone(tmp_path):
+    "The bytes are those of a world by itself; another prevalence, size or seed exposes its own."
+    few, kept = {"iu_xray": 3, "mimic_cxr": 3}, tmp_path / "films"
+    alone = write_world(tmp_path / "alone", few, seed=2, film_size=64)
+    first = write_world(tmp_path / "first", few, seed=2, film_size=64, films=kept)
+    exposed = {path: path.stat().st_mtime_ns for path in kept.rglob("*.npy")}
+    assert len(exposed) >= 6 and all(digest(first / name) == digest(alone / name) for name in few)
+    other = write_world(tmp_path / "other", few, seed=2, film_size=64, films=kept, readership=PREDICTABLE)
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*.npy")} == exposed
+    assert [p.name for p in files(other, "*.png")] == [p.name for p in files(first, "*.png")]
+    assert all(one.read_bytes() == two.read_bytes() for one, two in zip(files(other, "*.png"), files(first, "*.png"), strict=True))
+    write_world(tmp_path / "rare", few, seed=2, film_size=64, films=kept, prevalence=0.3)
+    assert len([*kept.rglob("*.npy")]) > len(exposed)
+
+
+def test_a_world_of_another_prevalence_is_written_anew(tmp_path):
+    usual = read_truth(write_world(tmp_path, {"rexrank": 6}, seed=1, film_size=32)).signs
+    rare = read_truth(write_world(tmp_path, {"rexrank": 6}, seed=1, film_size=32, prevalence=0.3)).signs
+    assert 0 < len(rare) < len(usual)

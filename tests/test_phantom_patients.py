@@ -89,3 +89,20 @@ def test_every_kind_of_change_occurs_and_agrees_with_the_severities(people):
 def test_an_unknown_institution_is_named():
     with pytest.raises(StudyError, match="nowhere"):
         draw_patient("nowhere", 0, 0)
+
+
+@pytest.mark.parametrize("prevalence", [0, -1, 2.1])
+def test_a_prevalence_that_cannot_be_is_refused(prevalence):
+    with pytest.raises(StudyError, match="prevalence is"):
+        draw_patient("iu_xray", 0, 7, prevalence)
+
+
+@pytest.mark.parametrize(("prevalence", "low", "high"), [(0.5, 0.4, 0.6), (1.0, 1.0, 1.0), (1.5, 1.3, 1.6)])
+def test_prevalence_changes_who_is_ill_and_nothing_else(people, prevalence, low, high):
+    for key in KEYS:
+        others = [draw_patient(key, index, 7, prevalence) for index in range(300)]
+        signs = [sum(len(v.signs) for p in some for v in p.visits) for some in (people[key], others)]
+        assert low <= signs[1] / signs[0] <= high
+        assert [(p.body, p.patient_id, p.race, len(p.visits)) for p in others] == [
+            (p.body, p.patient_id, p.race, len(p.visits)) for p in people[key]
+        ]

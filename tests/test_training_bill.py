@@ -197,7 +197,10 @@ def test_steps_follow_from_studies_epochs_and_batch(setting, steps):
     assert by_run(bill(paper_plan("paper", **sources)))["sft-s1"].steps == steps
 
 
-@pytest.mark.parametrize("profile", ["smoke", "phantom", "phantom_full", "recipes", "paper_try", "paper_zero_shot", "references"])
+@pytest.mark.parametrize(
+    "profile",
+    ["smoke", "phantom", "phantom_full", "recipes", "paper_try", "paper_zero_shot", "references", "world", "world_rare", "worlds"],
+)
 def test_every_profile_has_a_bill_and_a_line_of_it(profile):
     found = bill(paper_plan(profile))
     line = bill_line(found)

@@ -102,7 +102,7 @@ def test_one_wrong_setting_is_one_line(tmp_path):
     assert len(faults(tmp_path, "[wrong:run:rl1]\nreward = stepp1")) == 1
 
 
-@pytest.mark.parametrize("profile", ["smoke", "phantom", "phantom_full", "recipes"])
+@pytest.mark.parametrize("profile", ["smoke", "phantom", "phantom_full", "recipes", "world", "world_rare", "worlds"])
 def test_nothing_is_wrong_with_our_own_profiles(profile):
     plan = plan_of(Settings(profile, root=ROOT))
     assert [fault for fault in preflight(plan) if "disk" not in fault] == []

@@ -37,10 +37,10 @@ def readings(
     made, rows = read_json(note)["wanted"], []
     studies = pd.read_parquet(Path(archives) / "truth_studies.parquet", columns=["source", "patient_id", "study_id"])
     names = studies[studies.source == institution].to_dict("records")
-    for planned in plan(institution, made["studies"], made["seed"]):
+    for planned in plan(institution, made["studies"], made["seed"], made["prevalence"]):
         if split_of(institution, planned.index, made["seed"]) != split:
             continue
-        patient = draw_patient(institution, planned.index, made["seed"])
+        patient = draw_patient(institution, planned.index, made["seed"], made["prevalence"])
         for i in range(len(patient.visits)):
             known = {name: names[planned.number + i][name] for name in ("study_id", "patient_id")}
             rows += [{**known, "reader": reader, "text": text} for reader, text in dictated(patient, i, made).items()]

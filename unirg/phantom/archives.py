@@ -6,13 +6,13 @@
 __all__ = ['FILM_SIZE', 'HANDS', 'USUAL_HAND', 'LOST_TEXT', 'DETECTOR_MM', 'INVERTED_SHARE', 'CHEXPERT_NAMES', 'VIEW_MEANING',
            'DX_CLASS', 'EXPLICIT_LITTLE', 'JPEG_LOSSLESS', 'MIMIC_RACES', 'MIMIC_METADATA_COLUMNS', 'ADMISSION_COLUMNS',
            'CHEXPERT_COLUMNS', 'IU_XML', 'IU_IMAGE', 'REXRANK_FILE', 'LAYOUTS', 'PhantomStudy', 'uid', 'code',
-           'split_of', 'Planned', 'plan', 'studies_of', 'study_camera', 'view_seed', 'stored_films', 'own_range',
-           'displayed', 'save_png', 'save_table', 'save_text', 'dictated_labels', 'study_moment', 'clock', 'put_pixels',
-           'mimic_dicom', 'has_window', 'mimic_metadata', 'report_text', 'write_mimic_study', 'mimic_iv_rows',
-           'write_mimic_tables', 'chexpert_person', 'chexpert_text', 'write_chexpert_study', 'write_chexpert_tables',
-           'rexgradient_views', 'write_rexgradient_study', 'write_rexgradient_tables', 'iu_headings', 'iu_header',
-           'write_iu_study', 'write_iu_tables', 'rexrank_context', 'write_rexrank_study', 'jpeg',
-           'write_rexrank_tables', 'dictated_fact', 'truth_rows', 'write_patient', 'recipe', 'replace_folder',
+           'split_of', 'Planned', 'plan', 'studies_of', 'study_camera', 'view_seed', 'kept_film', 'stored_films',
+           'own_range', 'displayed', 'save_png', 'save_table', 'save_text', 'dictated_labels', 'study_moment', 'clock',
+           'put_pixels', 'mimic_dicom', 'has_window', 'mimic_metadata', 'report_text', 'write_mimic_study',
+           'mimic_iv_rows', 'write_mimic_tables', 'chexpert_person', 'chexpert_text', 'write_chexpert_study',
+           'write_chexpert_tables', 'rexgradient_views', 'write_rexgradient_study', 'write_rexgradient_tables',
+           'iu_headings', 'iu_header', 'write_iu_study', 'write_iu_tables', 'rexrank_context', 'write_rexrank_study',
+           'jpeg', 'write_rexrank_tables', 'dictated_fact', 'truth_rows', 'write_patient', 'recipe', 'replace_folder',
            'begin_writing', 'patient_writers', 'fill_archive', 'truth_table', 'gather_truth', 'write_archives',
            'write_archive', 'write_world', 'Truth', 'read_truth', 'true_signs', 'as_seen', 'rerender']
 
@@ -70,6 +70,7 @@ class PhantomStudy:
     text_lost: bool  # the archive kept neither findings nor impression
     seed: int  # the world's
     film_size: int = FILM_SIZE  # pixels a side
+    films: str = ""  # a folder of films that other worlds have exposed; empty: none
 
     def draw(
         self,
@@ -153,6 +154,7 @@ def plan(
     institution: str,  # a key of INSTITUTIONS
     studies: int,  # to reach by whole patients
     seed: int,  # the world's
+    prevalence: float = 1.0,  # of `draw_patient`
 ) -> list[Planned]:
     "The patients of an archive; raises `StudyError` for an institution that is not there and for less than one study."
     if institution not in INSTITUTIONS:
@@ -161,7 +163,7 @@ def plan(
         raise StudyError(f"{institution}: {studies} studies asked for; at least one is needed")
     planned, number = [], 0
     while number < studies:
-        patient = draw_patient(institution, len(planned), seed)
+        patient = draw_patient(institution, len(planned), seed, prevalence)
         films = sum(1 + (visit.has_lateral and visit.view != "LATERAL") for visit in patient.visits)
         planned.append(Planned(len(planned), number, len(patient.visits), films))
         number += len(patient.visits)
@@ -177,14 +179,16 @@ def studies_of(
     seed: int,  # the world's
     film_size: int = FILM_SIZE,  # pixels a side
     readership: Readership = UNCERTAIN,  # the world's readers
+    prevalence: float = 1.0,  # of `draw_patient`
+    films: str = "",  # of `PhantomStudy`
 ) -> Iterator[PhantomStudy]:
     "A planned patient's studies, with their reports."
-    patient = draw_patient(institution, planned.index, seed)
+    patient = draw_patient(institution, planned.index, seed, prevalence)
     split = split_of(institution, planned.index, seed)
     for i, visit in enumerate(patient.visits):
         dictation = dictate(patient, i, seed, readership)
         lost = random.Random(derived_seed(seed, institution, "lost", planned.index, i)).random() < LOST_TEXT
-        yield PhantomStudy(institution, patient, planned.index, visit, planned.number + i, split, dictation, lost, seed, film_size)
+        yield PhantomStudy(institution, patient, planned.index, visit, planned.number + i, split, dictation, lost, seed, film_size, films)
 
 # %% ../../nbs/phantom/04_archives.ipynb #3c8421ff
 DETECTOR_MM = 430  # a side
@@ -210,12 +214,28 @@ def view_seed(
     return derived_seed(visit_seed, "lateral") if view == "LATERAL" else visit_seed
 
 
+def kept_film(
+    folder: str,  # of films that were exposed before; empty: none is kept
+    *what,  # body, signs, camera, view, pixels a side, seed: all that a film depends on beside the physics
+) -> np.ndarray:  # detector values
+    "A film, exposed once for all worlds whose patients are the same: they may differ in readers alone."
+    if not folder:
+        return film(*what)
+    name = hashlib.sha256(repr(what).encode()).hexdigest()[:24]
+    path = Path(folder) / name[:2] / f"{name}.npy"
+    if not path.is_file():
+        with atomic_write(path) as part, part.open("wb") as file:
+            np.save(file, film(*what))
+    return np.load(path)
+
+
 def stored_films(
     study: PhantomStudy,
 ) -> list[tuple[str, np.ndarray]]:  # view and detector values
     "Expose the films of a study."
     body, visit, camera = study.patient.body, study.visit, study_camera(study)
-    return [(view, film(body, visit.signs, camera, view, study.film_size, view_seed(visit.seed, view))) for view in study.views]
+    exposure = lambda view: (body, visit.signs, camera, view, study.film_size, view_seed(visit.seed, view))  # noqa: E731
+    return [(view, kept_film(study.films, *exposure(view))) for view in study.views]
 
 # %% ../../nbs/phantom/04_archives.ipynb #f63dc24b
 def own_range(
@@ -930,10 +950,12 @@ def write_patient(
     seed: int,  # the world's
     film_size: int,  # pixels a side
     readership: Readership = UNCERTAIN,  # the world's readers
+    prevalence: float = 1.0,  # of `draw_patient`
+    films: str = "",  # of `PhantomStudy`
 ) -> tuple[dict[str, list[dict]], list[dict], list[dict]]:  # rows by table, truth of studies, truth of signs
     "Write a patient's films and reports; the tables come later."
     tables, studies, signs = {}, [], []
-    for study in studies_of(institution, planned, seed, film_size, readership):
+    for study in studies_of(institution, planned, seed, film_size, readership, prevalence, films):
         for name, rows in LAYOUTS[institution][0](folder, study).items():
             tables.setdefault(name, []).extend(rows)
         whole, shown = truth_rows(study)
@@ -995,6 +1017,8 @@ def fill_archive(
     seed: int,
     film_size: int,  # pixels a side
     readership: Readership,  # the world's readers
+    prevalence: float,  # of `draw_patient`
+    films: str,  # of `PhantomStudy`
     mapper,  # like `map`
     progress: Progress,
 ) -> dict:
@@ -1004,7 +1028,7 @@ def fill_archive(
     part.mkdir(parents=True)
     tables, studies, signs = {}, [], []
     n = len(patients)
-    alike = [[same] * n for same in (institution, part, seed, film_size, readership)]
+    alike = [[same] * n for same in (institution, part, seed, film_size, readership, prevalence, films)]
     done = mapper(write_patient, *alike[:2], patients, *alike[2:])
     for planned, (rows, some_studies, some_signs) in zip(patients, done):
         for name, more in rows.items():
@@ -1059,12 +1083,15 @@ def write_archives(
     processes: int = 1,  # writers at once; a script that uses several needs `if __name__ == "__main__"`
     film_size: int = FILM_SIZE,  # pixels a side
     readership: Readership = UNCERTAIN,  # the world's readers
+    prevalence: float = 1.0,  # of `draw_patient`
+    films: str | os.PathLike = "",  # a folder of films that all worlds with the same physics share; empty: none
 ) -> dict[str, dict]:  # counts by institution
     "Write some institutions' archives; those that stand there already, made alike, are kept. Raises `StudyError` for unknown ones."
     root = Path(root)
     same = {"seed": int(seed), "film_size": int(film_size), "readers": dataclasses.asdict(readership), "recipe": recipe()}
+    same["prevalence"] = float(prevalence)
     wanted = {name: {"studies": int(count), **same} for name, count in studies.items()}
-    plans = {name: plan(name, int(count), seed) for name, count in studies.items()}
+    plans = {name: plan(name, int(count), seed, prevalence) for name, count in studies.items()}
     counts = {}
     with Progress(sum(p.films for patients in plans.values() for p in patients), "films") as progress, patient_writers(processes) as mapper:
         for name, patients in plans.items():
@@ -1075,7 +1102,7 @@ def write_archives(
                 progress.resume(progress.done + sum(p.films for p in patients))
                 continue
             note.unlink(missing_ok=True)
-            counts[name] = fill_archive(name, root, patients, seed, film_size, readership, mapper, progress)
+            counts[name] = fill_archive(name, root, patients, seed, film_size, readership, prevalence, str(films), mapper, progress)
             write_json(note, {"wanted": wanted[name], "counts": counts[name]})
     gather_truth(root)
     return counts
@@ -1101,10 +1128,12 @@ def write_world(
     processes: int = 1,  # writers at once
     film_size: int = FILM_SIZE,  # pixels a side
     readership: Readership = UNCERTAIN,  # the world's readers
+    prevalence: float = 1.0,  # of `draw_patient`
+    films: str | os.PathLike = "",  # of `write_archives`
 ) -> Path:  # the root
     "Write the institutions' archives, truth.parquet and truth_studies.parquet; raises `StudyError` for an unknown institution."
     wanted = studies if isinstance(studies, dict) else dict.fromkeys(INSTITUTIONS, studies)
-    write_archives(root, wanted, seed, processes, film_size, readership)
+    write_archives(root, wanted, seed, processes, film_size, readership, prevalence, films)
     return Path(root)
 
 # %% ../../nbs/phantom/04_archives.ipynb #57de20a3

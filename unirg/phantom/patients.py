@@ -215,7 +215,7 @@ def _draw_body(rng, who: Institution, seed: int) -> Body:
     return Body(sex, round(age, 1), round(float(height), 1), round(bmi, 1), seed)
 
 
-def _films(rng, who: Institution, body: Body, days: list[int], seed: int) -> list[list[Sign]]:
+def _films(rng, who: Institution, body: Body, days: list[int], seed: int, prevalence: float = 1.0) -> list[list[Sign]]:
     "Signs at each visit, along one hidden path a sign."
     places, traits = _places(rng), rng.standard_normal(3)
     films: list[list[Sign]] = [[] for _ in days]
@@ -229,7 +229,7 @@ def _films(rng, who: Institution, body: Body, days: list[int], seed: int) -> lis
         for film, day in zip(films, days, strict=True):
             keep = math.exp(-(day - before) / course.days)
             own, before = keep * own + math.sqrt(1 - keep * keep) * rng.standard_normal(), day
-            severity = _severity(pulled + free * own, min(0.6, who.prevalence[name] * tilt), course.faintest)
+            severity = _severity(pulled + free * own, min(0.6, prevalence * who.prevalence[name] * tilt), course.faintest)
             if severity > 0:
                 film.append(Sign(finding, severity, side, zone, kind, derived_seed(seed, "sign", name)))
     return films
@@ -239,8 +239,11 @@ def draw_patient(
     institution: str,  # a key of INSTITUTIONS
     index: int,  # 0, 1, ...: which patient
     seed: int,  # the world's seed
+    prevalence: float = 1.0,  # times the institution's share of studies that show a sign, above 0, at most 2
 ) -> Patient:
-    "Draw one patient with all visits, the same every time; raises `StudyError` for an unknown institution."
+    "Draw one patient with all visits, the same every time; raises `StudyError` for an unknown institution or a prevalence that cannot be."
+    if not 0 < prevalence <= 2:
+        raise StudyError(f"prevalence is {prevalence}; it is a number above 0, at most 2")
     if institution not in INSTITUTIONS:
         raise StudyError(f"no institution '{institution}'; there are: {', '.join(INSTITUTIONS)}")
     who, own = INSTITUTIONS[institution], derived_seed(seed, "patient", institution, index)
@@ -251,7 +254,7 @@ def draw_patient(
     for _ in range(rng.choice(len(who.visits), p=who.visits)):
         days.append(days[-1] + int(rng.integers(1, 6) if rng.random() < who.soon else rng.integers(20, 300)))
     visits = []
-    for order, (day, signs) in enumerate(zip(days, _films(rng, who, body, days, own), strict=True)):
+    for order, (day, signs) in enumerate(zip(days, _films(rng, who, body, days, own, prevalence), strict=True)):
         ill = any(sign.kind in ("line", "tube") for sign in signs)  # whoever has a line or a tube is rarely taken to the upright stand
         portable = rng.random() < (0.95 if ill else who.portable * 0.9)
         visit = dict(study_id=_names(institution, index, order, seed)[1], order=order, day=day, view="AP" if portable else "PA")
