@@ -110,7 +110,7 @@ def test_signs_are_counted():
 
 # ---------------------------------------------------------------- one world's points
 
-BEFORE = {"greedy-s1": 0.60, "agreed-s1": 0.62, "greedy-s2": 0.60, "agreed-s2": 0.64}
+BEFORE = {"greedy-s1": 0.60, "mbr-s1": 0.62, "greedy-s2": 0.60, "mbr-s2": 0.64}
 AFTER = {"rl1-s1": 0.66, "sft_matched-s1": 0.62, "rl1-s2": 0.66, "sft_matched-s2": 0.60}
 
 
@@ -118,7 +118,7 @@ AFTER = {"rl1-s1": 0.66, "sft_matched-s1": 0.62, "rl1-s2": 0.66, "sft_matched-s2
 def test_points_are_told_with_their_seeds(seeds):
     take = lambda levels: {name: level for name, level in levels.items() if int(name[-1]) in seeds}  # noqa: E731
     before = [scores(take(BEFORE), [f"{s}{i}" for i in range(20)], s, believed=0.03) for s in "abe"]
-    before = pd.concat(before).assign(believed=lambda t: t.believed * t.system.str.startswith("agreed"))
+    before = pd.concat(before).assign(believed=lambda t: t.believed * t.system.str.startswith("mbr"))
     after = pd.concat([scores(take(AFTER), [f"{s}{i}" for i in range(20, 50)], s) for s in "abe"])
     found = law_points(before, after, "rl1", "sft_matched", ["a", "b"], resamples=200)
     found = found.set_index(["dataset", "quantity"])
@@ -155,7 +155,7 @@ FACTS = Composite(weights={"fact_f1": 1.0})
 def test_headroom_is_what_choosing_gains():
     table = headroom_scores(FACTS, DRAWN, GREEDY, TRUE)
     assert table.headroom["s1"] > 0.5 and table.headroom["s2"] == 0 and table.believed["s2"] == 0
-    assert (table.best >= table.agreed - 1e-12).all() and table.believed["s1"] > 0
+    assert (table.oracle >= table.mbr - 1e-12).all() and table.believed["s1"] > 0
     found = headroom_summary(table, ["p1", "p2"], 100)
     assert found["headroom"] == pytest.approx(table.headroom.mean()) and (found["studies"], found["patients"]) == (2, 2)
 

@@ -173,7 +173,7 @@ def executed_notebook(folder, name, *outputs, end="2026-01-01", source="3_figure
     book = nbformat.v4.new_notebook()
     book.cells = [nbformat.v4.new_markdown_cell(f"# {name}: a title\nWords."), nbformat.v4.new_code_cell("figure", outputs=list(outputs))]
     book.metadata = nbformat.from_dict({"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-    book.metadata["papermill"] = {"input_path": f"/home/me/nbs/study/{source}.ipynb", "end_time": end, "exception": None}
+    book.metadata["papermill"] = {"input_path": f"/data/me/nbs/study/{source}.ipynb", "end_time": end, "exception": None}
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, folder / f"{name}.ipynb")
     write_json(folder / f"{name}.json", {"commit": "abc1234-dirty"})

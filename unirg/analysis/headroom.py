@@ -16,7 +16,6 @@ from .statistics import paired_difference
 from ..core import StudyError
 from ..data.reports import target_text
 from ..reward.composite import Composite, composite_from
-from ..training.generation import generate_reports, studies_of
 
 # %% ../../nbs/analysis/17_headroom.ipynb #ae548a8c
 def mutual_rewards(
@@ -59,7 +58,7 @@ def headroom_scores(
     samples: dict[Hashable, list[str]],  # study -> reports drawn, two or more
     greedy: dict[Hashable, str],  # of these studies: the likeliest report
     references: dict[Hashable, str],  # of these studies
-) -> pd.DataFrame:  # a row a study, indexed by it: reward of greedy, agreed and best; headroom (agreed - greedy), believed
+) -> pd.DataFrame:  # a row a study, indexed by it: reward of greedy, mbr and oracle; headroom (mbr - greedy), believed
     "What choosing among samples is worth for each study; raises `StudyError` for one without a greedy report or a reference."
     for name, texts in (("greedy report", greedy), ("reference", references)):
         if missing := [study for study in samples if not texts.get(study)]:
@@ -74,8 +73,8 @@ def headroom_scores(
     worth = reward([greedy[study] for study, _ in pairs], [text for _, text in pairs], study_id=[str(study) for study, _ in pairs])
     likely = pd.Series(worth).groupby([names.index(study) for study, _ in pairs]).mean().to_numpy()
     table = pd.DataFrame(table, index=pd.Index(names, name="study_id"))
-    agreed = [mutual[study][chosen["mbr"][study]] for study in names]
-    return table.assign(headroom=table.agreed - table.greedy, believed=agreed - likely)
+    mbr = [mutual[study][chosen["mbr"][study]] for study in names]
+    return table.assign(headroom=table.mbr - table.greedy, believed=mbr - likely)
 
 # %% ../../nbs/analysis/17_headroom.ipynb #7ac1839e
 def headroom_summary(
@@ -83,9 +82,9 @@ def headroom_summary(
     patients: list,  # of its studies, in its order
     resamples: int = 1000,  # of the bootstrap, and trials of the test
     seed: int = 0,
-) -> dict:  # headroom, low, high, p (against 0), means of greedy, agreed, best and believed, studies, patients
+) -> dict:  # headroom, low, high, p (against 0), means of greedy, mbr, oracle and believed, studies, patients
     "Mean recoverable headroom with its interval over patients."
-    found = paired_difference(table.agreed, table.greedy, patients, resamples, seed)
+    found = paired_difference(table.mbr, table.greedy, patients, resamples, seed)
     means = {name: float(table[name].mean()) for name in ("greedy", "mbr", "oracle", "believed")}
     return {"headroom": found.pop("estimate"), **found, **means}
 
@@ -104,6 +103,8 @@ def recoverable_headroom(
     **how,  # of `generate_reports`: batch_size, max_new_tokens, engine, dtype, temperature, ...
 ) -> tuple[dict, pd.DataFrame]:  # of `headroom_summary`; of `headroom_scores`
     "What reinforcement learning has to recover from a policy; raises `StudyError` where no study of the split has a reference."
+    from unirg.training.generation import generate_reports, studies_of  # loads torch
+
     table = studies_of(studies)
     texts = [target_text(row, target_sections) for row in table.select_columns(["findings", "impression"])]
     rows = [i for i, (where, text) in enumerate(zip(table["split"], texts)) if where == split and text][:limit]

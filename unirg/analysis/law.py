@@ -33,7 +33,7 @@ def first_half(
 
 
 def law_points(
-    before: pd.DataFrame,  # scores of `greedy` and `agreed` with their seeds as systems, and `believed`, on the studies for headroom
+    before: pd.DataFrame,  # scores of `greedy` and `mbr` with their seeds as systems, and `believed`, on the studies for headroom
     after: pd.DataFrame,  # score tables of the run and its control on the studies for the gain
     run: str,  # by reinforcement learning
     control: str,  # SFT that went on for as much compute
@@ -47,8 +47,8 @@ def law_points(
         raise StudyError(f"{len(both)} patients would serve for headroom and for the gain, the first: {both.patient_id.iloc[0]}")
     rows = []
     for quantity, scores, one, other, column in (
-        ("headroom", before, "agreed", "greedy", measure),
-        ("believed", before, "agreed", "greedy", "believed"),
+        ("headroom", before, "mbr", "greedy", measure),
+        ("believed", before, "mbr", "greedy", "believed"),
         ("gain", after, run, control, measure),
     ):
         unseen = scores[~scores.dataset.isin(training)]
