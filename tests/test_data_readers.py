@@ -73,7 +73,7 @@ def test_what_no_reader_understands_is_counted_and_a_persons_words_go_first(worl
 
     def odd(*args, **options):
         for number, record in enumerate(seen(*args, **options)):
-            record.images = [film._replace(view=None, said="Ebene 2") for film in record.images]
+            record.images = [film._replace(view=None, stated="Ebene 2") for film in record.images]
             record.stated, record.race = {"race": "Klingon" if number % 2 else "Vulcan"}, None
             yield record
 

@@ -129,7 +129,7 @@ from unirg.data import table
 mapping = dict(image="file", study_id="acc", patient_id="mrn", order="day", report="report", view="view")
 for record in table.records(sys.argv[1], table=sys.argv[2], **mapping):
     pass
-print(record.study_id, len(record.films), peak())
+print(record.study_id, len(record.images), peak())
 """
 
     def used(studies):
