@@ -299,7 +299,7 @@ def trainer_run(who, kind, job, folder):
     return read_json(out)
 
 
-def trainer_rows(sft_steps=40, grpo_steps=12, rounds=2, warm=3):
+def trainer_rows(sft_steps=40, grpo_steps=12, rounds=3, warm=3):
     "Seconds a step of ours beside a plain script with the same trainer of TRL's, model, rows and batch; and where they go."
     shared = {"learning_rate": "2e-4", "save_steps": "1000", "per_device_train_batch_size": "64"}
     kinds = {"sft": (16, shared | {"max_steps": str(sft_steps)})}
@@ -330,7 +330,7 @@ def trainer_rows(sft_steps=40, grpo_steps=12, rounds=2, warm=3):
             beside = f"{processor / theirs:.3f} x the plain script, by processor time; aim at most 1.05"
             yield f"{kind.upper()} step of the tiny policy, ms", 1000 * wall, beside
             for what, share in parts.items():
-                yield f"- {what}, % of a step", 100 * share, ""
+                yield f"- {what}, % of {kind.upper()}'s step", 100 * share, ""
 
 
 def start_rows(studies=560_000):
@@ -384,11 +384,11 @@ def main(names):
     before, _, gpus = path.read_text(encoding="utf-8").partition("\n## ")  # what tests/gpu_bench.py wrote
     on = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}. Load average before: {load_before:.1f}"
     if names:
-        known = {line.split("|")[1]: line for line in before.splitlines() if line.startswith("| ")}
-        known |= {row.split("|")[1]: row for row in rows}
+        table, new = [line for line in before.splitlines() if line.startswith("| ")], {row.split("|")[1] for row in rows}
+        at = next((number for number, line in enumerate(table) if line.split("|")[1] in new), len(table))
+        table = [*table[:at], *rows, *(line for line in table[at:] if line.split("|")[1] not in new)]
         top = [line for line in before.splitlines() if not line.startswith("|") and not line.startswith(f"Part {', '.join(names)}:")]
-        top += [f"Part {', '.join(names)}: a run of its own. {on}", ""]
-        lines = [*top, *known.values()]
+        lines = [*"\n".join(top).rstrip().split("\n"), "", f"Part {', '.join(names)}: a run of its own. {on}", "", *table]
     else:
         top = ["# Benchmarks", "", "Written by `make bench`; not a test. Compare within a run only.", "", on]
         top += ["(where other work holds the cores, two processes gain less by the clock).", ""]

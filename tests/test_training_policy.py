@@ -94,6 +94,13 @@ def test_a_text_of_white_space_alone_is_none(blank):
         assert ("s2" in light_columns(training_rows(table, split=None), "study_id")) == bool(target_text(given))
 
 
+@pytest.mark.parametrize("empty", ["impression", "findings", "prior_study_id"])
+def test_a_column_that_is_empty_throughout_may_have_no_type(empty):
+    "As in a table that somebody makes of his own."
+    table = datasets.Dataset.from_list([study | {empty: None} for study in toy_table(6).cast_column("image", datasets.Image(decode=False))])
+    assert len(training_rows(table, split=None, prior=True)) == 6
+
+
 @pytest.mark.parametrize(
     "choice", [{}, {"limit": 7}, {"limit": 7, "seed": 3}, {"split": None}, {"target_sections": "findings"}, {"prior": True}]
 )

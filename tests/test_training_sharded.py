@@ -122,3 +122,16 @@ def test_lora_under_zero3_ends_with_a_whole_policy(place, shimmed, name="zero3")
     assert before.keys() == after.keys() and {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
     assert not list((place / out).glob("adapter*")) and sorted(log(place / out, "loss")) == [1, 2]
     assert all(value.isfinite().all() for value in after.values())
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "zero3"])
+def test_with_priors_and_the_best_weights_kept_it_ends_as_one_process_does(place, shimmed, name):
+    "The best is not the last: the rate rises until the policy forgets."
+    trl = SFT | {"max_steps": "4", "learning_rate": "0.3", "load_best_model_at_end": "yes", "metric_for_best_model": "reward"}
+    job, ended = KINDS["sft"] | {"trl": trl, "prior": True, "reward": "bleu2=1"}, {}
+    for kind in ("one", name):
+        out = f"best_{kind}_{name}"
+        ended[kind] = train(place, kind, out, **job)["kept_step"], load_policy(place / out)[0].state_dict(), log(place / out, "eval_reward")
+    (kept, ours, looks), (step, theirs, _) = ended[name], ended["one"]
+    assert kept == step and looks[kept] == max(looks[at] for at in looks if at), looks
+    assert max(float((ours[at] - theirs[at]).abs().max()) for at in ours) < 5e-3

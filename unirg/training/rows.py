@@ -153,6 +153,7 @@ def light_rows(
     light, names = [], ["source", "study_id", "prior_study_id", "split", "findings", "impression"]
     for number, table in enumerate(tables):
         found = table.select_columns(names).with_format("arrow")[:]
+        found = found.cast(pa.schema([(name, pa.string()) for name in names]))  # a column that is empty throughout has no type
         before = pc.fill_null(pc.index_in(found["prior_study_id"], found["study_id"]), -1)
         places = {"table": np.full(len(found), number), "row": np.arange(len(found)), "before": before.cast("int64")}
         rows = pa.table({"source": found["source"], "study_id": found["study_id"], **places})
