@@ -173,7 +173,7 @@ def executed_notebook(folder, name, *outputs, end="2026-01-01", source="3_figure
     book = nbformat.v4.new_notebook()
     book.cells = [nbformat.v4.new_markdown_cell(f"# {name}: a title\nWords."), nbformat.v4.new_code_cell("figure", outputs=list(outputs))]
     book.metadata = nbformat.from_dict({"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-    book.metadata["papermill"] = {"input_path": f"/data/me/nbs/study/{source}.ipynb", "end_time": end, "exception": None}
+    book.metadata["papermill"] = {"input_path": f"elsewhere/nbs/study/{source}.ipynb", "end_time": end, "exception": None}
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, folder / f"{name}.ipynb")
     write_json(folder / f"{name}.json", {"commit": "abc1234-dirty"})
@@ -231,6 +231,8 @@ def test_executed_notebooks_are_kept_small_whole_and_without_a_place(pages_modul
         ([drawn(), drawn()], 1),
         ([drawn(kind="execute_result"), drawn(size=(905, 302))], 1),
         ([drawn(40), drawn(200)], 2),
+        ([drawn(40, kind="execute_result"), drawn(200)], 1),
+        ([drawn(40, size=(300, 300)), drawn(40)], 2),
         ([drawn(), printed("a"), drawn()], 2),
         ([printed("a"), printed("a")], 2),
         ([nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}), drawn()], 1),

@@ -214,7 +214,7 @@ def explorer(
     if not tables:
         raise StudyError("there is no prepared source that may be shown")
     source = widgets.Dropdown(options=list(tables), description="source")
-    pickers = {name: widgets.Dropdown(description=name) for name in ("split", "view", "flag")}
+    pickers = {name: widgets.Dropdown(description=name, options=[("any", "")]) for name in ("split", "view", "flag")}
     words = widgets.Text(description="words", placeholder="in the report", continuous_update=False)
     with_prior = widgets.Checkbox(description="with prior", indent=False)
     number = widgets.BoundedIntText(description="study", min=1, value=1)
@@ -223,12 +223,12 @@ def explorer(
 
     def offer(*ignored):
         for name, column in (("split", "split"), ("view", "view"), ("flag", "flags")):
-            pickers[name].options = [("any", None), *((value, value) for value in known_values(tables[source.value], column))]
-        systems.options = list((reports or {}).get(source.value, {}))
+            pickers[name].options = [("any", ""), *((value, value) for value in known_values(tables[source.value], column))]
+        systems.options = [(name_of(name), name) for name in (reports or {}).get(source.value, {})]
         search()
 
     def search(*ignored):
-        chosen = {name: picker.value for name, picker in pickers.items()}
+        chosen = {name: picker.value or None for name, picker in pickers.items()}
         rows[:] = matching(tables[source.value], **chosen, words=words.value, with_prior=with_prior.value)
         found.value, number.max = f"of {len(rows)}", max(len(rows), 1)
         number.value = 1
