@@ -103,7 +103,7 @@ def recoverable_headroom(
     **how,  # of `generate_reports`: batch_size, max_new_tokens, engine, dtype, temperature, ...
 ) -> tuple[dict, pd.DataFrame]:  # of `headroom_summary`; of `headroom_scores`
     "What reinforcement learning has to recover from a policy; raises `StudyError` where no study of the split has a reference."
-    from unirg.training.generation import generate_reports, studies_of  # loads torch
+    from unirg.training.generation import generate_reports, studies_of  # they load torch
 
     table = studies_of(studies)
     texts = [target_text(row, target_sections) for row in table.select_columns(["findings", "impression"])]
