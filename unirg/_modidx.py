@@ -350,6 +350,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'unirg/analysis/recipes.py'),
                                         'unirg.analysis.recipes.recipes_of': ( 'analysis/recipes.html#recipes_of',
                                                                                'unirg/analysis/recipes.py'),
+                                        'unirg.analysis.recipes.recipes_reports': ( 'analysis/recipes.html#recipes_reports',
+                                                                                    'unirg/analysis/recipes.py'),
                                         'unirg.analysis.recipes.recipes_table': ( 'analysis/recipes.html#recipes_table',
                                                                                   'unirg/analysis/recipes.py')},
             'unirg.analysis.records': { 'unirg.analysis.records.by_other_code': ( 'analysis/records.html#by_other_code',
