@@ -13,6 +13,7 @@ from unirg.analysis.figures import save_panel
 from unirg.analysis.recipes import panel_recipes, recipes_of, recipes_table, recipe_differences
 from unirg.analysis.statistics import holm
 from unirg.core import Settings, StudyError, write_json
+from unirg.reward.findings import CHEXPERT_NAMES
 from planned import plan_of
 
 matplotlib.use("Agg")
@@ -136,14 +137,19 @@ def test_the_notebook_makes_the_panel_and_its_list(tmp_path):
     for run, recipe in RECIPES.items():
         trained(models, f"{run}-s1", "grpo", "sft-s1", **recipe)
     made = scores(sft=0.0, rl1=0.03, rl_first=-0.03)
-    made["label_f1"] = made.composite_step1
+    made = made.assign(label_f1=made.composite_step1, words=2)
+    made = made.assign(**{f"{side}:{name}": 1 for side in ("reference", "prediction") for name in CHEXPERT_NAMES.values()})
     for (system, source), own in made[made.system.str.endswith("-s1")].groupby(["system", "dataset"]):
         (tmp_path / "scores" / system).mkdir(parents=True, exist_ok=True)
         own.to_parquet(tmp_path / "scores" / system / f"{source}.parquet")
+        said = {study: {"model_prediction": "Mild edema."} for study in STUDIES}
+        write_json(tmp_path / "predictions" / system / f"{source}.json", said)
     for source in "ab":
-        table = Dataset.from_dict({"study_id": STUDIES, "split": ["validation"] * len(STUDIES)})
+        columns = {"study_id": STUDIES, "split": ["validation"] * len(STUDIES), "findings": ["Mild edema."] * len(STUDIES)}
+        table = Dataset.from_dict(columns | {"impression": [None] * len(STUDIES), "image": [None] * len(STUDIES)})
         Studies(table, {}, {"source": source}).save(tmp_path / "data" / source)
     told = {"out": str(tmp_path), "runs": ["sft", *RECIPES], "scored": ["sft-s1", "rl1-s1", "rl_first-s1"], "training": ["a", "b"]}
     run_notebook("67_recipes", **told, resamples=200)
-    assert json.loads((tmp_path / "figures" / "67_recipes.json").read_text()) == ["fig_recipes.png", "fig_recipes.svg", "fig_recipes.csv"]
+    made = ["fig_recipes.png", "fig_recipes.svg", "fig_recipes.csv", "table_recipes.csv"]
+    assert json.loads((tmp_path / "figures" / "67_recipes.json").read_text()) == made
     assert set(pd.read_csv(tmp_path / "figures" / "fig_recipes.csv").dataset) == {"seen", "a", "b"}
