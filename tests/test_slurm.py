@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 MISSING = [name for name in ("slurmctld", "slurmd", "munged") if not shutil.which(name)] or ([] if os.geteuid() == 0 else ["root"])
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: see tests/slurm.sh")
 FEWER = {
-    "runs = base sft rl_only rl1 rl2\nbeyond": "runs = base sft rl1\nbeyond",
+    "runs = base sft rl_only rl1 rl2\nground_truth_run": "runs = base sft rl1\nground_truth_run",
     "figures = 61_figure1 62_figure2 63_figure3 64_figure4 65_table_s1 66_primary_comparison\n\n": "figures = 61_figure1 65_table_s1\n\n",
 }
 SETTINGS = {
