@@ -475,6 +475,22 @@ def test_a_panel_that_is_gone_or_edited_is_made_again(finished):
     assert "to run: outputs/toy/figures/fig_1a.png is gone" in say("status")[1]
 
 
+def test_a_task_whose_record_is_gone_is_run_again_though_the_report_is_made(toy):
+    pages = ("RESULTS.md", "report.html", "records.csv")
+    code = WRITE + f"for name in {pages}: (root / out / name).write_text('r')"
+    write_notebook(toy, "90_report", "out: str = ''\nunseen: list[str] = []\nsimulated: list[str] = []\ninstitutions: str = ''", code)
+    (toy / "nbs/study/data").mkdir()
+    for name in ("captions.toml", "results.md.jinja", "results.css"):
+        (toy / "nbs/study/data" / name).write_text("")
+    code, out, err = run(toy)
+    assert code == 0 and "report" in ran(out), out + err
+    for gone in ("runs/figure1.json", "runs/.done/figure1", "figures/fig_1a.png"):
+        (toy / "outputs/toy" / gone).unlink()
+    code, out, err = run(toy)
+    assert "figure1" in ran(out) and "base-s1" not in ran(out), out + err
+    assert (toy / "outputs/toy/figures/fig_1a.png").exists()
+
+
 def test_status_names_what_changed(finished):
     root, say = finished
     assert "its settings changed: word was 'hello', is 'other'" in say("status", "--set", "word=other")[1]
