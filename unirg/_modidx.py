@@ -315,6 +315,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'unirg/analysis/recipes.py'),
                                         'unirg.analysis.recipes.recipes_of': ( 'analysis/recipes.html#recipes_of',
                                                                                'unirg/analysis/recipes.py'),
+                                        'unirg.analysis.recipes.recipes_reports': ( 'analysis/recipes.html#recipes_reports',
+                                                                                    'unirg/analysis/recipes.py'),
                                         'unirg.analysis.recipes.recipes_table': ( 'analysis/recipes.html#recipes_table',
                                                                                   'unirg/analysis/recipes.py'),
                                         'unirg.analysis.recipes.said_apart': ( 'analysis/recipes.html#said_apart',

@@ -232,7 +232,7 @@ def panel_finished(
         looks_like = {"color": colour_of(run), "lw": 1.4, "marker": mark_of(run), "ms": 3, "label": f"{name_of(run)}{told}"}
         ax.plot(look.compute / 1e6, look.composite_step1, **looks_like)
     ax.set(xlabel="Million tokens through the policy, backward counted twice", ylabel="Composite, validation")
-    figure.legend(frameon=False, loc="outside upper center", ncols=1)
+    ax.legend(frameon=False, loc="lower right", fontsize=5.5)
     return figure, looks
 
 # %% ../../nbs/analysis/18_answer.ipynb #637178cc
