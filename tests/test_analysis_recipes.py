@@ -61,7 +61,7 @@ def test_a_recipe_is_called_by_what_sets_it_apart():
     assert said["rl_first"] == "rate 0.0004, 30 steps, divided by the spread of a group" and "step1" not in said["rl1"]
     assert said_apart({"rl1": RECIPES["rl1"]})["rl1"].endswith("reward step1")  # alone, it is told whole
     other = {"rl1": RECIPES["rl1"], "rl_clip": {**RECIPES["rl1"], "epsilon_high": 0.4, "save_every": 3}}
-    assert said_apart(other) == {"rl1": "", "rl_clip": "epsilon high 0.4"}
+    assert said_apart(other) == {"rl1": "plain GRPO, the study's recipe", "rl_clip": "epsilon high 0.4"}
 
 
 def test_nothing_to_compare_is_said_in_a_line():

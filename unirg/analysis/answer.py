@@ -4,21 +4,32 @@
 
 # %% auto #0
 __all__ = ['VALIDATION', 'ANSWERED', 'FAMILIES', 'MIN_STUDIES', 'last_step', 'baselines_for', 'shared', 'answer_table',
-           'panel_answer', 'claim_pairs', 'balanced', 'claims_table']
+           'panel_answer', 'going_on', 'panel_finished', 'claim_pairs', 'balanced', 'claims_table']
 
 # %% ../../nbs/analysis/18_answer.ipynb #b72977e7
 import textwrap
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .design import reward_weights
-from .figures import LOWER_IS_BETTER, MEASURE_NAMES, PAGE, colour_of, mark_of, name_of, set_style
+from .design import lineage, reward_weights
+from unirg.analysis.figures import (
+    COLUMN,
+    LOWER_IS_BETTER,
+    MEASURE_NAMES,
+    PAGE,
+    colour_of,
+    mark_of,
+    name_of,
+    read_curves,
+    set_style,
+)
 from .panels import CONTROLS, DRAWS, compare, pool_seen
 from .statistics import by_seed, holm, split_system, told_apart
-from ..core import StudyError
+from ..core import StudyError, read_json
 
 # %% ../../nbs/analysis/18_answer.ipynb #ad8c88cf
 VALIDATION = "validation_composite_step1"  # column: mean over validation studies of the policy that was kept
@@ -180,6 +191,49 @@ def _mark(ax, row, y: float, turned: bool) -> None:
     if told_apart(row._asdict()):
         end = row.difference_low if turned else row.difference_high
         ax.annotate("*", (end, y), textcoords="offset points", xytext=(4.5, -2.5), ha="center", va="center", fontsize=8)
+
+# %% ../../nbs/analysis/18_answer.ipynb #c62c15e6
+def going_on(
+    models: str | Path,  # `models/` of a profile
+    systems: list[str],  # runs with their seeds, such as 'sft_more-s1'; those that kept no validation scores are left out
+    start: str = "sft",  # the run that they went on from, itself among them
+) -> pd.DataFrame:  # a row a look: run, seed, step, compute (token passes since the base), the measures, and composite_gain over the start
+    "What a run gained by going on, look by look, over the checkpoint that it went on from."
+    rows = []
+    for system in systems:
+        stages = [stage for stage in lineage(models, system) if stage["kind"] != "base"]
+        if start not in [stage["run"] for stage in stages] or any(stage["job"].get("prior") for stage in stages):
+            continue
+        spent = [read_json(Path(models) / stage["system"] / "training.json")["spent"] for stage in stages]
+        begun, last = next(stage for stage in stages if stage["run"] == start), stages[-1]
+        try:
+            first, looks = (read_curves(Path(models) / stage["system"]) for stage in (begun, last))
+        except StudyError:  # it was not looked at
+            continue
+        before = sum(stage.get("compute", 0) for stage in spent[:-1])
+        looks["compute"] = before + spent[-1].get("compute", 0) * looks.step / max(spent[-1]["step"], 1)
+        looks["composite_gain"] = looks.composite_step1 - first.composite_step1.iloc[-1]
+        rows.append(looks.assign(run=last["run"], seed=int(system.rpartition("-s")[2]), studies=last["job"]["evaluate_studies"]))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+
+# %% ../../nbs/analysis/18_answer.ipynb #bc28706a
+def panel_finished(
+    looks: pd.DataFrame,  # of `going_on`
+) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
+    "Validation composite by compute spent, thin a seed and thick their mean."
+    set_style()
+    figure, ax = plt.subplots(figsize=(COLUMN, 2.4), layout="constrained")
+    for run, own in looks.groupby("run", sort=False):
+        for _, line in own.groupby("seed"):
+            ax.plot(line.compute / 1e6, line.composite_step1, color=colour_of(run), lw=0.6, alpha=0.5)
+        look = own.assign(look=own.groupby("seed").cumcount()).groupby("look")[["compute", "composite_step1"]].mean()
+        gain = own.groupby("seed").composite_gain.last().mean()
+        told = "" if own.composite_gain.iloc[-1] == 0 else f": {gain:+.3f}"
+        looks_like = {"color": colour_of(run), "lw": 1.4, "marker": mark_of(run), "ms": 3, "label": f"{name_of(run)}{told}"}
+        ax.plot(look.compute / 1e6, look.composite_step1, **looks_like)
+    ax.set(xlabel="Million tokens through the policy, backward counted twice", ylabel="Composite, validation")
+    ax.legend(frameon=False, loc="lower right", fontsize=5.5)
+    return figure, looks
 
 # %% ../../nbs/analysis/18_answer.ipynb #637178cc
 def claim_pairs(

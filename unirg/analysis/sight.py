@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'THIRDS', 'severities', 'stated_labels', 'sensitivity_table', 'micro_f1', 'oracle_thresholds',
-           'best_constant', 'sight_of']
+           'best_constant', 'sight_of', 'by_severity', 'panel_forgotten']
 
 # %% ../../nbs/analysis/04_sight.ipynb #14ee0d98
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .statistics import interval, ratios
+from .figures import PAGE, colour_of, mark_of, name_of, set_style
+from .statistics import by_seed, interval, ratios
 from ..core import StudyError
 from ..reward.findings import chexpert_labels
 
@@ -136,3 +139,53 @@ def sight_of(
     for i, name in enumerate(("plain_sensitivity", "specificity", "f1_policy")):
         told |= {name: float(found[i]), **{f"{name}_{end}": value for end, value in interval(resampled[:, i]).items()}}
     return told
+
+# %% ../../nbs/analysis/04_sight.ipynb #b55f4bd1
+def by_severity(
+    severity: np.ndarray,  # (studies, ten)
+    reference: np.ndarray,  # (studies, ten) of bool: what the readers report
+    stated: list[np.ndarray],  # the same by the policy, one for each of its seeds
+    patients,  # (studies,)
+    resamples: int = 1000,
+) -> pd.DataFrame:  # third, measure (label_f1, sensitivity, specificity), estimate, low, high, by_seed, shown
+    "A policy's reports by how plain a finding is, with intervals over patients and seeds."
+    cells = {name: (severity > low) & (severity <= high) for name, (low, high) in THIRDS.items()}
+    cells |= {"absent": severity == 0, "all": np.ones_like(reference)}
+    rows = []
+    for third, there in cells.items():
+        measures = {}
+        if third != "absent":
+            measures["label_f1"] = [(said & reference & there, (said & there) * 1 + (reference & there)) for said in stated]
+        if third in THIRDS:
+            measures["sensitivity"] = [(said & there, there) for said in stated]
+        if third == "absent":
+            measures["specificity"] = [(~said & there, there) for said in stated]
+        for measure, parts in measures.items():
+            times = 2 if measure == "label_f1" else 1
+            above, below = (np.stack([part.sum(1) for part in some], 1)[..., None] for some in zip(*parts))
+            found, resampled = ratios(times * above, below, patients, resamples)
+            each = pd.Series([ratios(times * a, b, patients, 1)[0][0] for a, b in zip(np.moveaxis(above, 1, 0), np.moveaxis(below, 1, 0))])
+            row = {"third": third, "measure": measure, "estimate": float(found[0]), **interval(resampled[:, 0])}
+            rows.append(row | {"by_seed": by_seed(each), "shown": int(there.sum())})
+    return pd.DataFrame(rows)
+
+# %% ../../nbs/analysis/04_sight.ipynb #14dea5f8
+def panel_forgotten(
+    table: pd.DataFrame,  # of `by_severity`, with run
+) -> tuple[matplotlib.figure.Figure, pd.DataFrame]:
+    "What runs report by how plain it is: sensitivity, and F1 against the reports; a mark a run, with its interval."
+    set_style()
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE * 0.75, 2.1), sharey=True, layout="constrained")
+    runs, thirds = list(dict.fromkeys(table.run)), list(THIRDS)
+    titles = {"sensitivity": "Of what is on the film, reported", "label_f1": "Label F1 against the reports"}
+    for ax, (measure, title) in zip(axes, titles.items()):
+        for number, run in enumerate(runs):
+            own = table[(table.run == run) & (table.measure == measure)].set_index("third").loc[thirds]
+            x, look = np.arange(len(thirds)) + 0.09 * (number - (len(runs) - 1) / 2), {"color": colour_of(run), "lw": 1}
+            ax.plot(x, own.estimate, marker=mark_of(run), ms=4, label=name_of(run), **look)
+            ax.vlines(x, own.low, own.high, **look)
+        ax.set_xticks(range(len(thirds)), thirds)
+        ax.set_title(title, loc="center")
+        ax.set(xlabel="How plain the finding is", ylim=(0, 1))
+    axes[0].legend(frameon=False)
+    return figure, table

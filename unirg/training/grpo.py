@@ -9,18 +9,23 @@ __all__ = ['CURVES', 'reports_per_step', 'grpo_passes', 'curves', 'Rollouts', 'S
 # %% ../../nbs/training/03_grpo.ipynb #ce32b249
 import json
 import os
+import random
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
+from fastcore.basics import patch
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from ..core import StudyError
+from ..core import StudyError, derived_seed
 from ..reward.composite import completion_text
 from .options import Job, resolved_options
 from .rows import light_columns
 from .trainers import WritesReports, last_checkpoint, loaded_whole, reward_of, set_up, train_and_finish, worker, world
+from .variants import edited_tokens, stated_weights, widest_only
 
 # %% ../../nbs/training/03_grpo.ipynb #4fae3992
 def reports_per_step(job: Job) -> int:
@@ -80,8 +85,10 @@ class Rollouts:
         reward,  # a `Composite`
         folder: Path,  # where the tables go, one a process
         forbidden: int | None = None,  # the token that stands for a film
+        widest: float = 0.0,  # share of the studies that are learned from, see `unirg.training.variants`; 0: all
     ):
         self.reward, self.path, self.forbidden = reward, Path(folder) / f"rank{world()[0]}.jsonl", forbidden
+        self.widest = widest
         self.__name__ = reward.__name__
         self.values, measure = {}, reward.components
 
@@ -98,14 +105,24 @@ class Rollouts:
         with loaded_whole():
             rewards = self.reward(completions, completion_ids=completion_ids, **columns)
         step = trainer_state.global_step + 1 if trainer_state else 0
-        names, studies = columns.get("source") or [None] * len(rewards), columns.get("study_id") or [None] * len(rewards)
+        names, studies, edited = (columns.get(name) or [None] * len(rewards) for name in ("source", "study_id", "edited"))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             for number, (completion, reward) in enumerate(zip(completions, rewards, strict=True)):
                 row = {"step": step, "source": names[number], "study_id": studies[number], "report": completion_text(completion)}
                 row |= {"reward": reward} | {name: scores[number] for name, scores in self.values.items()}
+                row |= {} if edited[number] is None else {"edited": edited[number]}
                 file.write(json.dumps(row) + "\n")
-        return rewards
+        if "edited" in columns and columns.get("log_metric"):
+            columns["log_metric"]("reward/edited", sum(edited) / len(edited))
+        return self.learned_from(rewards, list(zip(names, studies, strict=True))) if self.widest else rewards
+
+    def learned_from(self, rewards: list[float | None], studies: list[tuple]) -> list[float | None]:
+        "What TRL is told, where only the widest studies are learned from; a study's reports may be with several processes."
+        (rank, processes), own = world(), list(zip(rewards, studies, strict=True))
+        every = gather_object(own) if processes > 1 else own
+        told = widest_only(*zip(*every, strict=True), self.widest)
+        return told[rank * len(own) : (rank + 1) * len(own)]
 
     def resume(
         self,
@@ -196,6 +213,9 @@ def image_token(model, processor) -> tuple[int | None, str | None]:
 class GrpoTrainer(WritesReports, GRPOTrainer):
     "TRL's GRPOTrainer that evaluates by written reports, and whose vLLM reads what is learned from."
 
+    asked = None  # within a training step: the rows whose reports are sampled
+    stated = 0.0  # weight of what states a finding, see `unirg.training.variants`
+
     def __init__(self, *given, **named):
         super().__init__(*given, **named)
         token = getattr(self.model.config, "image_token_id", None)
@@ -209,7 +229,58 @@ class GrpoTrainer(WritesReports, GRPOTrainer):
         "TRL's; what is measured for the guard alone has no weight in it."
         if not self.corrects and "importance_sampling_ratio" in inputs:
             inputs = inputs | {"importance_sampling_ratio": torch.ones_like(inputs["importance_sampling_ratio"])}
+        if self.stated:
+            inputs = inputs | {"advantages": inputs["advantages"].unsqueeze(1) * self.weights(inputs)}
         return super().compute_loss(model, inputs, *given, **named)
+
+    def training_step(self, model, inputs, *given, **named):
+        "TRL's; meanwhile it is known for which rows reports are sampled."
+        self.asked = inputs
+        try:
+            return super().training_step(model, inputs, *given, **named)
+        finally:
+            self.asked = None
+
+# %% ../../nbs/training/03_grpo.ipynb #119107a4
+@patch
+def edit_reports(
+    self: GrpoTrainer,
+    share: float,  # of a study's reports, at most a half: one, the next not, and so on
+) -> None:
+    "From now on edit so many of the reports that are sampled to be learned from."
+    generate, tokenizer, ends = self.model.generate, self.processing_class.tokenizer, self.eos_token_ids
+    decode, encode = partial(tokenizer.decode, skip_special_tokens=True), partial(tokenizer.encode, add_special_tokens=False)
+
+    def write(*given, **named):
+        made = generate(*given, **named)
+        if self.asked is None:
+            return made
+        reports, begin = [], named["input_ids"].size(1)
+        for number, (row, ids) in enumerate(zip(self.asked, made[:, begin:].tolist(), strict=True)):
+            ids = ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids)) + 1]
+            better = None
+            if int((number + 1) * share) > int(number * share):
+                draw = random.Random(derived_seed(self.args.seed, "edit", self.state.global_step, world()[0], number))
+                better = edited_tokens(ids, row["reference"], decode, encode, ends, self.args.max_completion_length, draw)
+            row["edited"] = better is not None
+            reports.append(torch.tensor(better or ids, device=made.device))
+        reports = torch.nn.utils.rnn.pad_sequence(reports, batch_first=True, padding_value=tokenizer.pad_token_id)
+        return torch.cat([made[:, :begin], reports], dim=1)
+
+    self.model.generate = write
+
+
+@patch
+def weights(
+    self: GrpoTrainer,
+    inputs: dict,  # of `compute_loss`
+) -> torch.Tensor:  # (reports, tokens)
+    "How much each token of each report weighs."
+    tokenizer, found = self.processing_class.tokenizer, torch.ones(inputs["completion_ids"].shape)
+    for row, ids, mask in zip(found, inputs["completion_ids"].tolist(), inputs["completion_mask"].bool().tolist(), strict=True):
+        pieces = tokenizer.batch_decode([[token] for token, own in zip(ids, mask, strict=True) if own], skip_special_tokens=True)
+        row[: len(pieces)] = torch.tensor(stated_weights(pieces, self.stated))
+    return found.to(inputs["advantages"].device)
 
 # %% ../../nbs/training/03_grpo.ipynb #55f2b2f8
 def main(
@@ -219,6 +290,8 @@ def main(
     job = Job.read(path)
     if job.options().get("use_vllm") and find_spec("vllm") is None:
         raise StudyError(f"{job.name}: trl.use_vllm: vllm is not installed here; install it, or set trl.use_vllm = no")
+    if job.edited and job.options().get("use_vllm"):
+        raise StudyError(f"{job.name}: edited reports want the policy's own probabilities: set trl.use_vllm = no")
     made = set_up(GRPOConfig, job, reports_per_step(job))
     rows, config, processor = made["train_dataset"], made["args"], made["processing_class"]
     number, text = image_token(made["model"], processor)
@@ -226,10 +299,12 @@ def main(
         given = config.generation_kwargs or {}
         config.generation_kwargs = given | {"bad_words": [*given.get("bad_words", []), text]}
     reward, judge = reward_of(job, light_columns(rows, "source"), processor)
-    rollouts = Rollouts(reward, job.work / "rollouts", number)
+    rollouts = Rollouts(reward, job.work / "rollouts", number, job.widest)
     trainer = GrpoTrainer(**made, reward_funcs=[rollouts])
     trainer.add_callback(SamplingGuard())
-    trainer.scoring, trainer.longest = reward, config.max_completion_length
+    trainer.scoring, trainer.longest, trainer.stated = reward, config.max_completion_length, job.stated
+    if job.edited:
+        trainer.edit_reports(job.edited)
     checkpoint = last_checkpoint(job.work / "checkpoints")
     rollouts.resume(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     train_and_finish(job, trainer, len(rows), lambda log: grpo_passes(log, job))

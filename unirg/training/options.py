@@ -202,6 +202,9 @@ class Job:
     reward_workers: str = "0"  # processes that compute the reward, or ray:NUMBER; 0: the trainer's own
     judge: dict[str, str] | None = None  # by language model, in the reward: "name" of [judge:NAME], "profile" of settings.ini, its "digest"
     stop_on_collapse: float = 0.0  # stop where length, distinct reports or composite fell by this share while the reward rose; 0 is never
+    edited: float = 0.0  # GRPO: share of a study's reports that are edited by a sentence of the reference
+    widest: float = 0.0  # GRPO: share of a step's studies that are learned from, those whose rewards lie farthest apart; 0: all
+    stated: float = 0.0  # GRPO: weight of the words that state a finding, beside 1 for the others; 0: all the same
 
     @classmethod
     def read(
@@ -306,5 +309,5 @@ def recipe_of(
     else:
         told |= {"completions_per_step": job.batch * values["num_generations"], "reward": job.reward}
         names = ("num_generations", "temperature", "beta", "epsilon", "epsilon_high", "loss_type", "scale_rewards")
-        told |= {name: values[name] for name in names}
+        told |= {name: values[name] for name in names} | {name: of for name in ("edited", "widest", "stated") if (of := getattr(job, name))}
     return told | {name: value for name, value in asked.items() if name not in ("max_steps", "num_train_epochs")}

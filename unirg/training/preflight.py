@@ -27,6 +27,7 @@ from ..reward.metrics import default_bertscore
 from ..reward.model_metrics import NEEDS, find_weights
 from .bill import bill, launch_file, looked_at, option, processes_of, rounded, studies_in
 from .launch import launch_path
+from .variants import variant_of
 
 # %% ../../nbs/training/08_preflight.ipynb #e7e06b12
 def errors_of(
@@ -127,6 +128,10 @@ def check_reward(plan, task) -> Iterator[str | Lack]:
         yield f"{place} = paper_step2 counts errors by a language model: name it by judge = NAME and a section [judge:NAME]"
     workers = str(asked.get("reward_workers", "0"))
     yield from (f"{place_of(plan, task, 'reward_workers')}: {text}" for text in errors_of(workers_from, workers))
+    variant = asked.get("variant", "")
+    yield from (f"{place_of(plan, task, 'variant')}: {text}" for text in errors_of(variant_of, variant))
+    if "edited" in variant and option(asked, "use_vllm"):
+        yield f"{place_of(plan, task, 'variant')} = {variant}: edited reports want the policy's own probabilities: set trl.use_vllm = no"
     if workers.startswith("ray:") and (said := missing_package("ray")):
         yield f"{place_of(plan, task, 'reward_workers')} = {workers}: {said}"
 
