@@ -239,7 +239,7 @@ def test_what_is_done_before_the_first_batch_does_not_grow_with_the_table(place,
         own = getattr(where, name)
         monkeypatch.setattr(where, name, lambda *given, **named: looked.update([name]) or own(*given, **named))
 
-    for where, name in ((RowMaker, "parts"), (RowMaker, "film"), (rows, "target_text"), (reports, "clean")):
+    for where, name in ((RowMaker, "parts"), (RowMaker, "image"), (rows, "target_text"), (reports, "clean")):
         counted(where, name)
     def begin(*given):
         raise Begun
@@ -252,7 +252,7 @@ def test_what_is_done_before_the_first_batch_does_not_grow_with_the_table(place,
         with pytest.raises(Begun):
             trained(place, f"{tmp_path.name}-{studies}", module, SFT if module is sft else GRPO, **tables | more)
         found.append(dict(looked))
-    assert found[0] == found[1] and 0 < found[0]["film"] < 100, "so few are made that a step and a look can take them"
+    assert found[0] == found[1] and 0 < found[0]["image"] < 100, "so few are made that a step and a look can take them"
 
 
 def test_a_resumed_run_is_the_same_run_to_a_tracker(place, tmp_path, monkeypatch):

@@ -227,5 +227,5 @@ def test_the_policy_that_comes_along_is_small_and_names_no_place():
     folder = policies()["phantom-rl"]
     assert sum(file.stat().st_size for file in folder.iterdir()) < 2e6
     card = (folder / "README.md").read_text()
-    assert "not for clinical use" in card and "simulated" in card
+    assert "not for clinical use" in card and "Simulated data" in card
     assert not [file.name for file in folder.iterdir() if b"/outputs/" in file.read_bytes()]
