@@ -176,6 +176,12 @@ def test_a_policy_without_a_record_is_asked_as_the_study_says(place, tmp_path):
     assert generation.load_prompt_config(tmp_path / "again") == {"prompt_template": "short"}, "what a policy learned from goes first"
 
 
+def test_a_policy_of_version_0_1_is_asked_as_it_was_trained(tmp_path):
+    write_json(tmp_path / "training.json", {"job": {"want": "findings", "wording": "brief", "prior": True}})
+    asked = generation.load_prompt_config(tmp_path)
+    assert asked == {"target_sections": "findings", "prompt_template": "brief", "prior": True}
+
+
 def test_the_best_weights_are_kept_also_over_a_kill(place, monkeypatch):
     "Looks at steps 0, 3, 6 and 8; the best is the first after the start, whether or not a kill comes between."
     real, scores = trainers.mean_scores, []
