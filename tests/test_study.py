@@ -317,6 +317,19 @@ def test_a_kernel_that_dies_is_one_line_and_its_task_runs_again(toy):
     assert code_of_run == 0 and "base-s1" in ran(out), err
 
 
+def test_a_kernel_that_dies_before_it_begins_is_started_again(toy, tmp_path_factory, monkeypatch):
+    "As one does that lost its port to another that started at the same moment."
+    from unirg.study import execute
+
+    place, result = tmp_path_factory.mktemp("site"), toy / "result.ipynb"
+    dies = f"import os, sys\nif 'ipykernel_launcher' in sys.orig_argv and not os.path.exists(mark := {str(place / 'died')!r}):\n"
+    (place / "sitecustomize.py").write_text(dies + "    open(mark, 'w').close(); os._exit(1)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{place}:{PACKAGE}")
+    write_notebook(toy, "99_toy", "out: str = ''", "print('it ran')")
+    execute(toy / "nbs/study/99_toy.ipynb", result, {}, toy)
+    assert (place / "died").exists() and "it ran" in result.read_text()
+
+
 # in the kernel's own words: where it is, what it was given
 KERNEL = """
 import json, os

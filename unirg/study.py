@@ -181,19 +181,19 @@ def execute(notebook: Path, result: Path, parameters: dict, root: Path) -> None:
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema takes 1.5 s to import it, for a format that no notebook has
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
+    from tenacity import Retrying, retry_if_exception_message, stop_after_attempt
 
     options = {"kernel_name": "python3", "progress_bar": False, "log_output": False, "autosave_cell_every": 30, "cwd": str(root)}
+    started = Retrying(retry=retry_if_exception_message(match="Kernel died before"), stop=stop_after_attempt(3), reraise=True)
     try:
-        papermill.execute_notebook(str(notebook), str(result), parameters=parameters, **options)
-    except PapermillExecutionError as error:
+        started(papermill.execute_notebook, str(notebook), str(result), parameters=parameters, **options)
+    except papermill.exceptions.PapermillExecutionError as error:
         said = (str(error.evalue).strip().splitlines() or [error.ename])[0]
         raise StudyError(said if error.ename in ("StudyError", "RadiographError") else f"{error.ename}: {said}") from error
     except DeadKernelError as error:
         raise StudyError("its kernel died, most likely out of memory; what it had checkpointed is kept: run again to go on") from error
-    cells = [cell for cell in read_json(result)["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
-    told = [cell["metadata"] for cell in cells if "skip-execution" not in cell["metadata"].get("tags", [])]
-    if any(cell.get("papermill", {}).get("status") != "completed" for cell in told):
+    code = [cell["metadata"] for cell in read_json(result)["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    if any(m.get("papermill", {}).get("status") != "completed" for m in code if "skip-execution" not in m.get("tags", [])):
         raise StudyError("it ended before its last cell")
 
 # %% ../nbs/90_study.ipynb #3360f89d
