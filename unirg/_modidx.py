@@ -2248,6 +2248,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'unirg/training/trainers.py'),
                                          'unirg.training.trainers.WritesReports.log': ( 'training/trainers.html#writesreports.log',
                                                                                         'unirg/training/trainers.py'),
+                                         'unirg.training.trainers._leave': ('training/trainers.html#_leave', 'unirg/training/trainers.py'),
                                          'unirg.training.trainers.batch_split': ( 'training/trainers.html#batch_split',
                                                                                   'unirg/training/trainers.py'),
                                          'unirg.training.trainers.collapse': ( 'training/trainers.html#collapse',

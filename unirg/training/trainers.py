@@ -9,6 +9,7 @@ __all__ = ['world', 'batch_split', 'trainer_config', 'loaded_whole', 'reward_of'
            'train_and_finish', 'worker']
 
 # %% ../../nbs/training/02_trainers.ipynb #313a3eee
+import atexit
 import contextlib
 import itertools
 import json
@@ -513,10 +514,19 @@ def train_and_finish(
     trainer.accelerator.wait_for_everyone()
 
 # %% ../../nbs/training/02_trainers.ipynb #72946044
+def _leave(code: int = 0) -> None:
+    "End the process here and now, with all that it said."
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def worker(
     train,  # a trainer's `main`
 ) -> None:
     "Run it on the command line's job; an error is noted where torchrun wants it and ends with code 1."
+    if world()[1] > 1:  # behind what others have registered: of DeepSpeed's threads one may abort the interpreter's end, its policy whole
+        atexit.register(_leave)
     try:
         record(train)(sys.argv[1])
         return
@@ -527,8 +537,6 @@ def worker(
         if not isinstance(error, StudyError):
             traceback.print_exc()
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
     if world()[1] > 1:
-        os._exit(code)  # the orderly way out may wait for the other processes
+        _leave(code)  # the orderly way out may wait for the other processes
     sys.exit(code)
