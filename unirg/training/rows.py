@@ -76,9 +76,8 @@ class RowMaker:
         prior: bool,  # mention the prior study, or that there is none
         blind: bool,  # empty films
     ):
-        self.target_sections, self.side, self.prompt_template, self.prior, self.blind = (
-            target_sections, image_size, prompt_template, prior, blind,
-        )
+        self.target_sections, self.side, self.prompt_template = target_sections, image_size, prompt_template
+        self.prior, self.blind = prior, blind
         self.texts = [table.remove_columns("image") for table in tables]
         self.images = [table.select_columns("image").cast_column("image", datasets.Image(decode=False)) for table in tables]
         self.keeps, self.read = bool(image_size) and sum(map(len, tables)) * (4 * image_size) ** 2 <= KEPT, {}
@@ -168,7 +167,7 @@ def light_rows(
     copy = np.tile(range(copies) or [-1], len(rows))
     return datasets.Dataset(rows.take(np.repeat(np.arange(len(rows)), max(copies, 1))).append_column("copy", [copy]))
 
-
+# %% ../../nbs/training/01_rows.ipynb #22988f98
 def training_rows(
     tables: datasets.Dataset | list[datasets.Dataset],  # prepared tables of studies
     target_sections: str = "findings_impression",  # or 'findings'
@@ -193,17 +192,13 @@ def training_rows(
     maker = RowMaker(tables, target_sections, image_size, prompt_template, prior, blind)
     maker.parts(*(light[0][name] for name in ("table", "row", "before")))  # a prompt template that does not exist is told here
     rows = light.with_transform(maker)
-    shown = [
-        image_size, prior, n_augmented_copies, split, with_text, target_sections, limit,
-        seed if limit else None,
-        prompt_template, blind,
-    ]
-    shown += [aside._fingerprint] if aside else []
+    shown = [image_size, prior, n_augmented_copies, split, with_text, target_sections, limit, seed if limit else None]
+    shown += [prompt_template, blind, *([aside._fingerprint] if aside else [])]
     # what a consumer may call the rows by
     rows._fingerprint = Hasher.hash([shown, [table._fingerprint for table in tables]])
     return rows
 
-
+# %% ../../nbs/training/01_rows.ipynb #d8ef7953
 def light_columns(
     rows: datasets.Dataset,  # of `training_rows`
     name: str,  # 'source' or 'study_id'
